@@ -1,0 +1,1 @@
+"""The commands: flags in, a workflow call, an exit code out."""

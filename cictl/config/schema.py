@@ -1,0 +1,272 @@
+"""The schema of ci.yaml: every field with its unit, the paper's value, and what it does.
+
+"The paper" is arXiv 2508.07755. Defaults are the paper's for Stable Diffusion 1.x; where the paper is
+silent, the plain reading of its equations or a reasoned value, and the field says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NOT_STATED = "not stated in the paper"
+OURS = "ours"
+CONCEPT = "S*"
+AUXILIARY = "A*"
+
+Stage = Literal["invert", "finetune"]
+
+
+def _setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limits: Any) -> Any:
+    """A field of ci.yaml. ``shapes``: whether it changes the course of training, and so its fingerprint."""
+    return Field(default, description=about, json_schema_extra={"paper": paper, "shapes": shapes}, **limits)
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ConceptConfig(_Group):
+    """what the photographs share"""
+
+    name: str = _setting(
+        "concept",
+        "Name of the concept: lower-case letters, digits, dashes. The stored token is <name>; exports use it.",
+        paper=OURS,
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+    )
+    kind: Literal["object", "style", "pose"] = _setting(
+        "object", "What the photographs share; `cictl init --kind` chose the prompts below by it.", paper=NOT_STATED
+    )
+    vectors: int = _setting(
+        1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16
+    )
+    start: str = _setting(
+        "auto",
+        "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), or a word of the vocabulary.",
+        paper=NOT_STATED,
+        min_length=1,
+    )
+
+
+class ModelConfig(_Group):
+    """the base model, which is never changed"""
+
+    id: str = _setting(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "Base model: an id on the hub, a folder in diffusers layout, or toybox (embedded, for trying things out).",
+        paper="Stable Diffusion 1.5",
+        min_length=1,
+    )
+    revision: str | None = _setting(None, "Commit or branch on the hub; null is its main branch.", paper=NOT_STATED)
+    clip: str = _setting(
+        "openai/clip-vit-large-patch14",
+        "CLIP whose text tower the base model uses: its image tower and projections are for Eq. 2.",
+        paper="CLIP ViT-L/14",
+        min_length=1,
+    )
+    clip_revision: str | None = _setting(None, "Commit or branch of the CLIP model.", paper=NOT_STATED)
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
+        "auto",
+        "Precision of the frozen parts (auto: bf16 where the GPU has it, else fp16; fp32 on a CPU). "
+        "What is trained is always fp32.",
+        paper=NOT_STATED,
+    )
+    device: str = _setting(
+        "auto", "auto, cpu, cuda, cuda:1, mps.", paper=NOT_STATED, shapes=False, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
+    )
+
+
+class DataConfig(_Group):
+    """the photographs"""
+
+    resolution: int = _setting(
+        512,
+        "Side of the centre crop, in pixels: the size that the base model was trained for.",
+        paper="512",
+        ge=64,
+        le=2048,
+        multiple_of=8,
+    )
+
+
+class InvertConfig(_Group):
+    """stage 1, Contrastive Inversion: trains the tokens S* and A_i*"""
+
+    steps: int = _setting(2000, "Training steps.", paper="2000", shapes=False, ge=1, le=1_000_000)
+    learning_rate: float = _setting(5e-4, "Of AdamW, constant.", paper="5e-4", gt=0, le=10)
+    weight_decay: float = _setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
+    batch_size: int = _setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
+    accumulation: int = _setting(
+        1, "Parts in which a batch is computed, one after another: less memory.", paper=NOT_STATED, ge=1, le=256
+    )
+    auxiliary_vectors: int = _setting(
+        4,
+        "n, vectors of each auxiliary token A_i*; 0 is plain Textual Inversion (no Eq. 2). Not measured on SD 1.5.",
+        paper="not stated; Fig. 4: larger n separates better",
+        ge=0,
+        le=16,
+    )
+    auxiliary_start: str = _setting(
+        "auto", "Start of every vector of A_i*: auto, or a word of the vocabulary.", paper=NOT_STATED, min_length=1
+    )
+    contrastive_weight: float = _setting(1.0, "Weight of Eq. 2 beside Eq. 1.", paper="1 (plain sum)", ge=0, le=1e4)
+    temperature: float = _setting(
+        1.0, "Divides the cosines of Eq. 2; smaller is sharper.", paper="not stated; 1 as Eq. 2 is written", gt=0, le=100
+    )
+    prompts: list[str] = _setting(
+        ["A photo of S* A*"],
+        "Prompts of Eq. 1; S* and A* stand for the tokens. One is drawn for each photograph of a batch.",
+        paper='"A photo of S* A_i*"',
+        min_length=1,
+        max_length=64,
+    )
+    contrastive_prompt: str = _setting(
+        "A*", "What the text encoder reads in Eq. 2, tau_T(A_i*).", paper="A_i*; words around it: none stated"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InvertConfig:
+        _check_batch(self.batch_size, self.accumulation)
+        for prompt in self.prompts:
+            _check_prompt("prompts", prompt, needs=[CONCEPT, AUXILIARY])
+        _check_prompt("contrastive_prompt", self.contrastive_prompt, needs=[AUXILIARY], forbids=[CONCEPT])
+        return self
+
+
+class FinetuneConfig(_Group):
+    """stage 2, disentangled cross-attention: trains K, V on S*, and K^a, V^a on A_i*"""
+
+    steps: int = _setting(150, "Training steps.", paper="150", shapes=False, ge=1, le=1_000_000)
+    learning_rate: float = _setting(5e-6, "Of AdamW, constant.", paper="5e-6", gt=0, le=10)
+    weight_decay: float = _setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
+    batch_size: int = _setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
+    accumulation: int = _setting(
+        1, "Parts in which a batch is computed, one after another: less memory.", paper=NOT_STATED, ge=1, le=256
+    )
+    auxiliary_scale: float = _setting(
+        1.0,
+        "lambda of Eq. 3, the share of the auxiliary pathway. Not measured on SD 1.5.",
+        paper=NOT_STATED,
+        ge=0,
+        le=10,
+    )
+    auxiliary_context: Literal["all", "tokens"] = _setting(
+        "all",
+        "What K^a, V^a attend to: all positions of the encoded prompt, or those of A_i* alone "
+        "(without beginning, end and padding).",
+        paper=NOT_STATED,
+    )
+    concept_prompts: list[str] = _setting(
+        ["A photo of S*"],
+        "Prompts that K, V see. One is drawn for each photograph of a batch.",
+        paper="S* only; words around it not stated",
+        min_length=1,
+        max_length=64,
+    )
+    auxiliary_prompt: str = _setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FinetuneConfig:
+        _check_batch(self.batch_size, self.accumulation)
+        for prompt in self.concept_prompts:
+            _check_prompt("concept_prompts", prompt, needs=[CONCEPT], forbids=[AUXILIARY])
+        _check_prompt("auxiliary_prompt", self.auxiliary_prompt, needs=[AUXILIARY], forbids=[CONCEPT])
+        return self
+
+
+class GenerateConfig(_Group):
+    """pictures"""
+
+    steps: int = _setting(50, "Denoising steps.", paper="50", shapes=False, ge=1, le=1000)
+    guidance: float = _setting(5.0, "Classifier-free guidance scale; 1 is none.", paper="5", shapes=False, ge=0, le=50)
+    sampler: Literal["ddim", "dpm++", "euler", "unipc"] = _setting(
+        "ddim", "ddim, dpm++, euler or unipc.", paper="DDIM", shapes=False
+    )
+    negative: str = _setting("", "Negative prompt.", paper=NOT_STATED, shapes=False)
+    width: int | None = _setting(
+        None, "In pixels; null is data.resolution.", paper="512", shapes=False, ge=64, le=2048, multiple_of=8
+    )
+    height: int | None = _setting(
+        None, "In pixels; null is data.resolution.", paper="512", shapes=False, ge=64, le=2048, multiple_of=8
+    )
+    count: int = _setting(4, "Pictures a prompt, with seeds one after another.", paper="4", shapes=False, ge=1, le=10_000)
+    batch_size: int = _setting(
+        4, "Pictures denoised at a time: a question of memory, not of the result.", paper=NOT_STATED, shapes=False, ge=1, le=64
+    )
+
+
+class CheckpointConfig(_Group):
+    """what a killed training loses at most"""
+
+    interval: int = _setting(
+        100, "Steps between checkpoints; one is also written at the end and on Ctrl-C.", paper=OURS, shapes=False, ge=1
+    )
+
+
+class PreviewConfig(_Group):
+    """pictures made in the middle of training"""
+
+    interval: int = _setting(0, "Steps between previews; 0 is none.", paper=OURS, shapes=False, ge=0)
+    prompt: str = _setting("A photo of S*", "What they show.", paper=OURS, shapes=False, min_length=1)
+    steps: int = _setting(25, "Denoising steps of a preview.", paper=OURS, shapes=False, ge=1, le=1000)
+
+
+class TrackingConfig(_Group):
+    """how often training reports"""
+
+    interval: int = _setting(
+        10,
+        "Steps between readings of losses and memory (each makes a GPU wait); the log still has every step.",
+        paper=OURS,
+        shapes=False,
+        ge=1,
+        le=1000,
+    )
+
+
+class Config(_Group):
+    """All of ci.yaml."""
+
+    concept: ConceptConfig = Field(default_factory=ConceptConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    invert: InvertConfig = Field(default_factory=InvertConfig)
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    generate: GenerateConfig = Field(default_factory=GenerateConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    preview: PreviewConfig = Field(default_factory=PreviewConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    seed: int = _setting(0, "Seed of everything random.", paper=NOT_STATED, ge=0, lt=2**63)
+
+
+def trajectory(config: Config, stage: Stage) -> dict[str, Any]:
+    """The fields, by dotted key, that change the course of ``stage``: its part of the fingerprint.
+
+    Steps, intervals, previews, the device and generation are not among them: a larger ``steps`` goes on
+    with a finished run.
+    """
+    groups = ["concept", "model", "data", "invert"] + (["finetune"] if stage == "finetune" else [])
+    fields: dict[str, Any] = {"seed": config.seed}
+    for group in groups:
+        values: BaseModel = getattr(config, group)
+        for key, field in type(values).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra["shapes"]:
+                fields[f"{group}.{key}"] = getattr(values, key)
+    return fields
+
+
+def _check_batch(batch_size: int, accumulation: int) -> None:
+    if batch_size % accumulation:
+        raise ValueError(f"accumulation: {accumulation} does not divide batch_size, which is {batch_size}")
+
+
+def _check_prompt(key: str, prompt: str, *, needs: list[str], forbids: list[str] | None = None) -> None:
+    for token in needs:
+        if prompt.count(token) != 1:
+            raise ValueError(f"{key}: {prompt!r} must hold {token} exactly once")
+    for token in forbids or []:
+        if token in prompt:
+            raise ValueError(f"{key}: {prompt!r} must not hold {token}")

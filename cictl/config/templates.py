@@ -1,0 +1,34 @@
+"""Where the files that `cictl init` copies lie, and the overlays of kinds and presets among them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cictl.config.yaml_file import parse_yaml
+
+
+@cache
+def templates_folder() -> Path:
+    """The templates: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "templates"
+    return installed if installed.is_dir() else package.parent / "templates"
+
+
+def preset_for(model_id: str) -> dict[str, Any]:
+    """Settings that were measured for this model, by its name; empty for all but the toybox."""
+    return _overlay("presets", model_id) if model_id == "toybox" else {}
+
+
+def kind_overlay(kind: str) -> dict[str, Any]:
+    """The prompts for a kind of concept: object, style or pose."""
+    return _overlay("kinds", kind)
+
+
+def _overlay(folder: str, name: str) -> dict[str, Any]:
+    document = parse_yaml((templates_folder() / folder / f"{name}.yaml").read_text("utf-8"))
+    if document.problems:
+        raise RuntimeError(f"templates/{folder}/{name}.yaml: {document.problems[0].message}")
+    return document.values

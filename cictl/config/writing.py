@@ -1,0 +1,61 @@
+"""ci.yaml as `cictl init` writes it: every field, with what it does and the paper's value."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from typing import Any
+
+from pydantic import BaseModel
+
+from cictl.config.loading import _merge
+from cictl.config.schema import Config
+from cictl.config.templates import kind_overlay, preset_for
+
+_WIDTH = 100
+_PLAIN = re.compile(r"[A-Za-z][\w./+-]*")
+_RESERVED = {"true", "false", "null", "yes", "no", "on", "off"}
+
+
+def initial_config(*, name: str, kind: str, model: str) -> Config:
+    """What a new workspace starts with: defaults, under the kind's prompts, under the model's preset."""
+    values = _merge(kind_overlay(kind), preset_for(model))
+    values = _merge(values, {"concept": {"name": name, "kind": kind}, "model": {"id": model}})
+    return Config.model_validate(values)
+
+
+def commented_yaml(config: Config) -> str:
+    """``config`` as text that reads back as the same config."""
+    lines = [
+        f"# The settings of the concept {config.concept.name}. Any of them can be changed for one run with",
+        "# --set, as in `cictl invert --set invert.steps=60`. \"Paper\" is arXiv 2508.07755.",
+        "",
+        *_field_lines(Config, config, "seed", indent=""),
+    ]
+    for group in Config.model_fields:
+        values = getattr(config, group)
+        if isinstance(values, BaseModel):
+            lines += ["", f"# {type(values).__doc__}", f"{group}:"]
+            for key in type(values).model_fields:
+                lines += _field_lines(type(values), values, key, indent="  ")
+    return "\n".join(lines) + "\n"
+
+
+def _field_lines(schema: type[BaseModel], values: BaseModel, key: str, indent: str) -> list[str]:
+    field = schema.model_fields[key]
+    extra = field.json_schema_extra
+    paper = extra["paper"] if isinstance(extra, dict) else ""
+    source = {"ours": "", "not stated in the paper": " Not stated in the paper."}.get(str(paper), f" Paper: {paper}.")
+    comment = textwrap.wrap(f"{field.description}{source}", _WIDTH - len(indent) - 2)
+    return [*(f"{indent}# {line}" for line in comment), f"{indent}{key}: {_scalar(getattr(values, key))}"]
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(json.dumps(item, ensure_ascii=False) for item in value)}]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
+        return value
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False)

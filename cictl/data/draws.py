@@ -1,0 +1,90 @@
+"""All randomness of training, as a function of (seed, stage, step, sample) and of nothing else.
+
+Nothing has a state that would have to be saved, so a run that was stopped goes on with the same bits. Draws
+are made on the CPU, where they do not depend on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EncodedPhotographs:
+    """The N photographs as the training sees them, in the order of their keys.
+
+    Attributes:
+        keys: the key of each photograph.
+        mean, std: of the VAE's posterior, already scaled, [N, C, H, W].
+        embeddings: tau_I(x_i), CLIP image embeddings, [N, D]; None where no loss asks for them.
+    """
+
+    keys: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass trains on; B samples.
+
+    Attributes:
+        photographs: index of each sample's photograph, B integers.
+        choices: a number in [0, 1) for each sample, by which a prompt is chosen.
+        latents: z_0, drawn anew from the posterior, [B, C, H, W].
+        noise: eps, [B, C, H, W].
+        timesteps: t, [B].
+    """
+
+    photographs: list[int]
+    choices: list[float]
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+def randomness(seed: int, *names: object) -> torch.Generator:
+    """A CPU generator that depends on ``seed`` and ``names`` alone, well mixed."""
+    text = "/".join(str(name) for name in (seed, *names))
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+    return torch.Generator().manual_seed(number)
+
+
+def draw_batch(
+    photographs: EncodedPhotographs, *, seed: int, stage: str, step: int, samples: range, batch_size: int, timesteps: int
+) -> Batch:
+    """The samples ``samples`` of the ``batch_size`` that step ``step`` trains on.
+
+    Which process or which part of an accumulated batch draws a sample makes no difference to it. Every
+    photograph is seen once before any is seen again.
+
+    Args:
+        timesteps: how many the noise schedule has; t is uniform over them.
+    """
+    count = len(photographs.keys)
+    chosen, choices, times, noises, latents = [], [], [], [], []
+    for sample in samples:
+        epoch, place = divmod(step * batch_size + sample, count)
+        order = torch.randperm(count, generator=randomness(seed, stage, "epoch", epoch))
+        index = int(order[place])
+        generator = randomness(seed, stage, step, sample)
+        shape = photographs.mean.shape[1:]
+        chosen.append(index)
+        choices.append(float(torch.rand((), generator=generator)))
+        times.append(torch.randint(timesteps, (), generator=generator))
+        noises.append(torch.randn(shape, generator=generator))
+        latents.append(torch.randn(shape, generator=generator))
+    device = photographs.mean.device
+    resampled = torch.stack(latents).to(device, non_blocking=True) * photographs.std[chosen] + photographs.mean[chosen]
+    return Batch(
+        photographs=chosen,
+        choices=choices,
+        latents=resampled,
+        noise=torch.stack(noises).to(device, non_blocking=True),
+        timesteps=torch.stack(times).to(device, non_blocking=True),
+    )

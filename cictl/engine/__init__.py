@@ -1,0 +1,1 @@
+"""How anything is trained, checkpointed and sampled. Knows no method by name."""

@@ -1,0 +1,79 @@
+"""What can go wrong, each kind with its exit code. Imports nothing of ours.
+
+Every message says what is wrong and where; every hint is the next thing to type or do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CictlError(Exception):
+    """A failure that the user can understand and act on; shown without a traceback.
+
+    Args:
+        message: what is wrong, and where.
+        hint: the next command to type, or the next thing to do; may be empty.
+    """
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CictlError):
+    """A wrong argument, a wrong ci.yaml, or photographs that cannot be used."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class StateError(CictlError):
+    """The workspace is not in the state that the command needs (missing, changed, or too early)."""
+
+    exit_code = 3
+    kind = "state"
+
+
+class ModelAccessError(CictlError):
+    """The base model cannot be reached, read, or used."""
+
+    exit_code = 4
+    kind = "model"
+
+
+class ResourceError(CictlError):
+    """The disk or the memory is full."""
+
+    exit_code = 5
+    kind = "resource"
+
+
+class BusyError(CictlError):
+    """Another process is writing to this workspace."""
+
+    exit_code = 75
+    kind = "busy"
+
+
+class Interrupted(CictlError):
+    """A signal asked the work to stop; what was reached is saved.
+
+    Args:
+        signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 more.
+    """
+
+    kind = "interrupted"
+
+    def __init__(self, signal_number: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.signal_number = signal_number
+
+    @property
+    def stopped_with(self) -> int:
+        """The exit code: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signal_number

@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all, and their fingerprints. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+_SAMPLED_BLOCKS = 64
+_SAMPLED_BLOCK_BYTES = 4096
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part.
+
+    The bytes are on the disk before the rename (fsync of the file, then of its folder).
+
+    Raises:
+        OSError: as the file system gives it (errno 28 on a full disk); ``path`` is then untouched.
+    """
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(staging, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            staging.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable. Windows cannot open a folder, and needs no sync."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_bytes(content: bytes) -> str:
+    """The SHA-256 of ``content``, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of the file at ``path``, in hex, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sampled_digest(path: Path) -> str:
+    """A quick fingerprint of a large file: its size, its first and last MiB, 64 blocks between.
+
+    It tells two sets of weights apart without reading gigabytes; it does not prove that a file is intact.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(_CHUNK_BYTES))
+        for block in range(_SAMPLED_BLOCKS):
+            file.seek(size * block // _SAMPLED_BLOCKS)
+            digest.update(file.read(_SAMPLED_BLOCK_BYTES))
+        file.seek(max(0, size - _CHUNK_BYTES))
+        digest.update(file.read())
+    return digest.hexdigest()

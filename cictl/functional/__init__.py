@@ -1,0 +1,1 @@
+"""The paper's equations, each one pure function in torch."""

@@ -1,0 +1,1 @@
+"""What is trained, and with which loss: one file a method."""
