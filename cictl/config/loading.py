@@ -48,7 +48,7 @@ def load_config(sources: Sources) -> Config:
         values, problem = _with(values, key, value)
         problems.extend([problem] if problem else [])
     if not problems:
-        merged = _merge(preset_for(_model_id(values)), values)
+        merged = merge(preset_for(_model_id(values)), values)
         problems.extend(_unknown_keys(merged, Config, (), document))
         known = {tuple(problem.message.split(":")[0].split(".")) for problem in problems}
         try:
@@ -108,11 +108,12 @@ def _model_id(values: Mapping[str, Any]) -> str:
     return str(model.get("id", default)) if isinstance(model, dict) else default
 
 
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``under``, group by group."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     # `invert:` with nothing under it is an empty group, not an error.
     return {key: {} if value is None and key in _groups() else value for key, value in merged.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cictl.config.loading import _merge
+from cictl.config.loading import merge
 from cictl.config.schema import Config
 from cictl.config.templates import kind_overlay, preset_for
 
@@ -18,10 +18,11 @@ _PLAIN = re.compile(r"[A-Za-z][\w./+-]*")
 _RESERVED = {"true", "false", "null", "yes", "no", "on", "off"}
 
 
-def initial_config(*, name: str, kind: str, model: str) -> Config:
+def initial_config(*, name: str, kind: str = "object", model: str | None = None) -> Config:
     """What a new workspace starts with: defaults, under the kind's prompts, under the model's preset."""
-    values = _merge(kind_overlay(kind), preset_for(model))
-    values = _merge(values, {"concept": {"name": name, "kind": kind}, "model": {"id": model}})
+    base = {"id": model} if model else {}
+    values = merge(kind_overlay(kind), preset_for(model or ""))
+    values = merge(values, {"concept": {"name": name, "kind": kind}, "model": base})
     return Config.model_validate(values)
 
 

@@ -1,0 +1,5 @@
+"""``python -m cictl``."""
+
+from cictl.cli.app import main
+
+main()

@@ -1,0 +1,65 @@
+"""The command line: `cictl --help`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import cictl
+from cictl.cli import demo, export, finetune, generate, init, invert, preview_aux, status
+
+app = typer.Typer(
+    name="cictl",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"cictl {cictl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Learn what three to six photographs share, as a token S*, and generate new pictures of it.
+
+    No captions, no masks, no class words.
+
+    \b
+    cictl init my-teapot             then put photographs into my-teapot/images/
+    cictl invert && cictl finetune   learn S*
+    cictl generate "a cube-shaped S* in the snow"
+    cictl export                     for ComfyUI and A1111
+
+    Nothing at hand? `cictl demo` shows all of it in three minutes, on any machine.
+    """
+
+
+for module, name in (
+    (init, "init"),
+    (invert, "invert"),
+    (finetune, "finetune"),
+    (preview_aux, "preview-aux"),
+    (generate, "generate"),
+    (export, "export"),
+    (status, "status"),
+    (demo, "demo"),
+):
+    app.command(name)(module.command)
+
+
+def main() -> None:
+    """The entry point: exits with the command's code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a prompt may hold what a Windows code page cannot show
+            stream.reconfigure(errors="replace")
+    app()

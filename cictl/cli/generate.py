@@ -1,0 +1,129 @@
+"""`cictl generate`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cictl.cli.options import (
+    DebugOption,
+    DirectoryOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    VerboseOption,
+    exit_codes,
+    open_session,
+)
+from cictl.errors import UsageError
+from cictl.ui.report import print_result
+
+
+class Sampler(StrEnum):
+    """How noise becomes a picture."""
+
+    ddim = "ddim"
+    dpmpp = "dpm++"
+    euler = "euler"
+    unipc = "unipc"
+
+
+class Source(StrEnum):
+    """Which weights draw."""
+
+    finetune = "finetune"
+    invert = "invert"
+    base = "base"
+
+
+def command(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help='What to draw, with S* in it; in quotes.', show_default=False)
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Pictures a prompt.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="First seed; the next pictures take the next ones.", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Denoising steps.", show_default=False)] = None,
+    guidance: Annotated[float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.", show_default=False)] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="Default: generate.sampler.", show_default=False)] = None,
+    negative: Annotated[str | None, typer.Option(metavar="PROMPT", help="What not to draw.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
+    height: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="A file with a prompt a line (# begins a comment).", show_default=False)
+    ] = None,
+    source: Annotated[
+        Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the pictures. Default: outputs/.", show_default=False)] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write one sheet, a row a prompt.")] = False,
+    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Do not write prompt and settings into the pictures.")] = False,
+    directory: DirectoryOption = None,
+    assignments: SetOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Generate pictures of prompts with S*.
+
+    The same seed gives the same picture; what lies on the disk already is not made again.
+
+    \b
+    cictl generate "a cube-shaped S*"
+    cictl generate "S* in the snow" "a sketch of S*" -n 8 --grid
+    cictl generate --prompts prompts.txt --sampler dpm++ --steps 25
+    """
+    with exit_codes(json=json, debug=debug):
+        from cictl.workflow import generate
+
+        session = open_session(
+            directory,
+            assignments,
+            json,
+            quiet,
+            verbose,
+            generate__count=count,
+            seed=seed,
+            generate__steps=steps,
+            generate__guidance=guidance,
+            generate__sampler=sampler.value if sampler else None,
+            generate__negative=negative,
+            generate__width=width,
+            generate__height=height,
+        )
+        every = [*(prompts or []), *(_read_prompts(prompts_file) if prompts_file else [])]
+        with session.display("cictl generate") as observe:
+            outcome = generate.run(
+                session.workspace,
+                every,
+                observe,
+                overrides=session.overrides,
+                source=source.value if source else None,
+                out=out,
+                grid=grid,
+                metadata=not no_metadata,
+            )
+
+        def say() -> None:
+            total = len(outcome.pictures)
+            if outcome.kept == total:
+                print_result(f"already done: all {total} pictures are there")
+            for picture in outcome.pictures:
+                print_result(picture["path"])
+            if outcome.grid:
+                print_result(f"the grid: {outcome.grid}")
+
+        session.result(outcome, say)
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "give --prompts a text file with a prompt a line") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text", "save it as UTF-8, a prompt a line") from None
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

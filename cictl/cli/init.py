@@ -1,0 +1,58 @@
+"""`cictl init`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cictl.cli.options import DebugOption, JsonOption, exit_codes, print_json
+from cictl.ui.report import print_result
+from cictl.workflow import init
+
+
+class Kind(StrEnum):
+    """What photographs can share."""
+
+    object = "object"
+    style = "style"
+    pose = "pose"
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID|FOLDER|toybox", help="Base model. Default: Stable Diffusion 1.5.", show_default=False),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Photographs, or a folder of them, to copy in; may be repeated.", show_default=False),
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="What the photographs share; it chooses the prompts.")] = Kind.object,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the concept. Default: the folder's.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a workspace: images/, ci.yaml, checkpoints/, outputs/.
+
+    \b
+    cictl init my-teapot
+    cictl init my-teapot --images ~/photos/teapot --images extra.jpg
+    cictl init line-art --kind style
+    """
+    with exit_codes(json=json, debug=debug):
+        workspace = init.run(folder, model=model, images=images or [], kind=kind, name=name)
+        shown = workspace.shown(workspace.root)
+        if json:
+            print_json({"workspace": str(workspace.root)})
+            return
+        print_result(f"made the workspace {shown}")
+        if not images:
+            print_result(f"next: put three to six photographs into {workspace.shown(workspace.images)}, then: cictl invert")
+        else:
+            print_result("next: cictl invert && cictl finetune")

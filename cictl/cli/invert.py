@@ -1,0 +1,50 @@
+"""`cictl invert`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cictl.cli.options import (
+    DebugOption,
+    DirectoryOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    VerboseOption,
+    exit_codes,
+    open_session,
+)
+from cictl.cli.training import say_outcome
+
+
+def command(
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start anew; old checkpoints go to checkpoints/archive.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    directory: DirectoryOption = None,
+    assignments: SetOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Stage 1: find S*, what the photographs share, and what each has of its own.
+
+    The same command again goes on from the last checkpoint, or says that it is done.
+
+    \b
+    cictl invert
+    cictl invert --steps 500 --set invert.auxiliary_vectors=8
+    cictl invert --restart
+    """
+    with exit_codes(json=json, debug=debug):
+        from cictl.workflow import invert
+
+        session = open_session(directory, assignments, json, quiet, verbose, invert__steps=steps)
+        with session.display("cictl invert") as observe:
+            outcome = invert.run(
+                session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run
+            )
+        session.result(outcome, lambda: say_outcome(outcome, 'cictl finetune'))

@@ -1,0 +1,133 @@
+"""The flags that commands share, and how a command runs: its workspace, its display, its exit code."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from cictl.config import parse_overrides
+from cictl.errors import CictlError, Interrupted
+from cictl.events import Observer
+from cictl.ui.display import Mode, choose_mode, show
+from cictl.ui.report import print_error
+from cictl.workspace import Workspace, find_workspace
+
+DirectoryOption = Annotated[
+    Path | None, typer.Option("-C", "--directory", metavar="DIR", help="The workspace, if it is not here.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of ci.yaml for this run; may be repeated.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]
+VerboseOption = Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with.
+
+    Attributes:
+        workspace: the one that was found.
+        overrides: of --set, by dotted key.
+        mode: how progress is shown.
+        verbose: how much of it.
+    """
+
+    workspace: Workspace
+    overrides: dict[str, Any]
+    mode: Mode
+    verbose: int
+
+    @contextmanager
+    def display(self, title: str) -> Any:
+        """Show progress under ``title``; gives the observer."""
+        with show(self.mode, title=title, verbose=self.verbose) as observe:
+            yield observe
+
+    def result(self, outcome: Any, say: Callable[[], None]) -> None:
+        """Print the result: as JSON with --json, else by ``say``."""
+        if self.mode is Mode.json:
+            print_json(outcome)
+        else:
+            say()
+
+
+def open_session(
+    directory: Path | None, assignments: list[str] | None, json: bool, quiet: bool, verbose: int, **flags: Any
+) -> Session:
+    """Find the workspace and read --set; ``flags`` are keys of ci.yaml that have an option of their own.
+
+    Args:
+        flags: values by key, with ``__`` for the dot; None for an option that was not given.
+    """
+    mode = choose_mode(json, quiet)
+    workspace, which = find_workspace(directory or Path.cwd(), exact=directory is not None)
+    if which and mode in (Mode.live, Mode.plain):
+        print(which, file=sys.stderr)
+    overrides = parse_overrides(assignments or [])
+    overrides |= {key.replace("__", "."): value for key, value in flags.items() if value is not None}
+    return Session(workspace, overrides, mode, verbose)
+
+
+def print_json(outcome: Any) -> None:
+    """One object on stdout."""
+    value = asdict(outcome) if is_dataclass(outcome) and not isinstance(outcome, type) else outcome
+    print(json_module.dumps({"event": "Result", **value}, ensure_ascii=False, default=str), flush=True)
+
+
+@contextmanager
+def exit_codes(*, json: bool = False, debug: bool = False) -> Any:
+    """Turn errors into messages and exit codes; with ``debug`` the traceback comes along."""
+    try:
+        yield
+    except Interrupted as error:
+        _fail(error, error.stopped_with, json, debug)
+    except CictlError as error:
+        _fail(error, error.exit_code, json, debug)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise typer.Exit(1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        unexpected = CictlError(
+            f"{type(error).__name__}: {error}", "this is a bug of cictl; --debug shows where, and a report with it is welcome"
+        )
+        _fail(unexpected, 1, json, debug)
+
+
+def _fail(error: CictlError, code: int, json: bool, debug: bool) -> NoReturn:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print_error(error, json=json)
+    raise typer.Exit(code)
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and advice of the libraries; errors still come as exceptions."""
+    import os
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore")
+
+
+__all__ = ["Observer", "Session", "exit_codes", "open_session", "print_json", "quiet_libraries"]

@@ -1,0 +1,40 @@
+"""`cictl status`."""
+
+from __future__ import annotations
+
+from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
+from cictl.ui.report import print_result, table
+from cictl.workflow import status
+
+
+def command(
+    directory: DirectoryOption = None, json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False
+) -> None:
+    """Say what is done, what changed since, and what to type next.
+
+    \b
+    cictl status
+    cictl status -C my-teapot --json
+    """
+    with exit_codes(json=json, debug=debug):
+        session = open_session(directory, [], json, quiet, 0)
+        report = status.run(session.workspace)
+
+        def say() -> None:
+            print_result(f"{report.concept}, on {report.model}, in {session.workspace.shown(session.workspace.root)}")
+            rows = [["photographs", str(len(report.photographs))]]
+            names = {"invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
+            rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in report.stages]
+            rows += [["pictures", str(report.pictures)], ["exports", ", ".join(report.exports) or "none"]]
+            print_result(table("", ["", ""], rows))
+            for stage in report.stages:
+                for line in (*stage.changed, *stage.damaged):
+                    print_result(f"{names[stage.stage]}: {line}")
+                if stage.overrides:
+                    kept = " ".join(f"{key}={value}" for key, value in stage.overrides.items())
+                    print_result(f"{names[stage.stage]}: kept from --set: {kept}")
+            print_result(f"next: {report.next}")
+            if report.problem:
+                print_result(f"      {report.problem}")
+
+        session.result(report, say)

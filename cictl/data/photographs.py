@@ -1,0 +1,298 @@
+"""Find the photographs in a folder, check them all at once, load them. Never changes one; no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cictl.data.pixels import UnusableError, decode, to_training_pixels
+from cictl.errors import UsageError
+from cictl.files import sha256_file
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+_PICTURES_NOT_READ = (".gif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jxl")
+# What Windows leaves in a folder of pictures; hidden there by an attribute, not by a dot.
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One usable photograph.
+
+    Args:
+        path: where it is.
+        sha256: of the file's bytes, in hex.
+        width: in pixels, after the EXIF rotation.
+        height: in pixels, after the EXIF rotation.
+    """
+
+    path: Path
+    sha256: str
+    width: int
+    height: int
+
+    @property
+    def key(self) -> str:
+        """The name that binds an auxiliary token to this photograph: 16 hex digits."""
+        return self.sha256[:16]
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The picture files in ``folder`` by suffix, sorted by name; hidden files and subfolders are left out.
+
+    A broken link with such a suffix is listed, so that ``find_photographs`` can name it.
+
+    Raises:
+        UsageError: ``folder`` is absent, not a folder, or unreadable.
+    """
+    return [path for path in _files(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """name -> SHA-256 in hex of each picture file, without decoding; "" for a file that cannot be read.
+
+    Raises:
+        UsageError: ``folder`` is absent, not a folder, or unreadable.
+    """
+    found = {}
+    for path in list_files(folder):
+        found[path.name] = ""
+        if os.path.isfile(path):  # A named pipe would wait forever.
+            with contextlib.suppress(OSError):
+                found[path.name] = sha256_file(path)
+    return found
+
+
+def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
+    """Every photograph in ``folder``, each decoded once as a check, sorted by SHA-256.
+
+    The order is that of the bytes, so renaming a file changes nothing.
+
+    Args:
+        folder: the folder of photographs; subfolders are not read.
+        minimum: how many there must be.
+
+    Raises:
+        UsageError: the folder is absent or empty, some files cannot be used (all are named, a line each), or
+            there are fewer than ``minimum``.
+    """
+    files = _files(folder)
+    if not files:
+        raise UsageError(
+            f"There are no photographs in {folder}.", f"Put three to six photographs into {folder}."
+        )
+    inside = Path(os.path.realpath(folder))
+    photographs: list[Photograph] = []
+    faults: list[str] = []
+    seen: dict[str, str] = {}
+    for path in files:
+        try:
+            photographs.append(_examine(path, inside, seen))
+        except UnusableError as error:
+            faults.append(f"{_shown(path.name)}: {error}")
+    if faults:
+        count = "1 file" if len(faults) == 1 else f"{len(faults)} files"
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise UsageError(
+            f"{count} in {folder} cannot be used:\n{listed}",
+            f"Replace or remove these files, then run the command again; keep three to six in {folder}.",
+        )
+    if len(photographs) < minimum:
+        raise UsageError(
+            _too_few(folder, len(photographs), minimum), f"Put three to six photographs into {folder}."
+        )
+    return sorted(photographs, key=lambda photograph: photograph.sha256)
+
+
+def open_upright(path: Path) -> Image.Image:
+    """The picture at ``path`` as RGB in sRGB, 8 bits a channel, turned upright by its EXIF, alpha on white.
+
+    Raises:
+        UsageError: it cannot be used; the message says why.
+    """
+    try:
+        return decode(path)
+    except UnusableError as error:
+        raise UsageError(f"{path}: {error}", "Replace the file, then run the command again.") from error
+
+
+def load_pixels(photograph: Photograph, resolution: int) -> np.ndarray:
+    """The centre square of the photograph, as float32 [3, resolution, resolution] in [-1, 1], RGB in sRGB.
+
+    Raises:
+        UsageError: the file can no longer be used; the message says why.
+    """
+    return to_training_pixels(open_upright(photograph.path), resolution)
+
+
+def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Copy pictures into ``folder``, which is made if it is absent; the copies, in the order given.
+
+    A name that is taken gets -2, -3, ... before the suffix; but a file that ``folder`` already holds under
+    its name, with the same bytes, is not copied again (the copy would be refused as a duplicate).
+
+    Args:
+        paths: files, or folders that stand for the picture files in them.
+        folder: where the copies go. Nothing in it is overwritten.
+
+    Raises:
+        UsageError: some paths are missing, unreadable, or not pictures; all are named, and nothing is copied.
+        OSError: as the file system gives it (errno 28 on a full disk); no part of a file is left.
+    """
+    sources: list[Path] = []
+    faults: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            pictures = list_files(path)
+            if not pictures:
+                faults.append(f"{_shown(str(path))}: holds no photographs")
+        else:
+            pictures = [path]
+        for picture in pictures:
+            fault = _fault_of_source(picture)
+            if fault:
+                faults.append(f"{_shown(str(picture))}: {fault}")
+            else:
+                sources.append(picture)
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise UsageError(
+            f"These cannot be copied:\n{listed}",
+            "Correct the paths, then run the command again; nothing was copied.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [_copy(source, folder) for source in sources]
+    return list(dict.fromkeys(copies))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Everything in ``folder`` but subfolders and hidden files, sorted by name."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        raise UsageError(
+            f"There is no folder {folder}.",
+            f"Make the folder {folder}, and put three to six photographs into it.",
+        ) from None
+    except NotADirectoryError:
+        raise UsageError(
+            f"{folder} is not a folder.", "Name the folder that holds the photographs."
+        ) from None
+    except PermissionError:
+        raise UsageError(
+            f"{folder} cannot be read: permission denied.", f"Allow reading: chmod u+rx {folder}"
+        ) from None
+    paths = [
+        folder / name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES
+    ]
+    return [path for path in paths if not os.path.isdir(path)]
+
+
+def _examine(path: Path, inside: Path, seen: dict[str, str]) -> Photograph:
+    """Check one file fully.
+
+    Args:
+        path: the file.
+        inside: the real path of the folder that it must not leave.
+        seen: digest of bytes, or of pixels -> the name that had it first; added to.
+
+    Raises:
+        UnusableError: it cannot be used.
+    """
+    _check_link(path, inside)
+    fault = _fault_of_name(path)
+    if fault:
+        raise UnusableError(fault)
+    image = decode(path)
+    try:
+        sha256 = sha256_file(path)
+    except OSError as error:
+        raise UnusableError(f"cannot be read: {error.strerror or error}") from error
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    for digest, same in ((sha256, "the same file as"), (pixels, "the same picture, pixel for pixel, as")):
+        first = seen.setdefault(digest, path.name)
+        if first != path.name:
+            raise UnusableError(f"{same} {_shown(first)}; keep one of them")
+    return Photograph(path, sha256, image.width, image.height)
+
+
+def _check_link(path: Path, inside: Path) -> None:
+    """Refuse what is not a file, and a link whose target the folder does not own."""
+    if path.is_symlink():
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(inside):
+            broken = "" if os.path.exists(target) else " and is broken"
+            raise UnusableError(f"a link that leaves the folder{broken}; put the photograph itself here")
+        if not os.path.exists(target):
+            raise UnusableError("a broken link; put the photograph itself here")
+    if not os.path.isfile(path):
+        raise UnusableError("not a file; remove it")
+
+
+def _fault_of_name(path: Path) -> str:
+    """Why a file with this suffix is not read; "" if it is."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return ""
+    if suffix in _PICTURES_NOT_READ:
+        return f"the format {suffix} is not supported; save it as JPEG or PNG"
+    return "not a picture (cictl reads .jpg .png .webp .bmp .tif .heic); remove it from the folder"
+
+
+def _fault_of_source(path: Path) -> str:
+    """Why ``path`` cannot be copied as a picture; "" if it can."""
+    if not os.path.lexists(path):
+        return "does not exist"
+    if not os.path.isfile(path):
+        return "a broken link" if path.is_symlink() else "not a file"
+    if not os.access(path, os.R_OK):
+        return "cannot be read: permission denied"
+    return _fault_of_name(path)
+
+
+def _copy(source: Path, folder: Path) -> Path:
+    """Copy the bytes of ``source`` to a free name in ``folder``; where it ended up."""
+    name = Path(source.name.lstrip("."))  # A hidden file would not be seen again.
+    for number in itertools.count(1):
+        target = folder / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}")
+        try:
+            with (
+                open(source, "rb") as original,
+                open(target, "xb") as copy,
+            ):  # x: never overwrites, even in a race
+                try:
+                    shutil.copyfileobj(original, copy)
+                except BaseException:
+                    target.unlink(missing_ok=True)
+                    raise
+            return target
+        except FileExistsError:
+            if os.path.isfile(target) and sha256_file(target) == sha256_file(source):
+                return target
+    raise AssertionError("the numbers do not end")
+
+
+def _too_few(folder: Path, found: int, minimum: int) -> str:
+    """What to say where ``found`` photographs, 1 or more, are fewer than ``minimum``."""
+    holds = "1 photograph" if found == 1 else f"{found} photographs"
+    said = f"{folder} holds {holds}; {minimum} or more are needed."
+    if found > 1:
+        return said
+    return (
+        f"{said} What they share is found by comparing them with each other (the loss of Eq. 2); "
+        "with one, that loss is identically zero, and nothing would be learned."
+    )
+
+
+def _shown(name: str) -> str:
+    """``name`` for a message: escaped where it would break the line or the terminal, or is no valid text."""
+    return name if name.isprintable() else ascii(name)

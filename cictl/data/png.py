@@ -1,0 +1,88 @@
+"""Pictures out: PNG files with their metadata, and contact sheets. Imports no torch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from cictl.errors import ResourceError
+from cictl.files import write_atomic
+
+_GAP = 6
+_TEXT = (40, 40, 40)
+
+
+def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, str] | None = None) -> None:
+    """Write [H, W, 3] bytes to ``path``, whole or not at all, with ``texts`` as its text chunks.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    chunks = PngInfo()
+    for key, text in (texts or {}).items():
+        chunks.add_itxt(key, text) if not text.isascii() else chunks.add_text(key, text)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=chunks)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be written: {error.strerror}", "make room, then run the same command again") from None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a sheet: pictures, each with a caption of its own, and a heading above them."""
+
+    heading: str
+    pictures: Sequence[np.ndarray | Image.Image]
+    captions: Sequence[str] = ()
+
+
+def sheet(rows: Sequence[Row], tile: int = 192) -> Image.Image:
+    """Rows of pictures, each fitted into a square of ``tile`` pixels, with headings and captions."""
+    font, line = _font(max(12, tile // 14)), max(16, tile // 10)
+    columns = max(len(row.pictures) for row in rows)
+    heights = [tile + _GAP + (line if row.heading else 0) + (line if any(row.captions) else 0) for row in rows]
+    canvas = Image.new("RGB", (columns * (tile + _GAP) + _GAP, sum(heights) + _GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        y = top
+        if row.heading:
+            draw.text((_GAP, y), _fitted(draw, row.heading, font, canvas.width - 2 * _GAP), _TEXT, font)
+            y += line
+        for column, picture in enumerate(row.pictures):
+            x = _GAP + column * (tile + _GAP)
+            _paste(canvas, picture, x, y, tile)
+            if column < len(row.captions):
+                draw.text((x, y + tile + 1), _fitted(draw, row.captions[column], font, tile), _TEXT, font)
+        top += height
+    return canvas
+
+
+def _paste(canvas: Image.Image, picture: np.ndarray | Image.Image, x: int, y: int, tile: int) -> None:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    scale = tile / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    fitted = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    canvas.paste(fitted, (x + (tile - size[0]) // 2, y + (tile - size[1]) // 2))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(f"{text}...", font) > width:
+        text = text[:-1]
+    return f"{text}..."

@@ -1,0 +1,110 @@
+"""Checkpoints: everything that is needed to go on with the same bits, whole or not at all.
+
+A checkpoint is a folder with ``result.safetensors`` (what generation and export read), ``state.safetensors``
+(what only training needs: parameters, moments) and ``manifest.json``. Only safetensors is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from cictl.errors import ResourceError
+from cictl.files import sha256_bytes, sync_folder, write_atomic
+from cictl.records import MANIFEST, RESULT, STATE, Checkpoint, checkpoint_folders, step_folder
+
+_KEPT = 2  # the newest, and the one before it should the newest be damaged
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save_checkpoint(
+    stage_folder: Path,
+    step: int,
+    result: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint: staged beside its place, synced, renamed into it; older ones go only afterwards.
+
+    Args:
+        stage_folder: where the checkpoints of the stage lie.
+        step: the steps that are done.
+        result, state: tensors by name.
+        facts: what else the manifest says (fingerprint, versions, scaler), as JSON can.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written; the checkpoints before are untouched.
+    """
+    contents = {RESULT: save(_plain(result)), STATE: save(_plain(state))}
+    manifest = {"step": step, **facts, "files": {name: sha256_bytes(content) for name, content in contents.items()}}
+    contents[MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    staging = stage_folder / f".staging-{os.getpid()}"
+    target = stage_folder / step_folder(step)
+    try:
+        stage_folder.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        for name, content in contents.items():
+            write_atomic(staging / name, content)
+        if target.exists():  # the same step again, after the one on the disk was found damaged
+            shutil.rmtree(target)
+        staging.rename(target)
+        sync_folder(stage_folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise _disk_error(error, stage_folder, sum(map(len, contents.values()))) from None
+    for old in checkpoint_folders(stage_folder)[_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def read_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    """The tensors of one of a checkpoint's files, on the CPU."""
+    return load((checkpoint.folder / name).read_bytes())
+
+
+def training_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and AdamW's moments as tensors by name: ``parameter.*``, ``exp_avg.*``, ``exp_avg_sq.*``, ``step.*``."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"parameter.{name}"] = parameter.detach().cpu()
+        moments = optimizer.state.get(parameter, {})
+        for key in (*_MOMENTS, "step"):
+            if key in moments:
+                tensors[f"{key}.{name}"] = torch.as_tensor(moments[key]).detach().cpu()
+    return tensors
+
+
+def restore_training_state(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put back what :func:`training_state` took, bit for bit."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
+            if f"step.{name}" in tensors:
+                optimizer.state[parameter] = {
+                    "step": tensors[f"step.{name}"].clone().to(parameter.device if optimizer.defaults["fused"] else "cpu"),
+                    **{key: tensors[f"{key}.{name}"].clone().to(parameter.device) for key in _MOMENTS},
+                }
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Parameters that start as copies of each other share no memory, but views of one tensor would.
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _disk_error(error: OSError, folder: Path, needed: int) -> ResourceError:
+    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    return ResourceError(
+        f"the checkpoint cannot be written to {folder}: {error.strerror} "
+        f"({needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free)",
+        "make room, then run the same command again: it goes on from the last checkpoint",
+    )

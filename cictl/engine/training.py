@@ -1,0 +1,111 @@
+"""How anything is trained: one loop for every method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cictl.data.draws import Batch
+from cictl.engine.runtime import Runtime, StopRequest
+from cictl.events import Observer, Progress, StepCompleted
+
+
+class StepLoss(Protocol):
+    """What a step goes down, and the unweighted terms that it is made of."""
+
+    @property
+    def total(self) -> Tensor: ...
+    @property
+    def terms(self) -> dict[str, Tensor]: ...
+
+
+class TrainingMethod(Protocol):
+    """What is trained, and with which loss."""
+
+    def trainable(self) -> dict[str, nn.Parameter]: ...
+    def loss(self, batch: Batch) -> StepLoss: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """From ``first`` steps done to ``last``, and how many steps lie between reports, checkpoints and previews."""
+
+    first: int
+    last: int
+    report_every: int
+    checkpoint_every: int
+    preview_every: int = 0
+
+
+def adamw(method: TrainingMethod, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with a constant rate over what ``method`` trains; fused where there is a GPU."""
+    parameters = list(method.trainable().values())
+    fused = all(parameter.is_cuda for parameter in parameters)
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+
+
+def fit(
+    method: TrainingMethod,
+    optimizer: torch.optim.Optimizer,
+    draw: Callable[[int], Sequence[Batch]],
+    schedule: Schedule,
+    runtime: Runtime,
+    observe: Observer,
+    checkpoint: Callable[[int], None],
+    preview: Callable[[int], None],
+    stop: StopRequest,
+) -> int:
+    """Train ``method`` until ``schedule.last``, or until ``stop`` is asked for.
+
+    Args:
+        draw: the parts of the batch of a step; a function of the step alone, so that nothing has to be saved.
+        checkpoint, preview: called with the steps that are done.
+
+    Returns:
+        The steps that are done. The last of them is checkpointed.
+    """
+    parameters = list(method.trainable().values())
+    pending: list[dict[str, Tensor]] = []  # losses that are still on the device: reading them makes it wait
+    began = time.perf_counter()
+    for step in range(schedule.first, schedule.last):
+        parts = draw(step)
+        terms: dict[str, Tensor] = {}
+        for part in parts:
+            loss = method.loss(part)
+            runtime.backward(loss.total / len(parts))
+            for name, value in loss.terms.items():
+                terms[name] = terms.get(name, 0) + value / len(parts)
+        runtime.step(optimizer, parameters)
+        pending.append(terms)
+
+        done = step + 1
+        ends = done == schedule.last or bool(stop)
+        saves = ends or done % schedule.checkpoint_every == 0
+        if saves or done % schedule.report_every == 0:
+            latest = _report(pending, done, observe)
+            seconds = (time.perf_counter() - began) / len(pending)
+            observe(Progress(done, schedule.last, latest, seconds, runtime.memory()))
+            pending = []
+        if saves:
+            checkpoint(done)
+        if schedule.preview_every and done % schedule.preview_every == 0:
+            preview(done)
+        if not pending:
+            began = time.perf_counter()
+        if ends:
+            return done
+    return schedule.first
+
+
+def _report(pending: Sequence[dict[str, Tensor]], done: int, observe: Observer) -> dict[str, float]:
+    """Read the pending losses in one transfer and tell them, a step at a time; the last step's are returned."""
+    names = list(pending[0])
+    values = torch.stack([torch.stack([terms[name] for name in names]) for terms in pending]).tolist()
+    for offset, row in enumerate(values):
+        observe(StepCompleted(done - len(values) + offset + 1, dict(zip(names, row, strict=True))))
+    return dict(zip(names, values[-1], strict=True))

@@ -1,0 +1,140 @@
+"""Tuned K, V (and while training K^a, V^a) of the cross-attention, added to a UNet and taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cictl.functional.attention import disentangled_attention
+
+
+class DisentangledContext(NamedTuple):
+    """What a UNet with an auxiliary pathway gets in place of one context.
+
+    Attributes:
+        concept: encoding of the prompt with S*, [B, T, D].
+        auxiliary: encoding of the prompt with A_i*, [B, T, D].
+        mask: True where the auxiliary encoding may be attended, [B, T]; None is everywhere.
+    """
+
+    concept: Tensor
+    auxiliary: Tensor
+    mask: Tensor | None
+
+
+class KeyValue(nn.Module):
+    """An attention processor with K, V of its own, in fp32, and on demand K^a, V^a.
+
+    The base's weights are not touched. Keys and values are computed in fp32 whatever the rest runs in: the
+    change that training makes to them is about as large as bf16's rounding of them.
+    """
+
+    def __init__(self, key: Tensor, value: Tensor, *, auxiliary_scale: float | None = None) -> None:
+        super().__init__()
+        self.key = nn.Parameter(key.detach().float().clone())
+        self.value = nn.Parameter(value.detach().float().clone())
+        self.auxiliary_scale = auxiliary_scale
+        if auxiliary_scale is not None:
+            self.auxiliary_key = nn.Parameter(self.key.detach().clone())
+            self.auxiliary_value = nn.Parameter(self.value.detach().clone())
+
+    def forward(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | DisentangledContext | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-attention of ``hidden_states`` [B, L, C], as diffusers' ``AttnProcessor2_0``, or Eq. 3."""
+        query = _split_heads(attn.to_q(hidden_states), attn.heads)
+
+        def project(context: Tensor, weight: Tensor) -> Tensor:
+            return _split_heads(F.linear(context.float(), weight).to(query.dtype), attn.heads)
+
+        if self.auxiliary_scale is not None and isinstance(encoder_hidden_states, tuple):
+            concept, auxiliary, mask = encoder_hidden_states
+            attended = disentangled_attention(
+                query,
+                project(concept, self.key),
+                project(concept, self.value),
+                project(auxiliary, self.auxiliary_key),
+                project(auxiliary, self.auxiliary_value),
+                self.auxiliary_scale,
+                mask,
+            )
+        else:
+            assert isinstance(encoder_hidden_states, Tensor)
+            attended = F.scaled_dot_product_attention(
+                query, project(encoder_hidden_states, self.key), project(encoder_hidden_states, self.value)
+            )
+        joined = attended.transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](joined))  # type: ignore[no-any-return]
+
+
+class TunedCrossAttention:
+    """K, V of every cross-attention layer of a UNet, in and out.
+
+    Args:
+        unet: a ``UNet2DConditionModel``.
+        weights: W_k, W_v by name (``<layer>.to_k.weight``), in fp32: the base's to begin training, tuned ones
+            to generate.
+        auxiliary_scale: lambda of Eq. 3; None for no auxiliary pathway.
+    """
+
+    def __init__(self, unet: Any, weights: Mapping[str, Tensor], *, auxiliary_scale: float | None = None) -> None:
+        self.unet = unet
+        self.layers = {
+            layer: KeyValue(
+                weights[f"{layer}.to_k.weight"], weights[f"{layer}.to_v.weight"], auxiliary_scale=auxiliary_scale
+            ).to(unet.device)
+            for layer in cross_attention_layers(unet)
+        }
+        self._replaced: dict[str, Any] = {}
+
+    def inject(self) -> None:
+        """Let the UNet use these K, V from now on."""
+        self._replaced = {}
+        for name, layer in self.layers.items():
+            attention = self.unet.get_submodule(name)
+            self._replaced[name] = attention.processor
+            attention.set_processor(layer)
+
+    def eject(self) -> None:
+        """Give the UNet back exactly as it was."""
+        for name, processor in self._replaced.items():
+            self.unet.get_submodule(name).set_processor(processor)
+        self._replaced = {}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything trainable, by name."""
+        return {f"{name}.{key}": value for name, layer in self.layers.items() for key, value in layer.named_parameters()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tuned K, V by the base's own names, in fp32 on the CPU; never K^a, V^a."""
+        saved = {}
+        for name, layer in self.layers.items():
+            saved[f"{name}.to_k.weight"] = layer.key.detach().cpu().contiguous()
+            saved[f"{name}.to_v.weight"] = layer.value.detach().cpu().contiguous()
+        return saved
+
+
+def cross_attention_layers(unet: Any) -> list[str]:
+    """The names of the cross-attention layers, 16 in Stable Diffusion 1.x.
+
+    Raises:
+        ValueError: a layer has parts that Stable Diffusion 1.x lacks and that would be left out.
+    """
+    names = [name for name, module in unet.named_modules() if name.endswith("attn2")]
+    for name in names:
+        attention = unet.get_submodule(name)
+        if attention.norm_cross or attention.to_k.bias is not None or attention.residual_connection:
+            raise ValueError(f"{name} is not a cross-attention layer as Stable Diffusion 1.x has it")
+    return names
+
+
+def _split_heads(tensor: Tensor, heads: int) -> Tensor:
+    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,228 @@
+"""Stable Diffusion 1.x, or anything with its parts: encode, predict, decode. Its weights are never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cictl.errors import ModelAccessError, UsageError
+from cictl.functional.losses import diffuse, prediction_target
+from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
+from cictl.models.locate import Located
+
+_KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
+
+
+@dataclass
+class StableDiffusion:
+    """A base model, frozen, in evaluation mode.
+
+    Attributes:
+        located: where it came from.
+        tokenizer, text_encoder, vae, unet: the parts, as diffusers and transformers have them.
+        scheduler_config: of the noise schedule that it was trained with.
+        key_values: the cross-attention's W_k, W_v in fp32 on the CPU, whatever the UNet runs in.
+        alphas_cumprod: a_t of the schedule, [T] in fp32 on ``device``.
+        device: where UNet and text encoder are.
+        dtype: their precision.
+    """
+
+    located: Located
+    tokenizer: Any
+    text_encoder: Any
+    vae: Any
+    unet: Any
+    scheduler_config: Mapping[str, Any]
+    key_values: dict[str, Tensor]
+    alphas_cumprod: Tensor
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def load(cls, located: Located, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+        """Load from a folder in diffusers layout; the VAE stays on the CPU until it is asked for.
+
+        Raises:
+            ModelAccessError: a part is missing, incomplete, or of another kind.
+        """
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        unet = _load_part(UNet2DConditionModel, located, "unet")
+        text_encoder = _load_part(CLIPTextModel, located, "text_encoder")
+        vae = _load_part(AutoencoderKL, located, "vae")
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(located.folder / "tokenizer")
+            scheduler = DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
+        except (OSError, ValueError) as error:
+            raise ModelAccessError(f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE) from None
+        if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
+            raise ModelAccessError(
+                f"{located.id} is no Stable Diffusion 1.x: its UNet reads {unet.config.cross_attention_dim} numbers "
+                f"a token, its text encoder gives {text_encoder.config.hidden_size}",
+                "use stable-diffusion-v1-5/stable-diffusion-v1-5 or a model made from it",
+            )
+        key_values = {
+            name: weight.detach().float().clone() for name, weight in unet.named_parameters() if name.endswith(_KEY_VALUE)
+        }
+        for part in (unet, text_encoder, vae):
+            part.eval().requires_grad_(False)
+        return cls(
+            located=located,
+            tokenizer=tokenizer,
+            text_encoder=text_encoder.to(device, dtype),
+            vae=vae,
+            unet=unet.to(device, dtype),
+            scheduler_config=dict(scheduler.config),
+            key_values=key_values,
+            alphas_cumprod=scheduler.alphas_cumprod.to(device, torch.float32),
+            device=device,
+            dtype=dtype,
+        )
+
+    # -- text ---------------------------------------------------------------------------------------
+
+    def add_tokens(self, tokens: ConceptTokens) -> None:
+        """Make tokenizer and text encoder know ``tokens`` (see :func:`inject_tokens`)."""
+        self.tokenizer = inject_tokens(self.tokenizer, self.text_encoder, tokens)
+
+    def eject_tokens(self) -> None:
+        """Give the text encoder its own table back."""
+        eject_tokens(self.text_encoder)
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts to ids [B, L], padded to the L that the model was trained with (77), longer ones cut."""
+        length = self.tokenizer.model_max_length
+        encoded = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return encoded.input_ids.to(self.device)  # type: ignore[no-any-return]
+
+    def overlong(self, prompt: str) -> str:
+        """The end of ``prompt`` that does not fit into the context, or nothing."""
+        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        lost = ids[self.tokenizer.model_max_length - 2 :]
+        return str(self.tokenizer.decode(lost)).strip() if lost else ""
+
+    def require_fit(self, prompts: Sequence[str], key: str) -> None:
+        """Refuse training prompts that would be cut, since a token could be lost.
+
+        Raises:
+            UsageError: naming the prompt and what it would lose.
+        """
+        for prompt in prompts:
+            if lost := self.overlong(prompt):
+                raise UsageError(
+                    f"{key}: {prompt!r} is longer than the {self.tokenizer.model_max_length} tokens that the model reads; "
+                    f"it would lose {lost!r}",
+                    f"shorten {key} in ci.yaml, or take a smaller invert.auxiliary_vectors",
+                )
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Ids [B, L] to the context that the cross-attention reads, [B, L, D]."""
+        return self.text_encoder(input_ids=ids).last_hidden_state  # type: ignore[no-any-return]
+
+    def text_embedding(self, ids: Tensor, projection: Tensor) -> Tensor:
+        """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32.
+
+        Pooled at the first end-of-text token itself. The model's own pooling takes the largest id where its
+        config says eos_token_id 2, as Stable Diffusion's does, and a new token's id is larger.
+        """
+        context = self.encode_text(ids)
+        end = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
+        pooled = context[torch.arange(len(ids), device=ids.device), end]
+        return pooled.float() @ projection.T
+
+    def free_text_encoder(self) -> None:
+        """Let the text encoder leave the GPU, once everything is encoded."""
+        self.text_encoder.to("cpu")
+
+    # -- pictures -----------------------------------------------------------------------------------
+
+    def encode_pictures(self, pictures: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """The VAE's posterior for each picture [3, R, R] in [-1, 1]: its mean and std, both scaled.
+
+        One picture at a time, in fp32; the VAE returns to the CPU afterwards.
+
+        Returns:
+            Two tensors [N, C, R/f, R/f] in fp32 on ``device``.
+        """
+        vae = self.vae.to(self.device, torch.float32)
+        scale = vae.config.scaling_factor
+        means, stds = [], []
+        with torch.no_grad():
+            for pixels in pictures:
+                posterior = vae.encode(torch.from_numpy(pixels).unsqueeze(0).to(self.device)).latent_dist
+                means.append(posterior.mean * scale)
+                stds.append(posterior.std * scale)
+        self.vae.to("cpu")
+        return torch.cat(means), torch.cat(stds)
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Latents [B, C, h, w] to pictures [B, H, W, 3] of bytes, one at a time, in fp32."""
+        vae = self.vae.to(self.device, torch.float32)
+        pictures = []
+        with torch.no_grad():
+            for latent in latents.float() / vae.config.scaling_factor:
+                decoded = vae.decode(latent.unsqueeze(0)).sample[0].clamp(-1, 1)
+                pictures.append(((decoded + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+        return np.stack(pictures)
+
+    def free_vae(self) -> None:
+        """Let the VAE leave the GPU."""
+        self.vae.to("cpu")
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """[C, h, w] of a picture of this size."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.vae.config.latent_channels, height // factor, width // factor
+
+    # -- noise --------------------------------------------------------------------------------------
+
+    @property
+    def timesteps(self) -> int:
+        """T, the number of timesteps of the noise schedule."""
+        return len(self.alphas_cumprod)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """z_t from z_0 [B, C, h, w], eps and t [B]."""
+        return diffuse(latents, noise, self.alphas_cumprod[timesteps])
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the UNet is to predict: noise or velocity, as the model was trained."""
+        kind = self.scheduler_config["prediction_type"]
+        return prediction_target(latents, noise, self.alphas_cumprod[timesteps], kind)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, context: Any) -> Tensor:
+        """The UNet's prediction for z_t [B, C, h, w] and t [B]; ``context`` [B, L, D] or a disentangled one."""
+        return self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=context).sample  # type: ignore[no-any-return]
+
+
+def base_key_values(folder: Path) -> dict[str, Tensor]:
+    """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
+        return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
+
+
+_WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
+
+
+def _load_part(kind: Any, located: Located, part: str) -> Any:
+    try:
+        model, report = kind.from_pretrained(
+            located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
+            **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelAccessError(f"{located.id}: {part} cannot be loaded ({first_line})", _WHOLE) from None
+    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    if missing:
+        raise ModelAccessError(f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE)
+    return model

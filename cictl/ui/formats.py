@@ -1,0 +1,102 @@
+"""Numbers, sizes, times and paths as short text."""
+
+from __future__ import annotations
+
+import math
+
+from rich.cells import cell_len
+
+from cictl.events import Memory
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, such as ``0:00:39``."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def rate(seconds_per_step: float, unit: str = "it") -> str:
+    """The pace, turned so that the number is at least one: ``7.1 it/s`` or ``1.40 s/it``."""
+    if seconds_per_step <= 0 or not math.isfinite(seconds_per_step):
+        return f"-- s/{unit}"
+    if seconds_per_step < 1:
+        return f"{1 / seconds_per_step:.1f} {unit}/s"
+    return f"{seconds_per_step:.2f} s/{unit}"
+
+
+def seconds(value: float) -> str:
+    """Seconds with as many decimals as a short time needs: ``1.40``, ``0.14``, ``0.021``."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def loss(value: float) -> str:
+    """Four figures at most: ``0.1234``, ``1.020``, ``2.1e-05``."""
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size >= 10_000 or 0 < size < 0.001:
+        return f"{value:.1e}"
+    if size < 1:
+        return f"{value:.4f}"
+    return f"{value:#.4g}".rstrip(".")
+
+
+def percent(done: int, total: int) -> str:
+    """Whole percent, rounded down, so that 100% means all of it."""
+    return f"{100 * done // total if total else 100}%"
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that suits them: ``312 MiB``, ``1.1 GiB``."""
+    number, unit = _scaled(count)
+    return f"{number} {unit}"
+
+
+def memory_label(memory: Memory) -> str:
+    """``VRAM`` for memory of a GPU, ``RAM`` for memory of the process."""
+    return "VRAM" if memory.device.startswith(("cuda", "mps")) else "RAM"
+
+
+def memory_use(memory: Memory) -> str:
+    """In use of the total, such as ``1.1/23.4 GiB``; the unit is said once where it is the same."""
+    if memory.total <= 0:
+        return size(memory.allocated)
+    allocated, allocated_unit = _scaled(memory.allocated)
+    total, total_unit = _scaled(memory.total)
+    if allocated_unit == total_unit:
+        return f"{allocated}/{total} {total_unit}"
+    return f"{allocated} {allocated_unit}/{total} {total_unit}"
+
+
+def clip(text: str, width: int, ellipsis: str = "…") -> str:
+    """``text`` in at most ``width`` cells, cut at the right."""
+    if cell_len(text) <= width:
+        return text
+    room = max(0, width - cell_len(ellipsis))
+    while text and cell_len(text) > room:
+        text = text[:-1]
+    return (text + ellipsis)[:width]
+
+
+def clip_path(path: str, width: int, ellipsis: str = "…") -> str:
+    """``path`` in at most ``width`` cells, cut at the left, between two folders where that is possible."""
+    if cell_len(path) <= width:
+        return path
+    room = max(0, width - cell_len(ellipsis))
+    while path and cell_len(path) > room:
+        path = path[1:]
+    slash = path.find("/")
+    return (ellipsis + path[max(0, slash) :])[:width]
+
+
+def _scaled(count: int) -> tuple[str, str]:
+    value, power = float(count), 0
+    # 999.5 and not 1024, so that no number needs four digits.
+    while value >= 999.5 and power < len(_UNITS) - 1:
+        value /= 1024
+        power += 1
+    decimals = 1 if power >= 3 and value < 100 else 0
+    return f"{value:.{decimals}f}", _UNITS[power]

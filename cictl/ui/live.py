@@ -1,0 +1,55 @@
+"""The live panel on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from cictl.events import Event, Observer
+from cictl.ui.console import live_console
+from cictl.ui.glyphs import glyphs_for
+from cictl.ui.screen import Outcome, Screen
+from cictl.ui.terminal import cursor_restored
+
+_REFRESHES_PER_SECOND = 8
+
+
+@contextmanager
+def live_panel(title: str, *, verbose: int = 0, console: Console | None = None) -> Iterator[Observer]:
+    """Shows a panel below what is printed, and leaves its last state standing."""
+    console = console or live_console()
+    screen = Screen(title, glyphs=glyphs_for(console.encoding), encoding=console.encoding, verbose=verbose)
+
+    def observe(event: Event) -> None:
+        _print(console, screen.take(event))
+
+    live = Live(
+        screen,
+        console=console,
+        refresh_per_second=_REFRESHES_PER_SECOND,
+        # Results printed into a pipe must not end up on the terminal.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with cursor_restored(_descriptor(console)), live:
+        outcome: Outcome = "stopped"
+        try:
+            yield observe
+            outcome = "finished"
+        finally:
+            _print(console, screen.close(outcome))
+
+
+def _print(console: Console, lines: Iterable[RenderableType]) -> None:
+    for line in lines:
+        console.print(line)
+
+
+def _descriptor(console: Console) -> int:
+    try:
+        return console.file.fileno()
+    except OSError:
+        return sys.__stderr__.fileno() if sys.__stderr__ else 2

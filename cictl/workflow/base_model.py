@@ -1,0 +1,78 @@
+"""Opening the base model, encoding the photographs for it, and previews in the middle of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cictl.config import Config
+from cictl.config.schema import Stage
+from cictl.data.draws import EncodedPhotographs
+from cictl.data.photographs import Photograph, load_pixels
+from cictl.data.png import write_png
+from cictl.engine.runtime import Runtime
+from cictl.engine.sampling import sample
+from cictl.events import Observer, PhaseStarted, PreviewSaved
+from cictl.models.clip import embed_images
+from cictl.models.locate import Located, locate_base
+from cictl.models.stable_diffusion import StableDiffusion
+from cictl.workspace import Workspace
+
+
+def open_base(config: Config, runtime: Runtime, observe: Observer) -> StableDiffusion:
+    """Find, download if need be, and load the base model.
+
+    Raises:
+        ModelAccessError: it cannot be had.
+    """
+    observe(PhaseStarted(f"loading {config.model.id}"))
+    located = locate_base(config.model.id, config.model.revision)
+    return StableDiffusion.load(located, runtime.device, runtime.dtype)
+
+
+def encode_photographs(
+    model: StableDiffusion, photographs: Sequence[Photograph], resolution: int, clip: Located | None, observe: Observer
+) -> EncodedPhotographs:
+    """Encode each photograph once, for the VAE and (with ``clip``) for Eq. 2."""
+    observe(PhaseStarted(f"encoding {len(photographs)} photographs"))
+    pictures = [load_pixels(photograph, resolution) for photograph in photographs]
+    mean, std = model.encode_pictures(pictures)
+    embeddings = embed_images(clip, pictures, model.device).to(model.device) if clip else None
+    return EncodedPhotographs(tuple(photograph.key for photograph in photographs), mean, std, embeddings)
+
+
+def previewer(
+    workspace: Workspace,
+    stage: Stage,
+    config: Config,
+    model: StableDiffusion,
+    encode: Callable[[], tuple[Tensor, Tensor]],
+    observe: Observer,
+) -> Callable[[int], None]:
+    """A function that draws one picture after a number of steps.
+
+    Args:
+        encode: gives the contexts of the preview's prompt and of the empty one, [1, L, D] each.
+    """
+
+    def preview(step: int) -> None:
+        with torch.no_grad():
+            context, negative = encode()
+        size = (config.generate.width or config.data.resolution, config.generate.height or config.data.resolution)
+        latents = sample(
+            model, context, negative, [config.seed], size=size, steps=config.preview.steps, guidance=config.generate.guidance
+        )
+        path = preview_path(workspace, stage, step)
+        write_png(path, model.decode(latents)[0])
+        model.free_vae()
+        observe(PreviewSaved(step, path))
+
+    return preview
+
+
+def preview_path(workspace: Workspace, stage: Stage, step: int) -> Path:
+    """Where the preview of a training step lies."""
+    return workspace.outputs / "previews" / f"{stage}-step-{step:07d}.png"

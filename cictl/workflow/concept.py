@@ -1,0 +1,153 @@
+"""What training has found so far: the tokens, the tuned K, V, and the checkpoints they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cictl.data.prompts import token_names
+from cictl.errors import StateError
+from cictl.events import Observer, Warned
+from cictl.files import sha256_bytes
+from cictl.records import RESULT, Checkpoint, latest_checkpoint
+from cictl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cictl.models.concept_tokens import ConceptTokens
+    from cictl.models.stable_diffusion import StableDiffusion
+
+Source = Literal["finetune", "invert", "base"]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The stored tokens of S*, the keys of the photographs that have an auxiliary token, and its vectors n."""
+
+    concept_names: list[str]
+    keys: list[str]
+    auxiliary_vectors: int
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept as ``source`` knows it.
+
+    Attributes:
+        source: finetune (tokens and tuned K, V), invert (tokens alone), or base (neither).
+        name: of the concept; S* is stored as <name>.
+        checkpoints: where it comes from, none for the base.
+    """
+
+    source: Source
+    name: str
+    checkpoints: Sequence[Checkpoint]
+
+    @property
+    def hash(self) -> str:
+        """Of all that generation reads; equal for equal tensors."""
+        return sha256_bytes("\n".join(checkpoint.result_hash for checkpoint in self.checkpoints).encode())
+
+    @property
+    def inverted(self) -> Checkpoint:
+        """The checkpoint of stage 1."""
+        return self.checkpoints[0]
+
+    def layout(self) -> TokenLayout:
+        """How many vectors the tokens have, read from the header of their file alone."""
+        with open(self.inverted.folder / RESULT, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        shapes = {key: value["shape"] for key, value in header.items() if key != "__metadata__"}
+        keys = sorted(key.removeprefix("auxiliary.") for key in shapes if key.startswith("auxiliary."))
+        auxiliary = shapes[f"auxiliary.{keys[0]}"][0] if keys else 0
+        return TokenLayout(token_names(self.name, shapes["concept"][0]), keys, auxiliary)
+
+    def tokens(self) -> ConceptTokens:
+        """S* and the A_i*."""
+        from cictl.engine.checkpoint import read_tensors
+        from cictl.models.concept_tokens import ConceptTokens
+
+        return ConceptTokens.from_tensors(self.name, read_tensors(self.inverted, RESULT))
+
+    def key_values(self) -> dict[str, Tensor]:
+        """The tuned W_k, W_v by the base's names, in fp32; empty before stage 2."""
+        from cictl.engine.checkpoint import read_tensors
+
+        return read_tensors(self.checkpoints[1], RESULT) if self.source == "finetune" else {}
+
+    def install(self, model: StableDiffusion) -> None:
+        """Make ``model`` know the concept."""
+        from cictl.models.attention_processors import TunedCrossAttention
+
+        if self.source != "base":
+            model.add_tokens(self.tokens())
+        if key_values := self.key_values():
+            TunedCrossAttention(model.unet, key_values).inject()
+
+
+def require_inverted(workspace: Workspace) -> Checkpoint:
+    """The newest whole checkpoint of stage 1.
+
+    Raises:
+        StateError: there is none.
+    """
+    checkpoint, damaged = latest_checkpoint(workspace.stage_folder("invert"))
+    if checkpoint is None:
+        found = "".join(f"\n  {line}" for line in damaged)
+        hint = "cictl invert --restart" if damaged else "cictl invert"
+        raise StateError(f"stage 1 has not been run in {workspace.shown(workspace.root)}{found}", hint)
+    return checkpoint
+
+
+def find_concept(workspace: Workspace, source: Source | None, observe: Observer) -> Concept:
+    """The concept from the last checkpoints, of the furthest stage unless ``source`` says which.
+
+    A training that is still going on is no obstacle: its last checkpoint is used, and a warning says so.
+
+    Raises:
+        StateError: the stage has not been run.
+    """
+    if source == "base":
+        return Concept("base", "", ())
+    inverted = require_inverted(workspace)
+    name = str(inverted.manifest["concept"])
+    checkpoints = [inverted]
+    if source != "invert":
+        tuned, damaged = latest_checkpoint(workspace.stage_folder("finetune"))
+        for line in damaged:
+            observe(Warned(line))
+        if tuned and tuned.step:
+            checkpoints.append(tuned)
+        elif source == "finetune":
+            raise StateError("stage 2 has not been run", "cictl finetune, or generate with --stage invert")
+    for checkpoint in checkpoints:
+        if not checkpoint.complete:
+            observe(
+                Warned(f"cictl {checkpoint.manifest['stage']} is at {checkpoint.step} of {checkpoint.manifest['steps']} steps")
+            )
+    made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get("result of cictl invert", inverted.result_hash)
+    if len(checkpoints) == 2 and made_from != inverted.result_hash:
+        raise StateError(
+            "stage 2 was trained on the tokens of an earlier run of stage 1",
+            "cictl finetune --restart, or generate with --stage invert",
+        )
+    return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints)
+
+
+def require_same_base(concept: Concept, identity: str) -> None:
+    """The base model must be the one that the concept was learned on.
+
+    Raises:
+        StateError: it is another.
+    """
+    for checkpoint in concept.checkpoints:
+        trained_on = checkpoint.manifest["fingerprint"]["fields"].get("identity.model")
+        if trained_on not in (None, identity):
+            was = checkpoint.manifest["fingerprint"]["fields"].get("model.id")
+            raise StateError(
+                f"the concept was learned on another base model: {was} with the digest {trained_on[:12]}, not {identity[:12]}",
+                "set model.id and model.revision in ci.yaml to what they were",
+            )

@@ -1,0 +1,73 @@
+"""logs/<stage>.jsonl: every event of a stage's training, a JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from cictl.events import Event, Observer, Progress
+from cictl.files import write_atomic
+
+
+class EventLog:
+    """Appends events to a file, and passes them on.
+
+    The lines of steps hold the step and its losses alone, no time, so that two runs can be compared.
+
+    Args:
+        path: the file.
+        keep_steps: lines of later steps are cut off: they will be made again. None starts the file anew.
+        observe: who else is told.
+    """
+
+    def __init__(self, path: Path, keep_steps: int | None, observe: Observer) -> None:
+        path.parent.mkdir(exist_ok=True)
+        _cut(path, keep_steps)
+        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._observe = observe
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, Progress):  # for the eye; the steps themselves are in the log
+            line = event.as_json()
+            if event.name != "StepCompleted":
+                line["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        self._observe(event)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_losses(path: Path) -> list[tuple[int, dict[str, float]]]:
+    """The steps of a log with their losses."""
+    steps: list[tuple[int, dict[str, float]]] = []
+    _each_line(path, lambda line: steps.append((line["step"], line["losses"])) if line.get("event") == "StepCompleted" else None)
+    return steps
+
+
+def _cut(path: Path, keep_steps: int | None) -> None:
+    if keep_steps is None or not path.exists():
+        path.unlink(missing_ok=True)
+        return
+    kept: list[str] = []
+
+    def keep(line: dict[str, Any]) -> None:
+        if not isinstance(line.get("step"), int) or line["step"] <= keep_steps:
+            kept.append(json.dumps(line) + "\n")
+
+    _each_line(path, keep)
+    write_atomic(path, "".join(kept).encode())
+
+
+def _each_line(path: Path, use: Callable[[dict[str, Any]], None]) -> None:
+    for text in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # the last line of a killed process
+            continue
+        if isinstance(line, dict):
+            use(line)

@@ -1,0 +1,77 @@
+"""`cictl finetune`: stage 2, disentangled cross-attention fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cictl.config import Config
+from cictl.data.photographs import Photograph
+from cictl.data.prompts import expand
+from cictl.errors import StateError
+from cictl.events import Observer
+from cictl.records import RESULT, Checkpoint
+from cictl.workflow.concept import require_inverted
+from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
+from cictl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cictl.engine.runtime import Runtime
+
+
+def run(
+    workspace: Workspace,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    restart: bool = False,
+    dry_run: bool = False,
+) -> TrainingOutcome:
+    """Train K, V on S* and K^a, V^a on the A_i*, or go on training them.
+
+    Raises:
+        StateError: stage 1 is not done; else see :func:`run_stage`.
+    """
+    inverted = require_inverted(workspace)
+    if not inverted.complete:
+        raise StateError(
+            f"stage 1 is not done: {inverted.step} of {inverted.manifest['steps']} steps", "cictl invert goes on with it"
+        )
+
+    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
+        return _prepare(workspace, inverted, runtime, config, photographs, observe)
+
+    return run_stage(
+        workspace, "finetune", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run
+    )
+
+
+def _prepare(
+    workspace: Workspace,
+    inverted: Checkpoint,
+    runtime: Runtime,
+    config: Config,
+    photographs: list[Photograph],
+    observe: Observer,
+) -> Prepared:
+    import torch
+
+    from cictl.engine.checkpoint import read_tensors
+    from cictl.methods.disentangled_finetuning import DisentangledFinetuning
+    from cictl.models.concept_tokens import ConceptTokens
+    from cictl.workflow.base_model import encode_photographs, open_base, previewer
+
+    model = open_base(config, runtime, observe)
+    encoded = encode_photographs(model, photographs, config.data.resolution, None, observe)
+    tokens = ConceptTokens.from_tensors(config.concept.name, read_tensors(inverted, RESULT))
+    if tokens.keys and tokens.keys != encoded.keys:
+        raise StateError(
+            "the photographs are not those that stage 1 was trained with", "put them back, or: cictl invert --restart"
+        )
+    model.add_tokens(tokens)
+    method = DisentangledFinetuning(model, tokens, encoded, config.finetune)
+    with torch.no_grad():
+        contexts = model.encode_text(model.tokenize([expand(config.preview.prompt, tokens.concept_names), ""]))
+    model.free_text_encoder()
+    preview = previewer(workspace, "finetune", config, model, lambda: (contexts[:1], contexts[1:]), observe)
+    return Prepared(method, encoded, preview, model.timesteps)

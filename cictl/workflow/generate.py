@@ -1,0 +1,108 @@
+"""`cictl generate`: pictures of prompts with S*."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cictl.data.png import Row, sheet, write_png
+from cictl.data.prompts import CONCEPT, expand, mentions_concept, near_miss
+from cictl.errors import UsageError
+from cictl.events import Observer
+from cictl.files import sha256_bytes
+from cictl.workflow.concept import Source, find_concept
+from cictl.workflow.pictures import draw_pictures, find_base, make_plan
+from cictl.workflow.stage import configure
+from cictl.workspace import Workspace, slug
+
+
+@dataclass(frozen=True)
+class GenerateOutcome:
+    """What was asked for: the pictures, of which ``kept`` were there already, and the grid if one was made."""
+
+    pictures: list[dict[str, Any]]
+    kept: int
+    grid: str | None
+
+
+def run(
+    workspace: Workspace,
+    prompts: Sequence[str],
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    out: Path | None = None,
+    grid: bool = False,
+    metadata: bool = True,
+) -> GenerateOutcome:
+    """Make ``generate.count`` pictures of each prompt, with seeds from ``seed`` on.
+
+    Args:
+        source: finetune, invert or base; None is the furthest stage that was run.
+        out: folder of the pictures; None is outputs/.
+        grid: also write a sheet with a row for each prompt.
+        metadata: whether the files say how they were made.
+
+    Raises:
+        UsageError: a prompt without S*, or with S* on the untouched base.
+        StateError: nothing has been trained yet.
+    """
+    _check_prompts(prompts, source)
+    config = configure(workspace, overrides or {})
+    concept = find_concept(workspace, source, observe)
+    base = find_base(config, concept)
+    names = concept.layout().concept_names if concept.source != "base" else []
+    seeds = range(config.seed, config.seed + config.generate.count)
+    plans = [
+        make_plan(config, base, concept, prompt, expand(prompt, names), seed)
+        for prompt in dict.fromkeys(prompts)
+        for seed in seeds
+    ]
+    folder = out or workspace.outputs
+    existing = {path for path in (folder / plan.file_name for plan in plans) if path.exists()}
+    paths = draw_pictures(config, concept, plans, folder, observe, again="the same command", metadata=metadata)
+    return GenerateOutcome(
+        pictures=[
+            {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
+            for path, plan in zip(paths, plans, strict=True)
+        ],
+        kept=len(existing),
+        grid=workspace.shown(_write_grid(folder, list(dict.fromkeys(prompts)), paths)) if grid else None,
+    )
+
+
+def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
+    if not prompts:
+        raise UsageError("there is no prompt", 'for example: cictl generate "a photo of S* in the snow"')
+    for prompt in prompts:
+        if not prompt.strip():
+            raise UsageError("a prompt is empty", 'for example: cictl generate "a photo of S* in the snow"')
+        if source == "base" and mentions_concept(prompt):
+            raise UsageError(
+                f"{prompt!r} has {CONCEPT}, which the untouched base model does not know",
+                "write what it is in words, or leave out --stage base",
+            )
+        if source != "base" and not mentions_concept(prompt):
+            found = near_miss(prompt)
+            meant = f"did you mean {CONCEPT} where it says {found}? " if found else ""
+            raise UsageError(
+                f"{prompt!r} does not mention {CONCEPT}, the concept",
+                f'{meant}Write it as in: cictl generate "a photo of {CONCEPT} in the snow" (--stage base draws without it)',
+            )
+
+
+def _write_grid(folder: Path, prompts: Sequence[str], paths: Sequence[Path]) -> Path:
+    count = len(paths) // len(prompts)
+    rows = []
+    for index, prompt in enumerate(prompts):
+        pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
+        rows.append(Row(prompt, pictures))
+    digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
+    path = folder / f"{slug(prompts[0])}-grid-{digest}.png"
+    write_png(path, sheet(rows))
+    return path

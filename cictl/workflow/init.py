@@ -1,0 +1,55 @@
+"""`cictl init`: a new workspace. Imports no torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from cictl.config import commented_yaml, initial_config
+from cictl.config.templates import templates_folder
+from cictl.data.photographs import copy_into
+from cictl.errors import StateError, UsageError
+from cictl.files import write_atomic
+from cictl.workspace import CONFIG_NAME, Workspace, check_name, slug
+
+
+def run(
+    folder: Path, *, model: str | None = None, images: Sequence[Path] = (), kind: str = "object", name: str | None = None
+) -> Workspace:
+    """Make a workspace, and copy ``images`` into it.
+
+    Args:
+        model: base model; None is Stable Diffusion 1.5.
+        kind: object, style or pose: it chooses the prompts.
+        name: of the concept; None is taken from the folder's.
+
+    Raises:
+        StateError: the folder is a workspace already, or holds something else.
+        UsageError: the name cannot be used, or a picture is not there.
+    """
+    workspace = Workspace(folder.absolute())
+    if workspace.config_file.exists():
+        raise StateError(f"{workspace.shown(workspace.root)} is a workspace already; it was not touched", f"cictl status -C {workspace.shown(workspace.root)}")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "give a new folder, as in: cictl init my-teapot")
+    if folder.is_dir() and any((folder / part).exists() for part in ("checkpoints", "outputs", ".gitignore", "README.md")):
+        raise StateError(f"{folder} holds other files that a workspace would overwrite", "give a new folder, as in: cictl init my-teapot")
+    chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
+    if model and Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser().resolve())  # so that it is found from whatever folder
+    config = initial_config(name=chosen, kind=kind, model=model)
+    missing = [path for path in images if not path.exists()]
+    if missing:
+        raise UsageError("there is no such picture: " + ", ".join(map(str, missing)), "check --images; nothing was made")
+    try:
+        for part in (workspace.images, workspace.checkpoints, workspace.outputs):
+            part.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}", "give another folder") from None
+    copy_into(images, workspace.images)
+    shutil.copyfile(templates_folder() / "workspace" / "gitignore", workspace.root / ".gitignore")
+    readme = (templates_folder() / "workspace" / "README.md").read_text("utf-8")
+    write_atomic(workspace.root / "README.md", readme.replace("{name}", chosen).encode())
+    write_atomic(workspace.root / CONFIG_NAME, commented_yaml(config).encode())  # last: it makes it a workspace
+    return workspace

@@ -1,0 +1,74 @@
+"""`cictl invert`: stage 1, Contrastive Inversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cictl.config import Config
+from cictl.data.photographs import Photograph
+from cictl.data.prompts import expand
+from cictl.events import Observer
+from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
+from cictl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cictl.engine.runtime import Runtime
+
+
+def run(
+    workspace: Workspace,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    restart: bool = False,
+    dry_run: bool = False,
+) -> TrainingOutcome:
+    """Train S* and the A_i*, or go on training them; see :func:`run_stage` for what it raises."""
+
+    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
+        return _prepare(workspace, runtime, config, photographs, observe)
+
+    return run_stage(
+        workspace, "invert", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run
+    )
+
+
+def _prepare(
+    workspace: Workspace, runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer
+) -> Prepared:
+    from cictl.methods.contrastive_inversion import ContrastiveInversion
+    from cictl.models.clip import text_projection
+    from cictl.models.concept_tokens import initial_tokens
+    from cictl.models.locate import locate_clip
+    from cictl.workflow.base_model import encode_photographs, open_base, previewer
+
+    settings = config.invert
+    contrastive = settings.auxiliary_vectors > 0 and settings.contrastive_weight > 0
+    model = open_base(config, runtime, observe)
+    clip = locate_clip(config.model.clip, config.model.clip_revision) if contrastive else None
+    encoded = encode_photographs(model, photographs, config.data.resolution, clip, observe)
+    tokens = initial_tokens(
+        model.tokenizer,
+        model.text_encoder,
+        name=config.concept.name,
+        vectors=config.concept.vectors,
+        start=config.concept.start,
+        keys=encoded.keys,
+        auxiliary_vectors=settings.auxiliary_vectors,
+        auxiliary_start=settings.auxiliary_start,
+        seed=config.seed,
+    )
+    model.add_tokens(tokens)
+    projection = text_projection(clip).to(model.device) if clip else None
+    method = ContrastiveInversion(model, tokens, encoded, projection, settings)
+
+    def encode() -> tuple[Tensor, Tensor]:
+        prompt = expand(config.preview.prompt, tokens.concept_names)
+        context = model.encode_text(model.tokenize([prompt, ""]))
+        return context[:1], context[1:]
+
+    preview = previewer(workspace, "invert", config, model, encode, observe)
+    return Prepared(method, encoded, preview, model.timesteps)

@@ -1,0 +1,206 @@
+"""Pictures from a plan: those on the disk are kept, the rest is made. Shared by all commands that draw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+import cictl
+from cictl.config import Config
+from cictl.data.png import write_png
+from cictl.data.prompts import CONCEPT
+from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
+from cictl.models.locate import Located, locate_base
+from cictl.workflow.concept import Concept, require_same_base
+from cictl.workspace import slug
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cictl.engine.runtime import Runtime, StopRequest
+    from cictl.models.stable_diffusion import StableDiffusion
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a picture depends on; equal plans give equal pictures, but for float rounding.
+
+    Attributes:
+        prompt: as written, with S*.
+        text: as the tokenizer reads it, with the stored tokens.
+        model, concept: identity of the base model and hash of the concept.
+        width, height: in pixels.
+    """
+
+    prompt: str
+    text: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    width: int
+    height: int
+    dtype: str
+    model: str
+    concept: str
+
+    @property
+    def digest(self) -> str:
+        """Of everything in it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def file_name(self) -> str:
+        """Prompt, seed and digest, as every file system takes them."""
+        return f"{slug(self.prompt)}-seed{self.seed}-{self.digest[:8]}.png"
+
+
+def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text: str, seed: int) -> Plan:
+    """The plan of one picture with the settings of ci.yaml."""
+    settings = config.generate
+    return Plan(
+        prompt=prompt,
+        text=text,
+        negative=settings.negative,
+        seed=seed,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        sampler=settings.sampler,
+        width=settings.width or config.data.resolution,
+        height=settings.height or config.data.resolution,
+        dtype=config.model.dtype,
+        model=base.identity,
+        concept=concept.hash,
+    )
+
+
+def find_base(config: Config, concept: Concept) -> Located:
+    """The base model, which must be the one that the concept was learned on.
+
+    Raises:
+        ModelAccessError, StateError: it cannot be had, or is another.
+    """
+    base = locate_base(config.model.id, config.model.revision)
+    require_same_base(concept, base.identity)
+    return base
+
+
+def draw_pictures(
+    config: Config,
+    concept: Concept,
+    plans: Sequence[Plan],
+    folder: Path,
+    observe: Observer,
+    *,
+    again: str,
+    metadata: bool = True,
+) -> list[Path]:
+    """Make the pictures that are not in ``folder`` yet.
+
+    Args:
+        again: the command that would go on, for the message of an interruption.
+        metadata: whether the files say how they were made.
+
+    Returns:
+        The path of each plan's picture.
+
+    Raises:
+        Interrupted: by a signal; what was finished is on the disk.
+    """
+    paths = [folder / plan.file_name for plan in plans]
+    missing = {path: plan for path, plan in zip(paths, plans, strict=True) if not _readable(path)}
+    observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
+    if missing:
+        from cictl.engine.runtime import Runtime, graceful_stop
+        from cictl.workflow.base_model import open_base
+
+        with graceful_stop() as stop:
+            observe(PhaseStarted("loading the libraries"))
+            runtime = Runtime.create(config.model.device, config.model.dtype)
+            model = open_base(config, runtime, observe)
+            concept.install(model)
+            made = len(plans) - len(missing)
+            for path, pixels in _draw(config, model, runtime, missing, stop, observe, again):
+                plan = missing[path]
+                write_png(path, pixels, _texts(plan, config) if metadata else None)
+                made += 1
+                observe(ImageSaved(made, len(plans), path, runtime.memory()))
+    return paths
+
+
+def _draw(
+    config: Config,
+    model: StableDiffusion,
+    runtime: Runtime,
+    missing: dict[Path, Plan],
+    stop: StopRequest,
+    observe: Observer,
+    again: str,
+) -> Iterator[tuple[Path, np.ndarray]]:
+    import torch
+
+    from cictl.engine.sampling import sample
+
+    for text in {plan.text: None for plan in missing.values()}:
+        if lost := model.overlong(text):
+            limit = model.tokenizer.model_max_length
+            observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {lost}"))
+    items = list(missing.items())
+    texts = list(dict.fromkeys(text for plan in missing.values() for text in (plan.text, plan.negative)))
+    with torch.no_grad():
+        contexts = dict(zip(texts, model.encode_text(model.tokenize(texts)), strict=True))
+
+    def after_step(step: int) -> None:
+        if stop:
+            raise stop.interruption("stopped; the pictures that are finished are saved", f"{again} makes the rest")
+        observe(SamplingStep(step, config.generate.steps, runtime.memory()))
+
+    for start in range(0, len(items), config.generate.batch_size):
+        part = items[start : start + config.generate.batch_size]
+        plan = part[0][1]
+        latents = sample(
+            model,
+            torch.stack([contexts[plan.text] for _, plan in part]),
+            contexts[plan.negative].unsqueeze(0),
+            [plan.seed for _, plan in part],
+            size=(plan.width, plan.height),
+            steps=plan.steps,
+            guidance=plan.guidance,
+            sampler=plan.sampler,
+            after_step=after_step,
+        )
+        for (path, _), pixels in zip(part, model.decode(latents), strict=True):
+            yield path, pixels
+    model.free_vae()
+
+
+def _texts(plan: Plan, config: Config) -> dict[str, str]:
+    """The ``parameters`` text that A1111 writes and many programs read, and all of it as JSON."""
+    samplers = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "euler": "Euler", "unipc": "UniPC"}
+    written = plan.prompt if plan.text == plan.prompt else plan.text
+    lines = [written]
+    if plan.negative:
+        lines.append(f"Negative prompt: {plan.negative}")
+    lines.append(
+        f"Steps: {plan.steps}, Sampler: {samplers[plan.sampler]}, CFG scale: {plan.guidance:g}, Seed: {plan.seed}, "
+        f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
+        f"Version: cictl {cictl.__version__}"
+    )
+    facts = {**asdict(plan), "alias": CONCEPT, "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id}
+    return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""`cictl preview-aux`: what each auxiliary token holds (Fig. 5), drawn by the untouched base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from cictl.data.photographs import find_photographs, open_upright
+from cictl.data.png import Row, sheet, write_png
+from cictl.data.prompts import auxiliary_names
+from cictl.errors import StateError
+from cictl.events import Observer
+from cictl.files import sha256_bytes
+from cictl.workflow.concept import find_concept
+from cictl.workflow.pictures import draw_pictures, find_base, make_plan
+from cictl.workflow.stage import configure
+from cictl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class PreviewOutcome:
+    """The sheet, and the pictures that it is made of."""
+
+    sheet: str
+    pictures: list[dict[str, Any]]
+
+
+def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> PreviewOutcome:
+    """Draw ``generate.count`` pictures of "A photo of A_i*" for each photograph, and of S* alone.
+
+    Raises:
+        StateError: stage 1 has not been run, was run with n = 0, or with other photographs.
+    """
+    config = configure(workspace, overrides or {})
+    concept = find_concept(workspace, "invert", observe)
+    tokens = concept.layout()
+    if not tokens.auxiliary_vectors:
+        raise StateError(
+            "stage 1 was run with invert.auxiliary_vectors 0, so there are no auxiliary tokens to look at",
+            "cictl invert --restart --set invert.auxiliary_vectors=4",
+        )
+    photographs = {photograph.key: photograph for photograph in find_photographs(workspace.images)}
+    if gone := [key for key in tokens.keys if key not in photographs]:
+        raise StateError(
+            f"{len(gone)} of the photographs that stage 1 was trained with are no longer in {workspace.shown(workspace.images)}",
+            "put them back (cictl status names them), or: cictl invert --restart",
+        )
+    base = find_base(config, concept)
+    prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}
+    for key in tokens.keys:
+        label = f"A photo of A* ({photographs[key].path.name})"
+        prompts[label] = f"A photo of {' '.join(auxiliary_names(key, tokens.auxiliary_vectors))}"
+    seeds = range(config.seed, config.seed + config.generate.count)
+    plans = [make_plan(config, base, concept, prompt, text, seed) for prompt, text in prompts.items() for seed in seeds]
+    folder = workspace.outputs / "preview-aux"
+    paths = draw_pictures(config, concept, plans, folder, observe, again="cictl preview-aux")
+
+    count = len(seeds)
+    shared = [Row("S* alone: what the photographs share", [Image.open(path) for path in paths[:count]])]
+    rows = []
+    for index, key in enumerate(tokens.keys, 1):
+        photograph = photographs[key]
+        pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
+        captions = ["photograph", *["A*"] * count]
+        rows.append(Row(f"{photograph.path.name}: what is its own", [open_upright(photograph.path), *pictures], captions))
+    digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
+    path = workspace.outputs / f"preview-aux-{digest}.png"
+    write_png(path, sheet([*rows, *shared]))
+    return PreviewOutcome(
+        sheet=workspace.shown(path),
+        pictures=[
+            {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
+            for path, plan in zip(paths, plans, strict=True)
+        ],
+    )

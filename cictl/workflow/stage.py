@@ -1,0 +1,133 @@
+"""Skip, resume or run: what a training command has to do, from fingerprints. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cictl.config import Config, Sources, load_config, trajectory
+from cictl.config.schema import Stage
+from cictl.data.photographs import fingerprints
+from cictl.errors import ModelAccessError, StateError
+from cictl.models.locate import locate_base, locate_clip
+from cictl.records import Checkpoint, Difference, archive, differences, latest_checkpoint
+from cictl.workspace import Workspace
+
+STAGES: tuple[Stage, ...] = ("invert", "finetune")
+TITLES: dict[str, str] = {
+    "invert": "stage 1, Contrastive Inversion",
+    "finetune": "stage 2, disentangled cross-attention fine-tuning",
+}
+
+Action = Literal["run", "resume", "skip"]
+Fingerprint = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, from which checkpoint, and what is worth saying about it."""
+
+    action: Action
+    checkpoint: Checkpoint | None
+    warnings: Sequence[str] = ()
+
+    @property
+    def first_step(self) -> int:
+        """The steps that are done."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+
+def configure(workspace: Workspace, overrides: Mapping[str, Any], *, upto: Stage = "finetune", fresh: bool = False) -> Config:
+    """ci.yaml, under what earlier commands of the run were given, under ``overrides``.
+
+    Args:
+        upto: the last stage whose overrides count.
+        fresh: forget those of that last stage, since it starts anew.
+    """
+    return load_config(Sources(workspace.config_file, kept_overrides(workspace, upto=upto, fresh=fresh), overrides))
+
+
+def kept_overrides(workspace: Workspace, *, upto: Stage = "finetune", fresh: bool = False) -> dict[str, Any]:
+    """What --set gave the stages so far, by dotted key."""
+    kept: dict[str, Any] = {}
+    for stage in STAGES[: STAGES.index(upto) + (0 if fresh else 1)]:
+        checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
+        if checkpoint:
+            kept |= checkpoint.manifest.get("overrides", {})
+    return kept
+
+
+def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerprint:
+    """Everything that changes the course of ``stage``: photographs, settings, base model, and what came before.
+
+    What cannot be known without a network is None, and counts as unchanged.
+    """
+    photographs = {sha256: name for name, sha256 in fingerprints(workspace.images).items()}
+    fields = trajectory(config, stage)
+    fields["identity.model"] = _identity(locate_base, config.model.id, config.model.revision)
+    if config.invert.auxiliary_vectors and config.invert.contrastive_weight:
+        fields["identity.clip"] = _identity(locate_clip, config.model.clip, config.model.clip_revision)
+    if stage == "finetune":
+        inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
+        fields["result of cictl invert"] = inverted.result_hash if inverted else None
+    return {"photographs": dict(sorted(photographs.items())), "fields": fields}
+
+
+def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, restart: bool = False) -> Decision:
+    """Whether to run, resume or skip ``stage``.
+
+    Args:
+        steps: how many are asked for in all.
+        now: the fingerprint as of now.
+        restart: put what is there aside and start anew.
+
+    Raises:
+        StateError: photographs or settings are not those that the checkpoint was made from, or no checkpoint
+            of the stage is whole.
+    """
+    folder = workspace.stage_folder(stage)
+    checkpoint, damaged = latest_checkpoint(folder)
+    if restart:
+        if folder.is_dir():
+            archive(folder, time.strftime("%Y%m%d-%H%M%S"))
+        return Decision("run", None)
+    if checkpoint is None:
+        if damaged:
+            raise StateError(
+                f"no checkpoint of cictl {stage} is whole:\n" + "\n".join(f"  {line}" for line in damaged),
+                f"cictl {stage} --restart puts them aside and starts anew",
+            )
+        return Decision("run", None)
+    if changed := differences(checkpoint.manifest["fingerprint"], now):
+        raise _changed(workspace, stage, checkpoint, changed)
+    action: Action = "skip" if checkpoint.step >= steps else "resume"
+    return Decision(action, checkpoint, damaged)
+
+
+def describe(changed: Sequence[Difference]) -> list[str]:
+    """A line for each difference."""
+    return [f"{item.field}: {_short(item.before)} -> {_short(item.now)}" for item in changed]
+
+
+def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference]) -> StateError:
+    lines = "\n".join(f"  {line}" for line in describe(changed))
+    where = " and --set" if checkpoint.manifest.get("overrides") else ""
+    return StateError(
+        f"what cictl {stage} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
+        f"undo the change (in {workspace.shown(workspace.images)}, {workspace.shown(workspace.config_file)}{where}) to go on, "
+        f"or start anew: cictl {stage} --restart (the old checkpoints go to checkpoints/archive)",
+    )
+
+
+def _identity(locate: Any, model_id: str, revision: str | None) -> str | None:
+    try:
+        return str(locate(model_id, revision, offline=True).identity)
+    except ModelAccessError:
+        return None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 48 else f"{text[:22]}...{text[-22:]}"

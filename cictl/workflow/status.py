@@ -1,0 +1,108 @@
+"""`cictl status`: what is done, whether anything changed since, and the next command. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cictl.config.schema import Stage
+from cictl.data.photographs import fingerprints
+from cictl.errors import CictlError
+from cictl.records import differences, latest_checkpoint
+from cictl.workflow.stage import STAGES, configure, describe, fingerprint, kept_overrides
+from cictl.workspace import Workspace
+
+_TOO_FEW = 2
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage: the steps that are done and asked for, what changed since, what is damaged."""
+
+    stage: str
+    step: int
+    steps: int
+    changed: list[str]
+    damaged: list[str]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """not started, started, done, or changed."""
+        if self.changed:
+            return "changed since"
+        if self.damaged and not self.step:
+            return "damaged"
+        if not self.step:
+            return "not started"
+        return "done" if self.step >= self.steps else "started"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A workspace at a glance."""
+
+    workspace: str
+    concept: str
+    model: str
+    photographs: list[str]
+    stages: list[StageStatus]
+    pictures: int
+    exports: list[str]
+    next: str
+    problem: str
+
+
+def run(workspace: Workspace) -> Status:
+    """Look, and change nothing; a running training is no obstacle.
+
+    Raises:
+        UsageError: ci.yaml is wrong.
+    """
+    config = configure(workspace, {})
+    photographs = sorted(fingerprints(workspace.images)) if workspace.images.is_dir() else []
+    stages = [_stage_status(workspace, stage) for stage in STAGES]
+    exports = sorted(str(path.relative_to(workspace.outputs)) for path in workspace.outputs.glob("export/**/*.safetensors"))
+    pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
+    next_command, problem = _next(workspace, photographs, stages, pictures, exports)
+    return Status(
+        workspace=str(workspace.root),
+        concept=config.concept.name,
+        model=config.model.id,
+        photographs=photographs,
+        stages=stages,
+        pictures=pictures,
+        exports=exports,
+        next=next_command,
+        problem=problem,
+    )
+
+
+def _stage_status(workspace: Workspace, stage: Stage) -> StageStatus:
+    config = configure(workspace, {}, upto=stage)
+    checkpoint, damaged = latest_checkpoint(workspace.stage_folder(stage), verify=False)
+    steps: int = getattr(config, stage).steps
+    if checkpoint is None:
+        return StageStatus(stage, 0, steps, [], damaged)
+    try:
+        now = fingerprint(workspace, config, stage)
+        changed = describe(differences(checkpoint.manifest["fingerprint"], now))
+    except CictlError as error:
+        changed = [error.message]
+    return StageStatus(stage, checkpoint.step, steps, changed, damaged, kept_overrides(workspace, upto=stage))
+
+
+def _next(
+    workspace: Workspace, photographs: list[str], stages: list[StageStatus], pictures: int, exports: list[str]
+) -> tuple[str, str]:
+    """The next command, and what stands in its way."""
+    if len(photographs) < _TOO_FEW:
+        return f"put three to six photographs into {workspace.shown(workspace.images)}, then: cictl invert", ""
+    for status in stages:
+        if status.state in ("changed since", "damaged"):
+            return f"cictl {status.stage} --restart", "or undo the change, to go on with what is trained"
+        if status.state != "done":
+            return f"cictl {status.stage}", ""
+    if not pictures:
+        return 'cictl generate "a photo of S*"', ""
+    return ("cictl export", "") if not exports else ('cictl generate "a photo of S* ..."', "")

@@ -1,0 +1,272 @@
+"""What both stages do alike: decide, load, train with checkpoints and a log, and report."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cictl.config import Config, FinetuneConfig, InvertConfig
+from cictl.config.schema import Stage
+from cictl.data.photographs import Photograph, find_photographs
+from cictl.errors import ResourceError
+from cictl.events import (
+    CheckpointSaved,
+    Observer,
+    PhaseStarted,
+    StageCompleted,
+    StageStarted,
+    Warned,
+)
+from cictl.records import STATE, Checkpoint, remove_staging
+from cictl.workflow.event_log import EventLog, read_losses
+from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides
+from cictl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cictl.data.draws import EncodedPhotographs
+    from cictl.engine.runtime import Runtime
+    from cictl.engine.training import TrainingMethod
+
+    class StageMethod(TrainingMethod, Protocol):
+        """A method whose result can be saved."""
+
+        def result(self) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a stage needs to train."""
+
+    method: StageMethod
+    photographs: EncodedPhotographs
+    preview: Callable[[int], None]
+    timesteps: int
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training command did: ``action`` is run, resume or skip (would be, for a dry run)."""
+
+    stage: str
+    action: str
+    first_step: int
+    steps: int
+    checkpoint: str
+    losses: dict[str, float]
+    seconds: float
+    dry_run: bool = False
+
+
+Prepare = Callable[["Runtime", Config, list[Photograph], Observer], Prepared]
+
+
+def run_stage(
+    workspace: Workspace,
+    stage: Stage,
+    prepare: Prepare,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any],
+    restart: bool,
+    dry_run: bool,
+) -> TrainingOutcome:
+    """Train ``stage`` to its last step, going on from its last checkpoint.
+
+    Args:
+        prepare: loads the model and makes the method.
+
+    Raises:
+        UsageError: config or photographs cannot be used.
+        StateError: they are not those of the checkpoint.
+        BusyError: another process trains here.
+        Interrupted: by a signal, after a checkpoint.
+    """
+    config = configure(workspace, overrides, upto=stage, fresh=restart)
+    settings: InvertConfig | FinetuneConfig = getattr(config, stage)
+    photographs = find_photographs(workspace.images)
+    now = fingerprint(workspace, config, stage)
+    if dry_run:
+        decision = Decision("run", None) if restart else decide(workspace, stage, settings.steps, now)
+        return _outcome(workspace, stage, decision, steps=settings.steps, dry_run=True)
+    with workspace.lock(f"cictl {stage}"):
+        kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **overrides}
+        decision = decide(workspace, stage, settings.steps, now, restart=restart)
+        for warning in decision.warnings:
+            observe(Warned(warning))
+        if decision.action == "skip":
+            return _outcome(workspace, stage, decision)
+        remove_staging(workspace.stage_folder(stage))
+        began = time.perf_counter()
+        with _out_of_memory_explained():
+            saved = _train(workspace, stage, prepare, observe, config, photographs, decision, kept)
+        return _outcome(workspace, stage, decision, saved=saved, seconds=time.perf_counter() - began)
+
+
+def _train(
+    workspace: Workspace,
+    stage: Stage,
+    prepare: Prepare,
+    observe: Observer,
+    config: Config,
+    photographs: list[Photograph],
+    decision: Decision,
+    overrides: Mapping[str, Any],
+) -> Checkpoint:
+    from cictl.data.draws import draw_batch
+    from cictl.engine import checkpoint as checkpoints
+    from cictl.engine.runtime import Runtime, graceful_stop
+    from cictl.engine.training import Schedule, adamw, fit
+    from cictl.records import read_checkpoint
+
+    settings: InvertConfig | FinetuneConfig = getattr(config, stage)
+    first = decision.first_step
+    folder = workspace.stage_folder(stage)
+    log = EventLog(workspace.logs / f"{stage}.jsonl", first if decision.checkpoint else None, observe)
+    try:
+        with graceful_stop() as stop:
+            log(PhaseStarted("loading the libraries"))
+            runtime = Runtime.create(config.model.device, config.model.dtype)
+            facts = _facts(workspace, stage, config, overrides, runtime)
+            _warn_of_other_circumstances(decision.checkpoint, facts, log)
+            prepared = prepare(runtime, config, photographs, log)
+            method = prepared.method
+            optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+            if decision.checkpoint:
+                tensors = checkpoints.read_tensors(decision.checkpoint, STATE)
+                checkpoints.restore_training_state(tensors, method.trainable(), optimizer)
+                runtime.restore_scaler(decision.checkpoint.manifest.get("scaler", {}))
+
+            def save(done: int) -> None:
+                state = checkpoints.training_state(method.trainable(), optimizer)
+                now = {**facts, "scaler": runtime.scaler_state(), "complete": done >= settings.steps}
+                log(CheckpointSaved(done, checkpoints.save_checkpoint(folder, done, method.result(), state, now)))
+
+            def draw(step: int) -> list[Any]:
+                size = settings.batch_size // settings.accumulation
+                parts = [range(start, start + size) for start in range(0, settings.batch_size, size)]
+                one = partial(draw_batch, prepared.photographs, seed=config.seed, stage=stage, step=step)
+                return [one(samples=part, batch_size=settings.batch_size, timesteps=prepared.timesteps) for part in parts]
+
+            count = sum(parameter.numel() for parameter in method.trainable().values())
+            log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
+            if decision.checkpoint is None:
+                save(0)  # it holds what the run was started with
+            schedule = Schedule(
+                first, settings.steps, config.tracking.interval, config.checkpoint.interval, config.preview.interval
+            )
+            began = time.perf_counter()
+            done = fit(method, optimizer, draw, schedule, runtime, log, save, prepared.preview, stop)
+            if done < settings.steps:
+                raise stop.interruption(
+                    f"{TITLES[stage]} stopped after {done} of {settings.steps} steps; a checkpoint is saved",
+                    f"cictl {stage} goes on from there",
+                )
+            log(StageCompleted(stage, done, time.perf_counter() - began))
+    finally:
+        log.close()
+    saved, _ = read_checkpoint(checkpoints.checkpoint_folders(folder)[0], verify=False)
+    assert saved is not None
+    return saved
+
+
+def _facts(
+    workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime
+) -> dict[str, Any]:
+    """What the manifest says beside the tensors."""
+    now: Fingerprint = fingerprint(workspace, config, stage)  # again: a download may have given the model its identity
+    settings: InvertConfig | FinetuneConfig = getattr(config, stage)
+    return {
+        "stage": stage,
+        "steps": settings.steps,
+        "concept": config.concept.name,
+        "fingerprint": dict(now),
+        "overrides": dict(overrides),
+        "config": config.model_dump(),
+        "circumstances": {
+            "cictl": _version("cictl"),
+            **{name: _version(name) for name in ("torch", "diffusers", "transformers", "safetensors")},
+            "python": platform.python_version(),
+            "device": _device_name(runtime),
+            "dtype": runtime.dtype_name,
+            "threads": _threads(runtime),
+        },
+    }
+
+
+def _warn_of_other_circumstances(checkpoint: Checkpoint | None, facts: Mapping[str, Any], observe: Observer) -> None:
+    if checkpoint is None:
+        return
+    before = checkpoint.manifest.get("circumstances", {})
+    changed = [
+        f"{name} {before[name]} -> {value}" for name, value in facts["circumstances"].items() if before.get(name, value) != value
+    ]
+    if changed:
+        observe(Warned(f"other circumstances than before, so the last bits may differ: {', '.join(changed)}"))
+
+
+def _outcome(
+    workspace: Workspace,
+    stage: Stage,
+    decision: Decision,
+    *,
+    saved: Checkpoint | None = None,
+    steps: int = 0,
+    seconds: float = 0.0,
+    dry_run: bool = False,
+) -> TrainingOutcome:
+    checkpoint = saved or decision.checkpoint
+    log = workspace.logs / f"{stage}.jsonl"
+    losses = read_losses(log) if log.exists() else []
+    return TrainingOutcome(
+        stage=stage,
+        action=decision.action,
+        first_step=decision.first_step,
+        steps=steps or (checkpoint.step if checkpoint else 0),
+        checkpoint=workspace.shown(checkpoint.folder) if checkpoint else "",
+        losses=losses[-1][1] if losses else {},
+        seconds=round(seconds, 1),
+        dry_run=dry_run,
+    )
+
+
+@contextmanager
+def _out_of_memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            raise
+        raise ResourceError(
+            "the memory of the device is not enough",
+            "try --set invert.accumulation=4 (or finetune.accumulation), close what else uses the GPU, "
+            "or --set model.dtype=fp16; the run goes on from its last checkpoint",
+        ) from None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _device_name(runtime: Runtime) -> str:
+    import torch
+
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device)
+    return runtime.device.type
+
+
+def _threads(runtime: Runtime) -> int | None:
+    import torch
+
+    return torch.get_num_threads() if runtime.device.type == "cpu" else None

@@ -1,0 +1,195 @@
+"""Plain lines and JSON lines, and which of the two is chosen."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import signal
+from pathlib import Path
+
+import pytest
+
+from cictl.events import (
+    CheckpointSaved,
+    FileSaved,
+    ImageSaved,
+    Note,
+    PhaseStarted,
+    PicturesPlanned,
+    Progress,
+    SamplingStep,
+    StageCompleted,
+    StepCompleted,
+    Warned,
+)
+from cictl.ui.display import Mode, choose_mode, show
+from cictl.ui.json_lines import JsonLines
+from cictl.ui.live import live_panel
+from cictl.ui.plain import PlainLines
+from cictl.ui.terminal import cursor_restored
+
+from .support import CPU, CUDA, NASTY, Clock, progress, started
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run(seconds_per_step: float, steps: int, every: int = 1, verbose: int = 0) -> list[str]:
+    clock, stream = Clock(), io.StringIO()
+    observe = PlainLines(stream, verbose=verbose, clock=clock)
+    observe(started(steps))
+    for step in range(1, steps + 1):
+        clock.now += seconds_per_step
+        observe(StepCompleted(step, {"diffusion": 0.1}))
+        if step % every == 0:
+            observe(progress(step, steps, seconds_per_step, CPU))
+    observe(StageCompleted("invert", steps, seconds_per_step * steps))
+    return stream.getvalue().splitlines()
+
+
+def test_plain_line_says_all() -> None:
+    clock, stream = Clock(), io.StringIO()
+    observe = PlainLines(stream, clock=clock)
+    observe(started())
+    observe(progress(120, memory=CPU))
+    assert stream.getvalue().splitlines()[-1] == (
+        "invert 120/400   30%  diffusion 0.1234  contrastive 1.020"
+        "  0.14 s/step  ETA 0:00:39  RAM 1.1/23.4 GiB"
+    )
+
+
+def test_a_fast_run_has_few_lines_and_the_last_step_among_them() -> None:
+    lines = run(0.001, 1000)
+    assert 20 <= len(lines) <= 25
+    assert "1000/1000  100%" in lines[-2]
+
+
+def test_a_slow_run_has_a_line_every_ten_seconds_at_first() -> None:
+    lines = run(2.0, 100)
+    assert 20 <= len(lines) <= 25
+    lines = run(30.0, 10)
+    assert len(lines) == 12
+
+
+def test_a_night_is_not_flooded() -> None:
+    assert len(run(1.0, 10 * 3600)) < 700
+
+
+def test_plain_lines_of_everything_else() -> None:
+    stream = io.StringIO()
+    observe = PlainLines(stream, clock=Clock())
+    for event in (
+        Note(NASTY),
+        Warned("[red] careful"),
+        PhaseStarted("loading"),
+        CheckpointSaved(5, Path("/x/c")),
+        PicturesPlanned(2, 1),
+        SamplingStep(1, 50, CPU),
+        ImageSaved(2, 2, Path("/x/[red].png")),
+        FileSaved(Path("/x/y"), 2048, True),
+    ):
+        observe(event)
+    assert stream.getvalue().splitlines() == [
+        "dog [red]S*[/] [/nope]  [31m",
+        "second line",
+        "warning: [red] careful",
+        "loading ...",
+        "2 pictures, 1 there already",
+        "picture 2/2  /x/[red].png",
+        "saved /x/y  2 KiB, verified",
+    ]
+
+
+def test_checkpoints_are_for_the_verbose() -> None:
+    stream = io.StringIO()
+    PlainLines(stream, verbose=1, clock=Clock())(CheckpointSaved(5, Path("/x/c")))
+    assert stream.getvalue() == "checkpoint of step 5  /x/c\n"
+
+
+def test_slow_denoising_says_that_it_is_alive() -> None:
+    clock, stream = Clock(), io.StringIO()
+    observe = PlainLines(stream, clock=clock)
+    observe(PicturesPlanned(1, 0))
+    for step in range(1, 51):
+        clock.now += 1.0
+        observe(SamplingStep(step, 50, CPU))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 6
+    assert lines[1] == "0/1 pictures  denoising 10/50  ETA 0:00:40  RAM 1.1/23.4 GiB"
+
+
+def test_json_lines_parse_and_leave_single_steps_out() -> None:
+    stream = io.StringIO()
+    observe = JsonLines(stream)
+    observe(StepCompleted(1, {"diffusion": 1.0}))
+    observe(SamplingStep(1, 50, CUDA))
+    observe(Progress(1, 2, {"diffusion": math.nan, "contrastive": 1.0}, 0.1, CUDA))
+    observe(CheckpointSaved(1, Path("/x/\udcff")))
+    observe(FileSaved(Path("/x"), 3, details={"tensor": "1 x 768"}))
+    first, second, third = map(json.loads, stream.getvalue().splitlines())
+    assert first["event"] == "Progress"
+    assert first["losses"] == {"diffusion": None, "contrastive": 1.0}
+    assert first["memory"]["device"] == "cuda:0"
+    assert second["event"] == "CheckpointSaved"
+    assert third["details"] == {"tensor": "1 x 768"}
+    assert "NaN" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "json_asked", "quiet", "expected"),
+    [
+        (True, "xterm", False, False, Mode.live),
+        (True, "dumb", False, False, Mode.plain),
+        (False, "xterm", False, False, Mode.plain),
+        (True, "xterm", True, True, Mode.json),
+        (True, "xterm", False, True, Mode.quiet),
+    ],
+)
+def test_choose_mode(
+    terminal: bool, term: str, json_asked: bool, quiet: bool, expected: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr", Terminal() if terminal else io.StringIO())
+    assert choose_mode(json=json_asked, quiet=quiet) is expected
+
+
+def test_each_mode_writes_to_its_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = {}
+    for mode in (Mode.plain, Mode.json, Mode.quiet):
+        with show(mode, title="dog") as observe:
+            observe(Note("a note"))
+            observe(Warned("a warning"))
+        outputs[mode] = tuple(capsys.readouterr())
+    assert outputs[Mode.plain] == ("", "a note\nwarning: a warning\n")
+    assert outputs[Mode.json][1] == ""
+    assert len(outputs[Mode.json][0].splitlines()) == 2
+    assert outputs[Mode.quiet] == ("", "warning: a warning\n")
+
+
+def test_the_panel_restores_the_cursor_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", stderr)
+    with pytest.raises(KeyboardInterrupt), live_panel("dog") as observe:
+        observe(started())
+        raise KeyboardInterrupt
+    assert stderr.getvalue().rindex("\x1b[?25h") > stderr.getvalue().rindex("\x1b[?25l")
+    assert "(stopped)" in stderr.getvalue()
+
+
+def test_signal_handlers_come_and_go() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with cursor_restored(2):
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with cursor_restored(2):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
