@@ -94,7 +94,7 @@ def read_checkpoint(folder: Path, *, verify: bool = True) -> tuple[Checkpoint | 
 
 def latest_checkpoint(stage_folder: Path, *, verify: bool = True) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a sentence about each newer one that is not."""
-    damaged = []
+    damaged: list[str] = []
     for folder in checkpoint_folders(stage_folder):
         checkpoint, problem = read_checkpoint(folder, verify=verify)
         if checkpoint:
@@ -117,10 +117,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
         if sha256 not in old:
             yield Difference("photographs", "not there", name)
     for field, value in before["fields"].items():
-        current = now["fields"].get(field)
-        if field in now["fields"] and value is not None and current is not None and current != value:
-            yield Difference(field, value, current)
-        elif field in now["fields"] and (value is None) != (current is None) and not field.startswith("identity."):
+        if field not in now["fields"]:
+            continue
+        current = now["fields"][field]
+        unknown = field.startswith("identity.") and None in (value, current)
+        if current != value and not unknown:
             yield Difference(field, value, current)
 
 

@@ -115,7 +115,9 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         return Workspace(below[0]), f"using the workspace {below[0].name}"
     if below:
         names = "\n".join(f"  {folder.name}" for folder in below)
-        raise StateError(f"there are {len(below)} workspaces here:\n{names}", f"name one, as in: cictl COMMAND -C {below[0].name}")
+        raise StateError(
+            f"there are {len(below)} workspaces here:\n{names}", f"name one, as in: cictl COMMAND -C {below[0].name}"
+        )
     raise StateError(f"there is no workspace in {start}, above it, or right below it", "cictl init my-teapot makes one")
 
 

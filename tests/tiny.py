@@ -11,7 +11,10 @@ from PIL import Image
 
 WIDTH = 32
 LENGTH = 24
-WORDS = ("a photo of in the snow sketch picture style pose something someone dog cat red blue cube shaped on beach toy").split()
+WORDS = [
+    *("a", "photo", "of", "in", "the", "snow", "sketch", "picture", "style", "pose", "something", "someone"),
+    *("dog", "cat", "red", "blue", "cube", "shaped", "on", "beach", "toy"),
+]
 
 
 def make_base(folder: Path, prediction_type: str = "epsilon") -> Path:

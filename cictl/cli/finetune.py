@@ -44,7 +44,5 @@ def command(
 
         session = open_session(directory, assignments, json, quiet, verbose, finetune__steps=steps)
         with session.display("cictl finetune") as observe:
-            outcome = finetune.run(
-                session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run
-            )
+            outcome = finetune.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
         session.result(outcome, lambda: say_outcome(outcome, 'cictl generate "a photo of S*"'))

@@ -41,25 +41,34 @@ class Source(StrEnum):
 
 def command(
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT...", help='What to draw, with S* in it; in quotes.', show_default=False)
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw, with S* in it; in quotes.", show_default=False)
     ] = None,
     count: Annotated[int | None, typer.Option("-n", metavar="N", help="Pictures a prompt.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="First seed; the next pictures take the next ones.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="First seed; the next pictures take the next ones.", show_default=False)
+    ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Denoising steps.", show_default=False)] = None,
-    guidance: Annotated[float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.", show_default=False)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.", show_default=False)
+    ] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Default: generate.sampler.", show_default=False)] = None,
     negative: Annotated[str | None, typer.Option(metavar="PROMPT", help="What not to draw.", show_default=False)] = None,
     width: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
     height: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
     prompts_file: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="A file with a prompt a line (# begins a comment).", show_default=False)
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="A file with a prompt a line (# begins a comment).", show_default=False),
     ] = None,
     source: Annotated[
         Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the pictures. Default: outputs/.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the pictures. Default: outputs/.", show_default=False)
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also write one sheet, a row a prompt.")] = False,
-    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Do not write prompt and settings into the pictures.")] = False,
+    no_metadata: Annotated[
+        bool, typer.Option("--no-metadata", help="Do not write prompt and settings into the pictures.")
+    ] = False,
     directory: DirectoryOption = None,
     assignments: SetOption = None,
     json: JsonOption = False,

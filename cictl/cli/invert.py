@@ -44,7 +44,5 @@ def command(
 
         session = open_session(directory, assignments, json, quiet, verbose, invert__steps=steps)
         with session.display("cictl invert") as observe:
-            outcome = invert.run(
-                session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run
-            )
-        session.result(outcome, lambda: say_outcome(outcome, 'cictl finetune'))
+            outcome = invert.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
+        session.result(outcome, lambda: say_outcome(outcome, "cictl finetune"))

@@ -20,7 +20,9 @@ from cictl.ui.report import print_result
 
 
 def command(
-    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Pictures a token. Default: generate.count.", show_default=False)] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="Pictures a token. Default: generate.count.", show_default=False)
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="First seed. Default: seed.", show_default=False)] = None,
     directory: DirectoryOption = None,
     assignments: SetOption = None,

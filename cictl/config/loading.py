@@ -57,7 +57,9 @@ def load_config(sources: Sources) -> Config:
             problems.extend(_validation_problems(error, document, skip=known))
         if not problems:
             return config
-    raise UsageError(_describe(sources.file, problems), f"correct {sources.file}, or what --set gave; then the same command again")
+    raise UsageError(
+        _describe(sources.file, problems), f"correct {sources.file}, or what --set gave; then the same command again"
+    )
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:

@@ -39,9 +39,7 @@ class ConceptConfig(_Group):
     kind: Literal["object", "style", "pose"] = _setting(
         "object", "What the photographs share; `cictl init --kind` chose the prompts below by it.", paper=NOT_STATED
     )
-    vectors: int = _setting(
-        1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16
-    )
+    vectors: int = _setting(1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16)
     start: str = _setting(
         "auto",
         "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), or a word of the vocabulary.",

@@ -30,7 +30,7 @@ def commented_yaml(config: Config) -> str:
     """``config`` as text that reads back as the same config."""
     lines = [
         f"# The settings of the concept {config.concept.name}. Any of them can be changed for one run with",
-        "# --set, as in `cictl invert --set invert.steps=60`. \"Paper\" is arXiv 2508.07755.",
+        '# --set, as in `cictl invert --set invert.steps=60`. "Paper" is arXiv 2508.07755.',
         "",
         *_field_lines(Config, config, "seed", indent=""),
     ]

@@ -84,12 +84,12 @@ def _forbidden(text: str) -> list[Problem]:
     depth = 0
     documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         documents += isinstance(event, yaml.DocumentStartEvent)
         if isinstance(event, yaml.AliasEvent):
             problems.append(Problem(line, f"the alias *{event.anchor} is not allowed (quote a text that starts with *)"))
-        elif getattr(event, "anchor", None):
-            problems.append(Problem(line, f"the anchor &{event.anchor} is not allowed"))
+        elif anchor := getattr(event, "anchor", None):
+            problems.append(Problem(line, f"the anchor &{anchor} is not allowed"))
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
             problems.append(Problem(line, f"the tag {event.tag} is not allowed"))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -133,7 +133,7 @@ def _value(node: yaml.Node, path: Path, document: Document) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, str(index)), document) for index, item in enumerate(node.value)]
     text = str(node.value)
-    if node.style is not None:  # quoted or block text is text
+    if getattr(node, "style", None) is not None:  # quoted or block text is text
         return text
     if text in _WORDS:
         return _WORDS[text]

@@ -51,9 +51,7 @@ def decode(path: Path) -> Image.Image:
         if size == 0:
             raise UnusableError("the file is empty; copy it again")
         if size > MOST_BYTES:
-            raise UnusableError(
-                f"{size / 2**20:.0f} MiB is over the limit of {MOST_BYTES >> 20} MiB; save it smaller"
-            )
+            raise UnusableError(f"{size / 2**20:.0f} MiB is over the limit of {MOST_BYTES >> 20} MiB; save it smaller")
         with _pillow_silenced(), Image.open(path, formats=_formats_for(path)) as image:
             _check_header(image)
             image.load()
@@ -64,9 +62,7 @@ def decode(path: Path) -> Image.Image:
         raise UnusableError("not a picture in a format that cictl reads; save it as JPEG or PNG") from None
     except PermissionError:
         raise UnusableError("cannot be read: permission denied") from None
-    except (
-        Exception
-    ) as error:  # Decoders of damaged files raise anything: ValueError, SyntaxError, struct.error, ...
+    except Exception as error:  # Decoders of damaged files raise anything: ValueError, SyntaxError, struct.error, ...
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise UnusableError(f"cannot be decoded, truncated or damaged ({reason}); copy it again") from error
 
@@ -116,9 +112,7 @@ def _register_heif() -> None:
     try:
         import pillow_heif
     except ImportError:
-        raise UnusableError(
-            "HEIC needs the package pillow-heif; install it, or save as JPEG or PNG"
-        ) from None
+        raise UnusableError("HEIC needs the package pillow-heif; install it, or save as JPEG or PNG") from None
     pillow_heif.register_heif_opener()
 
 
@@ -128,18 +122,14 @@ def _check_header(image: Image.Image) -> None:
     if width * height > MOST_PIXELS:
         million = width * height / 1e6
         limit = MOST_PIXELS / 1e6
-        raise UnusableError(
-            f"{width}x{height} is {million:.0f} megapixels, over {limit:.0f}; save it smaller"
-        )
+        raise UnusableError(f"{width}x{height} is {million:.0f} megapixels, over {limit:.0f}; save it smaller")
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format == "TIFF":
         raise UnusableError(f"several pages ({frames}); save the one you mean as JPEG or PNG")
     if frames > 1 and image.format not in _FIRST_FRAME_IS_THE_PHOTOGRAPH:
         raise UnusableError(f"animated ({frames} frames); save one frame as JPEG or PNG")
     if min(width, height) < SMALLEST_SIDE:
-        raise UnusableError(
-            f"{width}x{height} is under {SMALLEST_SIDE} pixels on a side; use a larger picture"
-        )
+        raise UnusableError(f"{width}x{height} is under {SMALLEST_SIDE} pixels on a side; use a larger picture")
 
 
 def _orientation(image: Image.Image) -> int:

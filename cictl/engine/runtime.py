@@ -58,7 +58,7 @@ class Runtime:
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device  # type: ignore[no-any-return]
+        return self.accelerator.device
 
     @property
     def dtype_name(self) -> str:

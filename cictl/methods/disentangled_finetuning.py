@@ -57,10 +57,11 @@ class DisentangledFinetuning:
         prompts = [int(choice * len(self.concept_contexts)) for choice in batch.choices]
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        context: Tensor | DisentangledContext = self.concept_contexts[prompts]
+        concept = self.concept_contexts[prompts]
+        context: Tensor | DisentangledContext = concept
         if self.disentangled:
             mask = None if self.auxiliary_masks is None else self.auxiliary_masks[batch.photographs]
-            context = DisentangledContext(context, self.auxiliary_contexts[batch.photographs], mask)
+            context = DisentangledContext(concept, self.auxiliary_contexts[batch.photographs], mask)
         diffusion = ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
         return Loss(diffusion, {"diffusion": diffusion.detach()})
 

@@ -72,7 +72,7 @@ class KeyValue(nn.Module):
                 query, project(encoder_hidden_states, self.key), project(encoder_hidden_states, self.value)
             )
         joined = attended.transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](joined))  # type: ignore[no-any-return]
+        return attn.to_out[1](attn.to_out[0](joined))
 
 
 class TunedCrossAttention:
@@ -88,9 +88,9 @@ class TunedCrossAttention:
     def __init__(self, unet: Any, weights: Mapping[str, Tensor], *, auxiliary_scale: float | None = None) -> None:
         self.unet = unet
         self.layers = {
-            layer: KeyValue(
-                weights[f"{layer}.to_k.weight"], weights[f"{layer}.to_v.weight"], auxiliary_scale=auxiliary_scale
-            ).to(unet.device)
+            layer: KeyValue(weights[f"{layer}.to_k.weight"], weights[f"{layer}.to_v.weight"], auxiliary_scale=auxiliary_scale).to(
+                unet.device
+            )
             for layer in cross_attention_layers(unet)
         }
         self._replaced: dict[str, Any] = {}

@@ -25,7 +25,7 @@ def text_projection(clip: Located) -> Tensor:
     path = clip.folder / "model.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor("text_projection.weight").float()  # type: ignore[no-any-return]
+            return file.get_tensor("text_projection.weight").float()
     except (OSError, SafetensorError) as error:
         raise ModelAccessError(
             f"{path} has no text projection ({error})",

@@ -158,7 +158,7 @@ def _start(word: str, tokenizer: Any, table: Tensor, seed: int, *names: object) 
         vector = table.mean(0) + table.std(0) * noise
         return vector * (table.norm(dim=1).median() / vector.norm())
     ids = tokenizer(word, add_special_tokens=False).input_ids
-    if not ids or tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id:
+    if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id):
         raise UsageError(f"the start {word!r} is not a word that the base model knows", "use an ordinary word, or auto")
     return table[ids].mean(0)
 

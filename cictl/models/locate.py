@@ -98,9 +98,7 @@ def _download(model_id: str, revision: str | None, files: tuple[str, ...], *, of
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON", "on")
     page = f"https://huggingface.co/{model_id}"
     try:
-        folder = snapshot_download(
-            model_id, revision=revision, allow_patterns=list(files), local_files_only=offline
-        )
+        folder = snapshot_download(model_id, revision=revision, allow_patterns=list(files), local_files_only=offline)
     except GatedRepoError:  # a kind of RepositoryNotFoundError, so it comes first
         raise ModelAccessError(
             f"{model_id} asks you to accept its terms first", f"accept them at {page}, then: hf auth login"

@@ -100,7 +100,7 @@ class StableDiffusion:
         """Prompts to ids [B, L], padded to the L that the model was trained with (77), longer ones cut."""
         length = self.tokenizer.model_max_length
         encoded = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return encoded.input_ids.to(self.device)  # type: ignore[no-any-return]
+        return encoded.input_ids.to(self.device)
 
     def overlong(self, prompt: str) -> str:
         """The end of ``prompt`` that does not fit into the context, or nothing."""
@@ -124,7 +124,7 @@ class StableDiffusion:
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Ids [B, L] to the context that the cross-attention reads, [B, L, D]."""
-        return self.text_encoder(input_ids=ids).last_hidden_state  # type: ignore[no-any-return]
+        return self.text_encoder(input_ids=ids).last_hidden_state
 
     def text_embedding(self, ids: Tensor, projection: Tensor) -> Tensor:
         """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32.
@@ -199,7 +199,7 @@ class StableDiffusion:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, context: Any) -> Tensor:
         """The UNet's prediction for z_t [B, C, h, w] and t [B]; ``context`` [B, L, D] or a disentangled one."""
-        return self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=context).sample  # type: ignore[no-any-return]
+        return self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=context).sample
 
 
 def base_key_values(folder: Path) -> dict[str, Tensor]:

@@ -94,9 +94,7 @@ def meter(memory: Memory, width: int, glyphs: Glyphs) -> Text:
         return Text(tail.strip())
     used = min(room, -(-room * memory.allocated // memory.total))  # rounded up: some is never shown as none
     peak = min(room - 1, room * memory.peak // memory.total)
-    line = Text.assemble(
-        (glyphs.used * used, _pressure(memory.allocated / memory.total)), (glyphs.free * (room - used), "dim")
-    )
+    line = Text.assemble((glyphs.used * used, _pressure(memory.allocated / memory.total)), (glyphs.free * (room - used), "dim"))
     mark = Text(glyphs.peak, _pressure(memory.peak / memory.total))
     return Text.assemble(line[:peak], mark, line[peak + 1 :], tail)
 

@@ -48,9 +48,7 @@ class Pacer:
     def due(self, share: float, now: float) -> bool:
         """Whether a line about ``share`` (0 to 1) of the work is due; if so it counts as said."""
         silence = min(_LONGEST_SILENCE, max(_SHORTEST_SILENCE, (now - self._began) / _PARTS))
-        by_share = self._by_share and (
-            share - self._said_share >= 1 / _PARTS - 1e-9 or (share >= 1 > self._said_share)
-        )
+        by_share = self._by_share and (share - self._said_share >= 1 / _PARTS - 1e-9 or (share >= 1 > self._said_share))
         since = self._began if self._said_at is None and not self._by_share else self._said_at
         if since is not None and not by_share and now - since < silence:
             return False

@@ -187,9 +187,7 @@ class Screen:
     def _heading(self, width: int) -> Text:
         stage = self._text(self._training.start.stage) if self._training else "pictures"
         end = " (stopped)" if self._outcome == "stopped" else ""
-        name = formats.clip(
-            f"{stage} {self._glyphs.separator} {self._title}", width - len(end), self._glyphs.ellipsis
-        )
+        name = formats.clip(f"{stage} {self._glyphs.separator} {self._title}", width - len(end), self._glyphs.ellipsis)
         return Text.assemble((name, "bold"), (end, "bold yellow"))
 
     def _subtitle(self, width: int) -> Text | None:

@@ -41,9 +41,7 @@ def run(
     def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
         return _prepare(workspace, inverted, runtime, config, photographs, observe)
 
-    return run_stage(
-        workspace, "finetune", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run
-    )
+    return run_stage(workspace, "finetune", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
 
 def _prepare(

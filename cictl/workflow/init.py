@@ -30,11 +30,16 @@ def run(
     """
     workspace = Workspace(folder.absolute())
     if workspace.config_file.exists():
-        raise StateError(f"{workspace.shown(workspace.root)} is a workspace already; it was not touched", f"cictl status -C {workspace.shown(workspace.root)}")
+        raise StateError(
+            f"{workspace.shown(workspace.root)} is a workspace already; it was not touched",
+            f"cictl status -C {workspace.shown(workspace.root)}",
+        )
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file", "give a new folder, as in: cictl init my-teapot")
     if folder.is_dir() and any((folder / part).exists() for part in ("checkpoints", "outputs", ".gitignore", "README.md")):
-        raise StateError(f"{folder} holds other files that a workspace would overwrite", "give a new folder, as in: cictl init my-teapot")
+        raise StateError(
+            f"{folder} holds other files that a workspace would overwrite", "give a new folder, as in: cictl init my-teapot"
+        )
     chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
     if model and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())  # so that it is found from whatever folder

@@ -193,7 +193,11 @@ def _texts(plan: Plan, config: Config) -> dict[str, str]:
         f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
         f"Version: cictl {cictl.__version__}"
     )
-    facts = {**asdict(plan), "alias": CONCEPT, "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id}
+    facts = {
+        **asdict(plan),
+        "alias": CONCEPT,
+        "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id,
+    }
     return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
 
 

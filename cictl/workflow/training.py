@@ -23,7 +23,7 @@ from cictl.events import (
     StageStarted,
     Warned,
 )
-from cictl.records import STATE, Checkpoint, remove_staging
+from cictl.records import STATE, Checkpoint, checkpoint_folders, read_checkpoint, remove_staging
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides
 from cictl.workspace import Workspace
@@ -124,7 +124,6 @@ def _train(
     from cictl.engine import checkpoint as checkpoints
     from cictl.engine.runtime import Runtime, graceful_stop
     from cictl.engine.training import Schedule, adamw, fit
-    from cictl.records import read_checkpoint
 
     settings: InvertConfig | FinetuneConfig = getattr(config, stage)
     first = decision.first_step
@@ -172,14 +171,12 @@ def _train(
             log(StageCompleted(stage, done, time.perf_counter() - began))
     finally:
         log.close()
-    saved, _ = read_checkpoint(checkpoints.checkpoint_folders(folder)[0], verify=False)
+    saved, _ = read_checkpoint(checkpoint_folders(folder)[0], verify=False)
     assert saved is not None
     return saved
 
 
-def _facts(
-    workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime
-) -> dict[str, Any]:
+def _facts(workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
     """What the manifest says beside the tensors."""
     now: Fingerprint = fingerprint(workspace, config, stage)  # again: a download may have given the model its identity
     settings: InvertConfig | FinetuneConfig = getattr(config, stage)

@@ -35,9 +35,7 @@ def progress(step: int, steps: int = 400, seconds: float = 0.14, memory: Memory 
     return Progress(step, steps, {"diffusion": 0.1234, "contrastive": 1.02}, seconds, memory)
 
 
-def draw(
-    *events: Event, width: int = 60, title: str = "dog", glyphs: Glyphs = UNICODE, clock: Clock | None = None
-) -> str:
+def draw(*events: Event, width: int = 60, title: str = "dog", glyphs: Glyphs = UNICODE, clock: Clock | None = None) -> str:
     """All that a terminal would hold after ``events``: lines above the panel, then the panel."""
     screen = Screen(title, glyphs=glyphs, clock=clock or Clock())
     paper = io.StringIO()

@@ -56,8 +56,7 @@ def test_plain_line_says_all() -> None:
     observe(started())
     observe(progress(120, memory=CPU))
     assert stream.getvalue().splitlines()[-1] == (
-        "invert 120/400   30%  diffusion 0.1234  contrastive 1.020"
-        "  0.14 s/step  ETA 0:00:39  RAM 1.1/23.4 GiB"
+        "invert 120/400   30%  diffusion 0.1234  contrastive 1.020  0.14 s/step  ETA 0:00:39  RAM 1.1/23.4 GiB"
     )
 
 

@@ -137,6 +137,6 @@ def test_pictures_that_are_all_there_are_done() -> None:
 
 
 def test_bars_are_as_wide_as_asked() -> None:
-    for done in range(0, 11):
+    for done in range(11):
         assert draw.bar(done, 10, 33, UNICODE, "cyan").cell_len == 33
         assert cell_len(draw.counted_bar(done, 10, 50, ASCII, "cyan").plain) == 50

@@ -52,9 +52,7 @@ def test_off_a_terminal_an_error_stays_on_one_line(capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_on_a_terminal_it_wraps_and_keeps_commands_whole(
-    encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_it_wraps_and_keeps_commands_whole(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     stderr = Terminal(encoding)
     monkeypatch.setattr("sys.stderr", stderr)

@@ -33,10 +33,7 @@ TRAINING: list[Event] = [
     Warned(NASTY * 5),
     PhaseStarted(NASTY * 5),
     started(stage=NASTY),
-    *(
-        StepCompleted(step, {"diffusion": 1 / step, "a [red]very[/] long name of a loss": step})
-        for step in range(1, 90)
-    ),
+    *(StepCompleted(step, {"diffusion": 1 / step, "a [red]very[/] long name of a loss": step}) for step in range(1, 90)),
     progress(90),
     CheckpointSaved(50, LONG),
     PreviewSaved(60, LONG),
@@ -53,9 +50,7 @@ SAMPLING: list[Event] = [
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
-@pytest.mark.parametrize(
-    "events", [TRAINING, SAMPLING, TRAINING + SAMPLING], ids=["training", "pictures", "both"]
-)
+@pytest.mark.parametrize("events", [TRAINING, SAMPLING, TRAINING + SAMPLING], ids=["training", "pictures", "both"])
 def test_no_line_is_wider_than_the_terminal(events: list[Event], glyphs: object, width: int) -> None:
     drawn = draw(*events, width=width, title=NASTY * 5, glyphs=glyphs)  # type: ignore[arg-type]
     assert max(map(cell_len, drawn.splitlines())) <= width
@@ -113,9 +108,7 @@ def test_a_phase_spins_and_then_leaves_a_line() -> None:
 
 
 def test_a_stage_that_is_over_makes_way_for_the_next_with_a_line() -> None:
-    drawn = draw(
-        started(), progress(400), StageCompleted("invert", 400, 57.0), started(stage="tune"), width=120
-    )
+    drawn = draw(started(), progress(400), StageCompleted("invert", 400, 57.0), started(stage="tune"), width=120)
     assert "✓ invert: 400 steps in 0:00:57  diffusion 0.1234  contrastive 1.020" in drawn
     assert "tune · dog" in drawn
     assert "checkpoint" not in drawn
@@ -125,9 +118,7 @@ def test_previews_do_not_replace_training() -> None:
     drawn = draw(started(), progress(90), PicturesPlanned(1, 0), SamplingStep(5, 20, CUDA))
     assert "90/400" in drawn
     assert " 5/20" in drawn
-    assert "denoising" not in draw(
-        started(), SamplingStep(5, 20, CUDA), StepCompleted(91, {"diffusion": 1.0})
-    )
+    assert "denoising" not in draw(started(), SamplingStep(5, 20, CUDA), StepCompleted(91, {"diffusion": 1.0}))
 
 
 def test_the_last_state_says_how_it_ended() -> None:

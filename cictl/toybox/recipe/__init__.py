@@ -1,0 +1,1 @@
+"""How the toybox was trained: one command a component."""

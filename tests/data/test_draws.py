@@ -1,0 +1,115 @@
+"""All randomness is a function of (seed, stage, step, sample)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from cictl.data.draws import Batch, draw_batch, randomness
+from tests.support import encoded
+
+
+def draw(photographs, *, step=0, samples=range(4), batch_size=4, seed=0, stage="invert", timesteps=1000) -> Batch:
+    return draw_batch(photographs, seed=seed, stage=stage, step=step, samples=samples, batch_size=batch_size, timesteps=timesteps)
+
+
+def assert_equal(one: Batch, other: Batch) -> None:
+    for field in dataclasses.fields(Batch):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
+
+
+def joined(parts: list[Batch]) -> Batch:
+    return Batch(
+        [index for part in parts for index in part.photographs],
+        [choice for part in parts for choice in part.choices],
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "noise", "timesteps")),
+    )
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+@pytest.mark.parametrize("step", [0, 1, 17])
+def test_a_batch_is_the_same_however_it_is_split_into_parts(part: int, step: int):
+    photographs = encoded(5)
+    whole = draw(photographs, step=step, samples=range(6), batch_size=6)
+    parts = [draw(photographs, step=step, samples=range(at, at + part), batch_size=6) for at in range(0, 6, part)]
+    assert_equal(joined(parts), whole)
+
+
+def test_a_sample_does_not_depend_on_what_was_drawn_before_or_on_torchs_global_state():
+    photographs = encoded()
+    torch.manual_seed(1)
+    before = draw(photographs, step=7)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    draw(photographs, step=3)
+    assert_equal(draw(photographs, step=7), before)
+    torch.manual_seed(1)
+    draw(photographs, step=3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 4), (5, 2), (6, 1), (4, 4), (2, 7)])
+def test_every_photograph_is_seen_once_before_any_is_seen_again(count: int, batch_size: int):
+    photographs = encoded(count, side=2)
+    seen = [
+        index for step in range(3 * count) for index in
+        draw(photographs, step=step, samples=range(batch_size), batch_size=batch_size).photographs
+    ]  # fmt: skip
+    for start in range(0, len(seen) - count + 1, count):
+        assert sorted(seen[start : start + count]) == list(range(count))
+
+
+def test_the_order_of_the_photographs_changes_from_epoch_to_epoch():
+    photographs = encoded(6, side=2)
+    orders = {tuple(draw(photographs, step=step, samples=range(6), batch_size=6).photographs) for step in range(10)}
+    assert len(orders) > 5
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"stage": "finetune"}, {"step": 1}])
+def test_other_seeds_stages_and_steps_draw_other_numbers(other):
+    photographs = encoded()
+    one, two = draw(photographs), draw(photographs, **other)
+    assert not torch.equal(one.noise, two.noise)
+    assert one.choices != two.choices
+    assert one.timesteps.tolist() != two.timesteps.tolist()
+
+
+def test_samples_of_a_batch_differ_in_noise_and_posterior_sample():
+    photographs = encoded(1)
+    batch = draw(photographs)
+    posterior = (batch.latents - photographs.mean) / photographs.std
+    rows = [*batch.noise.flatten(1), *posterior.flatten(1)]
+    for i, one in enumerate(rows):
+        for two in rows[:i]:
+            assert (one - two).abs().mean() > 0.5
+
+
+def test_latents_are_drawn_from_the_posterior_of_their_own_photograph():
+    photographs = encoded(3)
+    small = dataclasses.replace(photographs, std=torch.zeros_like(photographs.std))
+    batch = draw(small)
+    assert torch.equal(batch.latents, photographs.mean[batch.photographs])
+    posterior = (draw(photographs).latents - photographs.mean[batch.photographs]) / photographs.std[batch.photographs]
+    assert posterior.mean().abs() < 0.1
+    assert abs(posterior.std() - 1) < 0.1
+
+
+def test_timesteps_cover_the_schedule_and_nothing_else():
+    photographs = encoded(2, side=1)
+    times = torch.cat([draw(photographs, step=step, timesteps=5).timesteps for step in range(60)])
+    assert sorted(set(times.tolist())) == [0, 1, 2, 3, 4]
+
+
+def test_choices_are_spread_over_zero_to_one():
+    photographs = encoded(2, side=1)
+    choices = [choice for step in range(60) for choice in draw(photographs, step=step).choices]
+    assert all(0 <= choice < 1 for choice in choices)
+    assert {int(choice * 4) for choice in choices} == {0, 1, 2, 3}
+
+
+def test_names_of_randomness_are_not_run_together():
+    numbers = {float(torch.rand((), generator=randomness(*names))) for names in [(0, "a", 1, 2), (0, "a", 12), (0, "a1", 2)]}
+    assert len(numbers) == 3

@@ -1,0 +1,73 @@
+"""S* and A* in what a person writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cictl.data.prompts import auxiliary_names, expand, mentions_concept, near_miss, token_names, without_auxiliary
+
+NAMES = ["<my-teapot>", "<my-teapot>_1"]
+JOINED = "<my-teapot> <my-teapot>_1"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("S*", JOINED),
+        ("a photo of S*", f"a photo of {JOINED}"),
+        ("S*, in the snow", f"{JOINED}, in the snow"),
+        ("I like S*.", f"I like {JOINED}."),
+        ("a toy (S*)", f"a toy ({JOINED})"),
+        ('"S*"!', f'"{JOINED}"!'),
+        ("a S*-shaped cake", f"a {JOINED}-shaped cake"),
+        ("S*'s lid", f"{JOINED}'s lid"),
+        ("S* and S*", f"{JOINED} and {JOINED}"),
+        ("S*\nS*", f"{JOINED}\n{JOINED}"),
+    ],
+)
+def test_the_concept_is_replaced_where_it_is_a_word_of_its_own(prompt: str, expected: str):
+    assert expand(prompt, NAMES) == expected
+    assert mentions_concept(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["cats*", "CATS*", "S*x", "S*1", "_S*", "S**", "*S*", "s*", "S *", "S", "*", "", "éS*"])
+def test_the_concept_is_not_replaced_inside_words(prompt: str):
+    assert expand(prompt, NAMES) == prompt
+    assert not mentions_concept(prompt)
+
+
+def test_tokens_are_put_in_as_they_are_even_if_they_look_like_a_regular_expression():
+    assert expand("S*", [r"\1\g<0>"]) == r"\1\g<0>"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [("a photo of s*", "s*"), ("a S * in snow", "S *"), ("a s *", "s *"), ("a <s*> here", "<s*>"), ("a $S$", "$S"),
+     ("{S}", "{S}"), ("a cat", None), ("cats*", None), ("cats *", None)],
+)  # fmt: skip
+def test_what_was_nearly_the_concept_is_found(prompt: str, found: str | None):
+    assert near_miss(prompt) == found
+
+
+def test_tokens_are_numbered_from_the_second():
+    assert token_names("my-teapot", 3) == ["<my-teapot>", "<my-teapot>_1", "<my-teapot>_2"]
+    assert auxiliary_names("ab12", 2) == ["<auxiliary-ab12>", "<auxiliary-ab12>_1"]
+
+
+def test_the_auxiliary_token_is_replaced_beside_the_concept():
+    assert expand("A photo of S* A*", NAMES, ["<auxiliary-1>"]) == f"A photo of {JOINED} <auxiliary-1>"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [("A photo of S* A*", "A photo of S*"), ("A* beside S*", "beside S*"), ("a A* b", "a b"), ("A*", "")]
+)
+def test_the_auxiliary_token_can_be_left_out_with_its_space(prompt: str, expected: str):
+    assert without_auxiliary(prompt) == expected
+
+
+def test_prompts_can_be_read_without_torch():
+    code = "import sys, cictl.data.prompts; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,117 @@
+"""Checkpoints on the disk: whole or not at all, and exactly what was trained."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from cictl.engine import checkpoint
+from cictl.engine.checkpoint import read_tensors, restore_training_state, save_checkpoint, training_state
+from cictl.errors import ResourceError
+from cictl.records import RESULT, STATE, checkpoint_folders, latest_checkpoint
+
+RESULT_TENSORS = {"a": torch.arange(6.0).reshape(2, 3)}
+STATE_TENSORS = {"parameter.a": torch.arange(3.0), "step.a": torch.tensor(3.0)}
+
+
+def save(folder: Path, step: int) -> Path:
+    return save_checkpoint(folder, step, RESULT_TENSORS, STATE_TENSORS, {"fingerprint": {}, "complete": False})
+
+
+def test_what_is_saved_reads_back(tmp_path):
+    save(tmp_path / "invert", 3)
+    found, damaged = latest_checkpoint(tmp_path / "invert")
+    assert found is not None and not damaged
+    assert found.step == 3
+    for name, tensors in ((RESULT, RESULT_TENSORS), (STATE, STATE_TENSORS)):
+        read = read_tensors(found, name)
+        assert read.keys() == tensors.keys()
+        assert all(torch.equal(read[key], tensors[key]) for key in tensors)
+
+
+def test_the_newest_two_are_kept_and_nothing_half_written_is_left(tmp_path):
+    for step in (1, 5, 9, 10_000_000):
+        save(tmp_path, step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000009", "step-10000000"]
+
+
+def test_views_of_one_tensor_are_saved_as_their_own_values(tmp_path):
+    table = torch.arange(12.0).reshape(4, 3)
+    folder = save_checkpoint(tmp_path, 1, {"row": table[1], "column": table[:, 1]}, {}, {})
+    found, _ = latest_checkpoint(tmp_path)
+    assert folder == found.folder
+    assert read_tensors(found, RESULT)["column"].tolist() == [1, 4, 7, 10]
+
+
+def test_the_same_step_can_be_saved_again_over_a_damaged_one(tmp_path):
+    save(tmp_path, 4)
+    (tmp_path / "step-0000004" / RESULT).write_bytes(b"damaged")
+    save(tmp_path, 4)
+    assert latest_checkpoint(tmp_path)[0].step == 4
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_full_disk_is_a_resource_error_and_keeps_what_is_there(tmp_path, monkeypatch, failing):
+    save(tmp_path, 4)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    real, calls = checkpoint.write_atomic, []
+
+    def full(path: Path, content: bytes) -> None:
+        calls.append(path)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    with pytest.raises(ResourceError, match="No space left.*MiB needed.*MiB free") as caught:
+        save(tmp_path, 8)
+    assert caught.value.exit_code == 5
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["step-0000004"]
+    assert latest_checkpoint(tmp_path)[0].step == 4
+
+
+def test_a_stage_folder_that_cannot_be_made_is_a_resource_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError):
+        save(tmp_path / "file" / "invert", 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parameters_and_moments_come_back_bit_for_bit(dtype):
+    def make() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
+        torch.manual_seed(0)
+        parameters = {name: torch.nn.Parameter(torch.randn(3, dtype=dtype)) for name in ("a", "b")}
+        return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
+
+    def step(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+        sum((p**4).sum() for p in parameters.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    one, first = make()
+    for _ in range(3):
+        step(one, first)
+    state = {name: tensor.clone() for name, tensor in training_state(one, first).items()}
+    other, second = make()
+    restore_training_state(state, other, second)
+    for _ in range(3):
+        step(one, first)
+        step(other, second)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert set(state) == {f"{kind}.{name}" for kind in ("parameter", "exp_avg", "exp_avg_sq", "step") for name in ("a", "b")}
+
+
+def test_the_restored_optimizer_shares_no_memory_with_what_was_read():
+    parameters = {"a": torch.nn.Parameter(torch.ones(3))}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    (parameters["a"] ** 2).sum().backward()
+    optimizer.step()
+    state = {name: tensor.clone() for name, tensor in training_state(parameters, optimizer).items()}
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    restore_training_state(state, parameters, optimizer)
+    optimizer.step()
+    assert all(torch.equal(state[name], kept[name]) for name in state)

@@ -1,0 +1,102 @@
+"""Samplers against diffusers' own, seeds, and batches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from cictl.engine.sampling import initial_noise, make_scheduler, sample
+
+SAMPLERS = ["ddim", "dpm++", "euler", "unipc"]
+
+
+@pytest.fixture
+def contexts(model):
+    with torch.no_grad():
+        encoded = model.encode_text(model.tokenize(["a photo of cat", "a red dog", ""]))
+    return encoded[:2], encoded[2:]
+
+
+def draw(model, contexts, seeds, **settings):
+    context, negative = contexts
+    rows = context[[seed % 2 for seed in seeds]]
+    return sample(model, rows, negative, seeds, size=(64, 64), **{"steps": 4, **settings})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_picture_is_the_same_whatever_the_batch(model, contexts, sampler):
+    together = draw(model, contexts, [0, 1, 2], sampler=sampler)
+    alone = torch.cat([draw(model, contexts, [seed], sampler=sampler) for seed in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+    assert (together[0] - together[1]).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_finds_the_clean_latents_where_the_prediction_is_right(model, sampler):
+    """With the true noise of fixed latents as prediction, each sampler must arrive at the latents."""
+    clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(9))
+    scheduler = make_scheduler(sampler, model.scheduler_config)
+    alphas = scheduler.alphas_cumprod
+
+    def oracle(noisy, timestep, context):
+        time = int(timestep)
+        return (noisy - alphas[time].sqrt() * clean) / (1 - alphas[time]).sqrt()
+
+    model.predict = oracle
+    context = torch.zeros(1, 24, 32)
+    found = sample(model, context, context, [0], size=(64, 64), steps=20, sampler=sampler, guidance=1.0)
+    assert (found - clean).abs().mean() < 0.05
+
+
+def test_ddim_is_guided_as_in_a_naive_loop(model, contexts):
+    context, negative = contexts
+    scheduler = DDIMScheduler.from_pretrained(model.located.folder, subfolder="scheduler")
+    scheduler.set_timesteps(5)
+    latents = initial_noise(7, (4, 16, 16)).unsqueeze(0)
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            unconditional, conditional = (model.predict(latents, time, c) for c in (negative, context[:1]))
+            prediction = unconditional + 3.0 * (conditional - unconditional)
+            latents = scheduler.step(prediction, time, latents).prev_sample
+    ours = sample(model, context[:1], negative, [7], size=(64, 64), steps=5, guidance=3.0)
+    torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_of_one_does_not_ask_for_the_negative_prompt(model, contexts):
+    context, negative = contexts
+    one = sample(model, context[:1], negative, [0], size=(64, 64), steps=3, guidance=1.0)
+    other = sample(model, context[:1], negative * math.nan, [0], size=(64, 64), steps=3, guidance=1.0)
+    assert torch.equal(one, other)
+
+
+def test_the_negative_prompt_and_guidance_matter(model, contexts):
+    context, negative = contexts
+    pictures = [
+        sample(model, context[:1], away, [0], size=(64, 64), steps=3, guidance=guidance)
+        for away, guidance in ((negative, 5.0), (context[1:], 5.0), (negative, 2.0))
+    ]
+    assert (pictures[0] - pictures[1]).abs().max() > 1e-4
+    assert (pictures[0] - pictures[2]).abs().max() > 1e-4
+
+
+def test_noise_depends_on_the_seed_alone():
+    torch.manual_seed(0)
+    one = initial_noise(3, (4, 8, 8))
+    torch.manual_seed(1)
+    assert torch.equal(initial_noise(3, (4, 8, 8)), one)
+    assert not torch.equal(initial_noise(4, (4, 8, 8)), one)
+
+
+def test_each_denoising_step_is_told(model, contexts):
+    told = []
+    draw(model, contexts, [0], steps=6, after_step=told.append)
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_velocity_model_is_sampled_as_one(model):
+    assert make_scheduler("ddim", {**model.scheduler_config, "prediction_type": "v_prediction"}).config.prediction_type == (
+        "v_prediction"
+    )

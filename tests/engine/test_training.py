@@ -1,0 +1,222 @@
+"""The loop: what it reports, when it saves, and that stopping after any step changes no bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import torch
+
+from cictl.config import FinetuneConfig, InvertConfig
+from cictl.data.draws import draw_batch
+from cictl.engine.checkpoint import restore_training_state, training_state
+from cictl.engine.runtime import Runtime, StopRequest
+from cictl.engine.training import Schedule, adamw, fit
+from cictl.events import Progress, StepCompleted
+from cictl.methods.contrastive_inversion import ContrastiveInversion
+from cictl.methods.disentangled_finetuning import DisentangledFinetuning
+from cictl.models.clip import text_projection
+from cictl.models.concept_tokens import initial_tokens
+from cictl.models.stable_diffusion import StableDiffusion
+from tests.support import Recorder, assert_same_bits, encoded
+
+STEPS = 24
+PHOTOGRAPHS = encoded(side=8)
+CPU = torch.device("cpu")
+
+
+def parts_of(stage: str, step: int, accumulation: int = 1, batch_size: int = 2):
+    size = batch_size // accumulation
+    one = partial(draw_batch, PHOTOGRAPHS, seed=0, stage=stage, step=step, batch_size=batch_size, timesteps=1000)
+    return [one(samples=range(start, start + size)) for start in range(0, batch_size, size)]
+
+
+@dataclass
+class Run:
+    """A method built once; each call of ``go`` starts at a step from given tensors and says what came out."""
+
+    method: ContrastiveInversion | DisentangledFinetuning
+    stage: str
+    rate: float
+    start: dict[str, torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = {f"parameter.{name}": p.detach().clone() for name, p in self.method.trainable().items()}
+
+    def go(self, first, last, state=None, *, accumulation=1, stop_after=None, report_every=5):
+        optimizer = adamw(self.method, learning_rate=self.rate, weight_decay=0.01)
+        restore_training_state(state or self.start, self.method.trainable(), optimizer)
+        saved: dict[int, dict[str, torch.Tensor]] = {}
+        stop, recorder = StopRequest(), Recorder()
+
+        def draw(step: int):
+            if step + 1 == stop_after:
+                stop.signal_number = 2
+            return parts_of(self.stage, step, accumulation)
+
+        def save(step: int) -> None:
+            saved[step] = {name: tensor.clone() for name, tensor in training_state(self.method.trainable(), optimizer).items()}
+
+        done = fit(
+            self.method, optimizer, draw, Schedule(first, last, report_every, 10_000), Runtime.create("cpu"), recorder, save,
+            lambda step: None, stop,
+        )  # fmt: skip
+        losses = [(event.step, event.losses) for event in recorder.events if isinstance(event, StepCompleted)]
+        return done, saved[done], losses
+
+
+@pytest.fixture(scope="module", params=["invert", "finetune"])
+def run(request, located, clip) -> Run:
+    model = StableDiffusion.load(located, CPU, torch.float32)
+    tokens = initial_tokens(
+        model.tokenizer, model.text_encoder, name="my-teapot", vectors=2, start="auto", keys=PHOTOGRAPHS.keys,
+        auxiliary_vectors=2, auxiliary_start="auto", seed=0,
+    )  # fmt: skip
+    model.add_tokens(tokens)
+    if request.param == "invert":
+        return Run(ContrastiveInversion(model, tokens, PHOTOGRAPHS, text_projection(clip), InvertConfig()), "invert", 0.01)
+    return Run(DisentangledFinetuning(model, tokens, PHOTOGRAPHS, FinetuneConfig()), "finetune", 0.001)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run: Run):
+    return run.go(0, STEPS)
+
+
+@pytest.fixture(scope="module")
+def after(run: Run):
+    """The state after each step, each from a run that was stopped there."""
+    states, state, losses = {}, None, []
+    for step in range(STEPS - 1):
+        done, state, new = run.go(step, STEPS, state, stop_after=step + 1)
+        assert done == step + 1
+        states[done] = (state, list(losses := losses + new))
+    return states
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_stopped_after_any_step_goes_on_to_the_same_bits_and_losses(run: Run, uninterrupted, after, step: int):
+    state, losses = after[step]
+    done, end, rest = run.go(step, STEPS, state)
+    assert done == STEPS
+    assert_same_bits(end, uninterrupted[1])
+    assert losses + rest == uninterrupted[2]
+
+
+def test_training_changes_the_parameters(run: Run, uninterrupted):
+    end = uninterrupted[1]
+    for name, before in run.start.items():
+        assert not torch.equal(end[name], before), name
+
+
+def test_two_parts_of_a_batch_train_like_the_whole_within_rounding(run: Run, uninterrupted):
+    _, end, losses = run.go(0, STEPS, accumulation=2)
+    for name, tensor in uninterrupted[1].items():
+        if name.startswith("parameter."):
+            moved = (tensor - run.start[name]).norm()
+            assert (end[name] - tensor).norm() < 0.02 * moved, name
+    for (_, one), (_, two) in zip(losses, uninterrupted[2], strict=True):
+        assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_the_gradient_of_two_parts_is_that_of_the_whole_batch(run: Run):
+    gradients = []
+    for accumulation in (1, 2):
+        for parameter in run.method.trainable().values():
+            parameter.grad = None
+        parts = parts_of(run.stage, 0, accumulation)
+        for part in parts:
+            (run.method.loss(part).total / len(parts)).backward()
+        gradients.append({name: p.grad.clone() for name, p in run.method.trainable().items()})
+        for parameter in run.method.trainable().values():
+            parameter.grad = None
+    for name, whole in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-3, atol=1e-6)
+
+
+def test_stopping_and_going_on_with_two_parts_also_changes_no_bit(run: Run):
+    _, expected, losses = run.go(0, 9, accumulation=2)
+    _, state, first = run.go(0, 9, accumulation=2, stop_after=4)
+    _, end, rest = run.go(4, 9, state, accumulation=2)
+    assert_same_bits(end, expected)
+    assert first + rest == losses
+
+
+def test_how_often_losses_are_read_changes_neither_them_nor_the_result(run: Run):
+    _, one, losses = run.go(0, 7, report_every=1)
+    _, other, same = run.go(0, 7, report_every=100)
+    assert_same_bits(one, other)
+    assert losses == same
+    assert [step for step, _ in losses] == list(range(1, 8))
+
+
+# -- the schedule, on a method of one number --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlainLoss:
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+
+
+class Number:
+    """Goes down (x - 3)^2."""
+
+    def __init__(self) -> None:
+        self.x = torch.nn.Parameter(torch.zeros(1))
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        return {"x": self.x}
+
+    def loss(self, batch: float) -> PlainLoss:
+        value = ((self.x - batch) ** 2).sum()
+        return PlainLoss(value, {"value": value.detach()})
+
+
+def go(schedule: Schedule, *, stop: StopRequest | None = None, parts=(3.0,), method=None):
+    method, recorder, saved, previews = method or Number(), Recorder(), [], []
+    optimizer = torch.optim.SGD(list(method.trainable().values()), lr=0.1)
+    done = fit(
+        method, optimizer, lambda step: parts, schedule, Runtime.create("cpu"), recorder, saved.append, previews.append,
+        stop or StopRequest(),
+    )  # fmt: skip
+    return done, saved, previews, recorder, method
+
+
+def test_checkpoints_and_previews_come_at_their_intervals_and_a_checkpoint_at_the_end():
+    done, saved, previews, _, _ = go(Schedule(0, 10, 3, 4, 5))
+    assert (done, saved, previews) == (10, [4, 8, 10], [5, 10])
+
+
+def test_intervals_count_from_the_first_step_of_all_when_a_run_goes_on():
+    _, saved, previews, _, _ = go(Schedule(6, 11, 3, 4, 5))
+    assert (saved, previews) == ([8, 11], [10])
+
+
+def test_a_stop_request_ends_after_the_step_in_hand_with_a_checkpoint():
+    stop = StopRequest()
+    stop.signal_number = 15
+    done, saved, _, recorder, _ = go(Schedule(3, 100, 50, 50), stop=stop)
+    assert (done, saved) == (4, [4])
+    assert [event.step for event in recorder.events if isinstance(event, StepCompleted)] == [4]
+
+
+def test_every_step_is_reported_once_before_the_checkpoint_that_holds_it():
+    _, _, _, recorder, _ = go(Schedule(0, 10, 4, 3))
+    assert [event.step for event in recorder.events if isinstance(event, StepCompleted)] == list(range(1, 11))
+    assert [event.step for event in recorder.events if isinstance(event, Progress)] == [3, 4, 6, 8, 9, 10]
+
+
+def test_the_losses_reported_are_those_of_each_step_averaged_over_its_parts():
+    _, _, _, recorder, method = go(Schedule(0, 3, 10, 10), parts=(2.0, 4.0))
+    x, expected = 0.0, []
+    for _ in range(3):
+        expected.append(((x - 2) ** 2 + (x - 4) ** 2) / 2)
+        x -= 0.1 * (2 * (x - 2) + 2 * (x - 4)) / 2
+    assert [event.losses["value"] for event in recorder.events if isinstance(event, StepCompleted)] == pytest.approx(expected)
+    assert float(method.x.detach()) == pytest.approx(x)
+
+
+def test_nothing_is_done_when_all_steps_are_done():
+    assert go(Schedule(5, 5, 1, 1))[:2] == (5, [])

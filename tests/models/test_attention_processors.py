@@ -1,0 +1,140 @@
+"""K, V and K^a, V^a: in without a trace, out without a trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention, cross_attention_layers
+
+N = 2
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(3)
+    noisy = torch.randn(N, 4, 16, 16, generator=generator)
+    context, auxiliary = (torch.randn(N, 24, 32, generator=generator) for _ in range(2))
+    return noisy, torch.tensor([3, 700]), context, auxiliary
+
+
+def predict(model, noisy, times, context):
+    with torch.no_grad():
+        return model.predict(noisy, times, context)
+
+
+def test_layers_are_all_cross_attentions_and_no_self_attention(model):
+    layers = cross_attention_layers(model.unet)
+    kinds = {name: module.to_k.in_features for name, module in model.unet.named_modules() if hasattr(module, "to_k")}
+    assert layers == [name for name in kinds if name.endswith("attn2")]
+    assert len(layers) * 2 == len(kinds)
+    assert all(kinds[name] == 32 for name in layers)
+
+
+def test_key_values_of_the_model_are_those_layers_weights(model):
+    expected = {f"{layer}.{part}.weight" for layer in cross_attention_layers(model.unet) for part in ("to_k", "to_v")}
+    assert model.key_values.keys() == expected
+    weights = dict(model.unet.named_parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in model.key_values.items())
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, 1.0])
+def test_untrained_copies_and_a_plain_context_give_the_bases_output_bit_for_bit(model, inputs, scale):
+    noisy, times, context, _ = inputs
+    before = predict(model, noisy, times, context)
+    TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=scale).inject()
+    assert torch.equal(predict(model, noisy, times, context), before)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_lambda_zero_gives_the_bases_output_bit_for_bit(model, inputs, masked):
+    noisy, times, context, auxiliary = inputs
+    before = predict(model, noisy, times, context)
+    TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=0.0).inject()
+    mask = torch.arange(24).expand(N, 24) < 3 if masked else None
+    assert torch.equal(predict(model, noisy, times, DisentangledContext(context, auxiliary, mask)), before)
+
+
+def test_a_layer_with_untrained_copies_and_the_same_context_twice_doubles_the_attention(model, inputs):
+    _, _, context, _ = inputs
+    layer = cross_attention_layers(model.unet)[0]
+    attention = model.unet.get_submodule(layer)
+    hidden = torch.randn(N, 10, attention.to_q.in_features, generator=torch.Generator().manual_seed(0))
+    bias = attention.to_out[0].bias
+    with torch.no_grad():
+        plain = attention(hidden, context) - bias
+        TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=1.0).inject()
+        both = attention(hidden, DisentangledContext(context, context, None)) - bias
+    torch.testing.assert_close(both, 2 * plain, rtol=1e-4, atol=1e-6)
+
+
+def test_the_auxiliary_context_and_its_mask_matter_when_lambda_is_not_zero(model, inputs):
+    noisy, times, context, auxiliary = inputs
+    TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=1.0).inject()
+    mask = torch.arange(24).expand(N, 24) < 3
+    outputs = [
+        predict(model, noisy, times, DisentangledContext(context, auxiliary, None)),
+        predict(model, noisy, times, DisentangledContext(context, auxiliary, mask)),
+        predict(model, noisy, times, DisentangledContext(context, context, None)),
+        predict(model, noisy, times, context),
+    ]
+    for i, one in enumerate(outputs):
+        for two in outputs[:i]:
+            assert (one - two).abs().max() > 1e-4
+
+
+def test_tuned_weights_do_what_changing_the_bases_weights_would_do(model, inputs):
+    noisy, times, context, _ = inputs
+    generator = torch.Generator().manual_seed(0)
+    tuned = {name: weight + 0.1 * torch.randn(weight.shape, generator=generator) for name, weight in model.key_values.items()}
+    attention = TunedCrossAttention(model.unet, tuned)
+    attention.inject()
+    injected = predict(model, noisy, times, context)
+    attention.eject()
+    model.unet.load_state_dict(tuned, strict=False)
+    torch.testing.assert_close(injected, predict(model, noisy, times, context), rtol=1e-5, atol=1e-6)
+
+
+def test_ejecting_gives_the_base_back_exactly(model, inputs):
+    noisy, times, context, auxiliary = inputs
+    state = {key: value.clone() for key, value in model.unet.state_dict().items()}
+    processors = dict(model.unet.attn_processors)
+    before = predict(model, noisy, times, context)
+    attention = TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=1.0)
+    attention.inject()
+    with torch.no_grad():
+        for parameter in attention.parameters().values():
+            parameter += 1
+    assert not torch.equal(predict(model, noisy, times, DisentangledContext(context, auxiliary, None)), before)
+    attention.eject()
+    after = model.unet.state_dict()
+    assert list(after) == list(state)
+    assert all(torch.equal(after[key], state[key]) for key in state)
+    assert all(model.unet.attn_processors[name] is processor for name, processor in processors.items())
+    assert torch.equal(predict(model, noisy, times, context), before)
+
+
+def test_the_bases_weights_share_no_memory_with_what_is_trained(model):
+    attention = TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=1.0)
+    parameters = list(attention.parameters().values())
+    addresses = {parameter.data_ptr() for parameter in parameters}
+    assert len(addresses) == len(parameters)
+    assert not addresses & {tensor.data_ptr() for tensor in [*model.unet.state_dict().values(), *model.key_values.values()]}
+
+
+def test_auxiliary_weights_start_as_copies_and_are_never_among_what_is_saved(model):
+    attention = TunedCrossAttention(model.unet, model.key_values, auxiliary_scale=1.0)
+    for layer in attention.layers.values():
+        assert torch.equal(layer.auxiliary_key, layer.key)
+        assert torch.equal(layer.auxiliary_value, layer.value)
+        with torch.no_grad():
+            layer.auxiliary_key += 1
+    saved = attention.tensors()
+    assert saved.keys() == model.key_values.keys()
+    assert all(torch.equal(saved[name], model.key_values[name]) for name in saved)
+
+
+def test_a_layer_that_stable_diffusion_1_lacks_is_refused(model):
+    model.unet.get_submodule(cross_attention_layers(model.unet)[0]).to_k.bias = torch.nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="attn2"):
+        TunedCrossAttention(model.unet, model.key_values)

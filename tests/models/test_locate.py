@@ -1,0 +1,49 @@
+"""Where models are found, and what tells two of them apart."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from cictl.errors import ModelAccessError
+from cictl.models.locate import locate_base
+
+
+def test_a_copy_elsewhere_has_the_same_identity(base, tmp_path):
+    copy = shutil.copytree(base, tmp_path / "moved")
+    assert locate_base(str(copy)).identity == locate_base(str(base)).identity
+
+
+def test_one_changed_weight_gives_another_identity(base, tmp_path):
+    copy = shutil.copytree(base, tmp_path / "changed")
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert locate_base(str(copy)).identity != locate_base(str(base)).identity
+
+
+@pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "./nowhere", "a/b/c"])
+def test_what_is_neither_a_folder_nor_an_id_is_refused_without_asking_the_network(name):
+    with pytest.raises(ModelAccessError, match="neither a folder here nor an id") as caught:
+        locate_base(name)
+    assert caught.value.exit_code == 4
+
+
+def test_a_single_file_is_refused_with_the_way_to_convert_it(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelAccessError, match="single file") as caught:
+        locate_base(str(tmp_path / "model.safetensors"))
+    assert "from_single_file" in caught.value.hint
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelAccessError, match=r"unet/config\.json"):
+        locate_base(str(tmp_path))
+
+
+def test_an_id_that_was_never_downloaded_is_refused_offline_with_what_to_do():
+    with pytest.raises(ModelAccessError, match="not on this machine") as caught:
+        locate_base("nobody-at-all/nothing-at-all", offline=True)
+    assert "--model toybox" in caught.value.hint
