@@ -16,7 +16,7 @@ from torch import Tensor
 from cictl.config import Config, commented_yaml
 from cictl.config.yaml_file import parse_yaml
 from cictl.data.draws import EncodedPhotographs, draw_batch, randomness
-from cictl.events import Event, StepCompleted, ignore
+from cictl.events import Event, StageStarted, StepCompleted, ignore
 from cictl.records import RESULT, STATE, latest_checkpoint
 from cictl.workflow.event_log import read_losses
 from cictl.workspace import Workspace
@@ -45,7 +45,8 @@ def write_settings(workspace: Workspace, changes: Mapping[str, Any]) -> None:
 
 @dataclass
 class Recorder:
-    """Remembers events; with ``stop_after`` it sends this process a signal when that many steps are done."""
+    """Remembers events; with ``stop_after`` it sends this process a signal so that it ends
+    with that many steps done (where every step is reported)."""
 
     stop_after: int | None = None
     signal_number: int = signal.SIGINT
@@ -53,7 +54,8 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        if isinstance(event, StepCompleted) and event.step == self.stop_after:
+        done = {StageStarted: "first_step", StepCompleted: "step"}.get(type(event))
+        if done and self.stop_after and getattr(event, done) == self.stop_after - 1:  # so that the next step is the last
             os.kill(os.getpid(), self.signal_number)
 
     def texts(self, kind: type) -> list[str]:

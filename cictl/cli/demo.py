@@ -14,15 +14,15 @@ from cictl.ui.report import print_result
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder to make.", show_default=True)] = Path("cictl-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.", show_default=True)] = Path("cictl-demo"),
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Show the whole path on a small embedded model: no GPU, no download, about three minutes.
+    """Show the whole path on a small embedded model.
 
-    Draws five pictures of a dotted teapot, runs invert, finetune and generate on them, and puts the photographs
+    No GPU, no download, about three minutes. Draws five pictures of a dotted teapot, runs invert, finetune and generate on them, and puts the photographs
     and the results on one sheet.
 
     \b
@@ -38,18 +38,18 @@ def command(
         say = (lambda text: None) if json or quiet else print_result
         say(f"the workspace {where} has five pictures of a teapot that the embedded model never saw")
         say(f"$ cictl invert -C {where}")
-        with show(mode, title="cictl invert", verbose=verbose) as observe:
+        with show(mode, title=workspace.root.name, verbose=verbose) as observe:
             trained = invert.run(workspace, observe)
         if not json:
             say_outcome(trained, "cictl finetune")
         say(f"$ cictl finetune -C {where}")
-        with show(mode, title="cictl finetune", verbose=verbose) as observe:
+        with show(mode, title=workspace.root.name, verbose=verbose) as observe:
             trained = finetune.run(workspace, observe)
         if not json:
             say_outcome(trained, "cictl generate")
         quoted = " ".join(f'"{prompt}"' for prompt in demo.PROMPTS)
         say(f"$ cictl generate -C {where} {quoted}")
-        with show(mode, title="cictl generate", verbose=verbose) as observe:
+        with show(mode, title=workspace.root.name, verbose=verbose) as observe:
             made = generate.run(workspace, demo.PROMPTS, observe, overrides={"generate.count": demo.COUNT})
         outcome = demo.write_sheet(workspace, [Path(picture["path"]) for picture in made.pictures])
         if json:

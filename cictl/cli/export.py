@@ -31,7 +31,9 @@ def command(
     verbose: VerboseOption = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Write files that ComfyUI and A1111 load: the embedding of S*, and the exact changes of K and V.
+    """Write files that ComfyUI and A1111 load.
+
+    The embedding of S*, and the exact changes of K and V.
 
     \b
     cictl export
@@ -41,7 +43,7 @@ def command(
         from cictl.workflow import export
 
         session = open_session(directory, assignments, json, quiet, verbose)
-        with session.display("cictl export") as observe:
+        with session.display() as observe:
             outcome = export.run(
                 session.workspace, observe, format_name=format_name, out=out, force=force, overrides=session.overrides
             )

@@ -30,7 +30,7 @@ def command(
     verbose: VerboseOption = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Stage 2: tune the cross-attention, so that S* looks like the photographs in detail.
+    """Stage 2: tune the cross-attention to S*, for the details.
 
     The same command again goes on from the last checkpoint, or says that it is done.
 
@@ -43,6 +43,6 @@ def command(
         from cictl.workflow import finetune
 
         session = open_session(directory, assignments, json, quiet, verbose, finetune__steps=steps)
-        with session.display("cictl finetune") as observe:
+        with session.display() as observe:
             outcome = finetune.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
         session.result(outcome, lambda: say_outcome(outcome, 'cictl generate "a photo of S*"'))

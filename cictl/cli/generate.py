@@ -41,7 +41,7 @@ class Source(StrEnum):
 
 def command(
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw, with S* in it; in quotes.", show_default=False)
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, with S* in it; in quotes.", show_default=False)
     ] = None,
     count: Annotated[int | None, typer.Option("-n", metavar="N", help="Pictures a prompt.", show_default=False)] = None,
     seed: Annotated[
@@ -104,7 +104,7 @@ def command(
             generate__height=height,
         )
         every = [*(prompts or []), *(_read_prompts(prompts_file) if prompts_file else [])]
-        with session.display("cictl generate") as observe:
+        with session.display() as observe:
             outcome = generate.run(
                 session.workspace,
                 every,

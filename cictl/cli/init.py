@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cictl.cli.options import DebugOption, JsonOption, exit_codes, print_json
+from cictl.errors import UsageError
 from cictl.ui.report import print_result
 from cictl.workflow import init
 
@@ -23,13 +24,14 @@ class Kind(StrEnum):
 
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    more_images: Annotated[list[Path] | None, typer.Argument(metavar="[--images PATH...]", hidden=True)] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="ID|FOLDER|toybox", help="Base model. Default: Stable Diffusion 1.5.", show_default=False),
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="Photographs, or a folder of them, to copy in; may be repeated.", show_default=False),
+        typer.Option(metavar="PATH...", help="Photographs, or a folder of them, to copy in.", show_default=False),
     ] = None,
     kind: Annotated[Kind, typer.Option(help="What the photographs share; it chooses the prompts.")] = Kind.object,
     name: Annotated[
@@ -42,11 +44,15 @@ def command(
 
     \b
     cictl init my-teapot
-    cictl init my-teapot --images ~/photos/teapot --images extra.jpg
+    cictl init my-teapot --images ~/photos/teapot/*.jpg
     cictl init line-art --kind style
     """
     with exit_codes(json=json, debug=debug):
-        workspace = init.run(folder, model=model, images=images or [], kind=kind, name=name)
+        if more_images and not images:
+            raise UsageError(f"there is one folder too many: {more_images[0]}", "photographs come behind --images")
+        # A shell turns `--images photos/*.jpg` into one option and many arguments.
+        images = [*(images or []), *(more_images or [])]
+        workspace = init.run(folder, model=model, images=images, kind=kind, name=name)
         shown = workspace.shown(workspace.root)
         if json:
             print_json({"workspace": str(workspace.root)})

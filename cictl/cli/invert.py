@@ -30,9 +30,9 @@ def command(
     verbose: VerboseOption = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Stage 1: find S*, what the photographs share, and what each has of its own.
+    """Stage 1: learn S*, what the photographs share.
 
-    The same command again goes on from the last checkpoint, or says that it is done.
+    What each photograph has of its own goes to an auxiliary token of its own. The same command again goes on from the last checkpoint, or says that it is done.
 
     \b
     cictl invert
@@ -43,6 +43,6 @@ def command(
         from cictl.workflow import invert
 
         session = open_session(directory, assignments, json, quiet, verbose, invert__steps=steps)
-        with session.display("cictl invert") as observe:
+        with session.display() as observe:
             outcome = invert.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
         session.result(outcome, lambda: say_outcome(outcome, "cictl finetune"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cictl.config import parse_overrides
-from cictl.errors import CictlError, Interrupted
+from cictl.errors import CictlError
 from cictl.events import Observer
 from cictl.ui.display import Mode, choose_mode, show
-from cictl.ui.report import print_error
+from cictl.ui.report import exit_code, print_error
 from cictl.workspace import Workspace, find_workspace
 
 DirectoryOption = Annotated[
@@ -49,9 +49,9 @@ class Session:
     verbose: int
 
     @contextmanager
-    def display(self, title: str) -> Any:
-        """Show progress under ``title``; gives the observer."""
-        with show(self.mode, title=title, verbose=self.verbose) as observe:
+    def display(self) -> Iterator[Observer]:
+        """Show progress; gives the observer."""
+        with show(self.mode, title=self.workspace.root.name, verbose=self.verbose) as observe:
             yield observe
 
     def result(self, outcome: Any, say: Callable[[], None]) -> None:
@@ -86,14 +86,12 @@ def print_json(outcome: Any) -> None:
 
 
 @contextmanager
-def exit_codes(*, json: bool = False, debug: bool = False) -> Any:
+def exit_codes(*, json: bool = False, debug: bool = False) -> Iterator[None]:
     """Turn errors into messages and exit codes; with ``debug`` the traceback comes along."""
     try:
         yield
-    except Interrupted as error:
-        _fail(error, error.stopped_with, json, debug)
     except CictlError as error:
-        _fail(error, error.exit_code, json, debug)
+        _fail(error, json, debug)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BrokenPipeError:
@@ -106,28 +104,16 @@ def exit_codes(*, json: bool = False, debug: bool = False) -> Any:
         unexpected = CictlError(
             f"{type(error).__name__}: {error}", "this is a bug of cictl; --debug shows where, and a report with it is welcome"
         )
-        _fail(unexpected, 1, json, debug)
+        _fail(unexpected, json, debug)
 
 
-def _fail(error: CictlError, code: int, json: bool, debug: bool) -> NoReturn:
+def _fail(error: CictlError, json: bool, debug: bool) -> NoReturn:
     if debug:
         import traceback
 
         traceback.print_exc()
     print_error(error, json=json)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code(error))
 
 
-def quiet_libraries() -> None:
-    """Silence progress bars and advice of the libraries; errors still come as exceptions."""
-    import os
-    import warnings
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore")
-
-
-__all__ = ["Observer", "Session", "exit_codes", "open_session", "print_json", "quiet_libraries"]
+__all__ = ["Observer", "Session", "exit_codes", "open_session", "print_json"]

@@ -31,9 +31,9 @@ def command(
     verbose: VerboseOption = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Show what each auxiliary token holds: one sheet, each photograph beside what its own token gives.
+    """Show what each auxiliary token holds, on one sheet.
 
-    Backgrounds and companions should appear there, and the shared thing in the row of S* only.
+    Each photograph stands beside what its own token gives. Backgrounds and companions should appear there, and the shared thing in the row of S* only.
 
     \b
     cictl preview-aux
@@ -43,6 +43,6 @@ def command(
         from cictl.workflow import preview_aux
 
         session = open_session(directory, assignments, json, quiet, verbose, generate__count=count, seed=seed)
-        with session.display("cictl preview-aux") as observe:
+        with session.display() as observe:
             outcome = preview_aux.run(session.workspace, observe, overrides=session.overrides)
         session.result(outcome, lambda: print_result(f"the sheet: {outcome.sheet}"))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
-from cictl.ui.report import print_result, table
+from cictl.ui.report import print_result
 from cictl.workflow import status
 
 
 def command(
     directory: DirectoryOption = None, json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False
 ) -> None:
-    """Say what is done, what changed since, and what to type next.
+    """Say what is done, what changed, and what to type next.
 
     \b
     cictl status
@@ -26,7 +26,7 @@ def command(
             names = {"invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in report.stages]
             rows += [["pictures", str(report.pictures)], ["exports", ", ".join(report.exports) or "none"]]
-            print_result(table("", ["", ""], rows))
+            print_result(*(f"  {name:<20}{value}" for name, value in rows))
             for stage in report.stages:
                 for line in (*stage.changed, *stage.damaged):
                     print_result(f"{names[stage.stage]}: {line}")

@@ -90,7 +90,9 @@ def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
     """
     files = _files(folder)
     if not files:
-        raise UsageError(f"There are no photographs in {folder}.", f"Put three to six photographs into {folder}.")
+        raise UsageError(
+            f"there are no photographs in {folder}", f"put three to six photographs into {folder}, then the same command again"
+        )
     inside = Path(os.path.realpath(folder))
     photographs: list[Photograph] = []
     faults: list[str] = []
@@ -105,10 +107,10 @@ def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise UsageError(
             f"{count} in {folder} cannot be used:\n{listed}",
-            f"Replace or remove these files, then run the command again; keep three to six in {folder}.",
+            f"replace or remove these files, then the same command again; keep three to six in {folder}",
         )
     if len(photographs) < minimum:
-        raise UsageError(_too_few(folder, len(photographs), minimum), f"Put three to six photographs into {folder}.")
+        raise UsageError(_too_few(folder, len(photographs), minimum), f"put three to six photographs into {folder}")
     return sorted(photographs, key=lambda photograph: photograph.sha256)
 
 
@@ -121,7 +123,7 @@ def open_upright(path: Path) -> Image.Image:
     try:
         return decode(path)
     except UnusableError as error:
-        raise UsageError(f"{path}: {error}", "Replace the file, then run the command again.") from error
+        raise UsageError(f"{path}: {error}", "replace the file, then the same command again") from error
 
 
 def load_pixels(photograph: Photograph, resolution: int) -> np.ndarray:
@@ -165,8 +167,8 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise UsageError(
-            f"These cannot be copied:\n{listed}",
-            "Correct the paths, then run the command again; nothing was copied.",
+            f"these cannot be copied:\n{listed}",
+            "correct the paths, then the same command again; nothing was copied",
         )
     folder.mkdir(parents=True, exist_ok=True)
     copies = [_copy(source, folder) for source in sources]
@@ -179,13 +181,13 @@ def _files(folder: Path) -> list[Path]:
         names = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         raise UsageError(
-            f"There is no folder {folder}.",
-            f"Make the folder {folder}, and put three to six photographs into it.",
+            f"there is no folder {folder}",
+            f"make the folder {folder}, and put three to six photographs into it",
         ) from None
     except NotADirectoryError:
-        raise UsageError(f"{folder} is not a folder.", "Name the folder that holds the photographs.") from None
+        raise UsageError(f"{folder} is not a folder", "name the folder that holds the photographs") from None
     except PermissionError:
-        raise UsageError(f"{folder} cannot be read: permission denied.", f"Allow reading: chmod u+rx {folder}") from None
+        raise UsageError(f"{folder} cannot be read: permission denied", f"allow reading: chmod u+rx {folder}") from None
     paths = [folder / name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES]
     return [path for path in paths if not os.path.isdir(path)]
 
@@ -277,12 +279,12 @@ def _copy(source: Path, folder: Path) -> Path:
 def _too_few(folder: Path, found: int, minimum: int) -> str:
     """What to say where ``found`` photographs, 1 or more, are fewer than ``minimum``."""
     holds = "1 photograph" if found == 1 else f"{found} photographs"
-    said = f"{folder} holds {holds}; {minimum} or more are needed."
+    said = f"{folder} holds {holds}; {minimum} or more are needed"
     if found > 1:
         return said
     return (
-        f"{said} What they share is found by comparing them with each other (the loss of Eq. 2); "
-        "with one, that loss is identically zero, and nothing would be learned."
+        f"{said}: what they share is found by comparing them with each other (the loss of Eq. 2); "
+        "with one, that loss is identically zero, and nothing would be learned"
     )
 
 

@@ -44,15 +44,12 @@ def run(
     if model and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())  # so that it is found from whatever folder
     config = initial_config(name=chosen, kind=kind, model=model)
-    missing = [path for path in images if not path.exists()]
-    if missing:
-        raise UsageError("there is no such picture: " + ", ".join(map(str, missing)), "check --images; nothing was made")
     try:
+        copy_into(images, workspace.images)  # first, since it makes nothing when a picture is not there
         for part in (workspace.images, workspace.checkpoints, workspace.outputs):
             part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}", "give another folder") from None
-    copy_into(images, workspace.images)
     shutil.copyfile(templates_folder() / "workspace" / "gitignore", workspace.root / ".gitignore")
     readme = (templates_folder() / "workspace" / "README.md").read_text("utf-8")
     write_atomic(workspace.root / "README.md", readme.replace("{name}", chosen).encode())

@@ -345,13 +345,13 @@ def test_one_photograph_is_too_few_and_the_reason_is_given(folder: Path) -> None
 
 
 def test_two_of_three_are_too_few(folder: Path) -> None:
-    assert "holds 2 photographs; 3 or more are needed." in refusal(folder, minimum=3)
+    assert "holds 2 photographs; 3 or more are needed" in refusal(folder, minimum=3)
 
 
 def test_an_absent_an_empty_and_a_wrong_folder_have_their_own_messages(tmp_path: Path) -> None:
-    assert "There is no folder" in refusal(tmp_path / "none")
+    assert "there is no folder" in refusal(tmp_path / "none")
     (tmp_path / ".DS_Store").write_bytes(b"x")
-    assert "There are no photographs in" in refusal(tmp_path)
+    assert "there are no photographs in" in refusal(tmp_path)
     assert "is not a folder" in refusal(tmp_path / ".DS_Store")
 
 

@@ -36,11 +36,6 @@ def main() -> None:
 
         make_pool(given.work, given.pictures, given.processes)
         return
-    if given.component == "latents":
-        from cictl.toybox.recipe.vae import write_latents
-
-        write_latents(given.work)
-        return
     if given.component == "pack":
         from cictl.toybox.recipe.pack import pack
 
@@ -60,12 +55,13 @@ def main() -> None:
     trainers = {
         "judge": judge.train_judge,
         "vae": vae.train_vae,
+        "latents": vae.write_latents,
         "text": text.train_text,
         "unet": unet.train_unet,
         "clip": clip.train_clip,
     }
-    extra = (not given.no_compile,) if given.component == "unet" else ()
-    launch(trainers[given.component], given.work, given.processes, minutes, *extra)
+    settings = {"latents": (), "unet": (minutes, not given.no_compile)}.get(given.component, (minutes,))
+    launch(trainers[given.component], given.work, given.processes, *settings)
 
 
 if __name__ == "__main__":

@@ -72,21 +72,26 @@ def finished_vae(work: Path) -> Any:
 
 
 @torch.no_grad()
-def write_latents(work: Path) -> None:
-    """Latents of every picture of the pool and of its mirror image, [n, 2, 8, 16, 16], in fp16."""
-    vae = finished_vae(work).to(memory_format=torch.channels_last)
-    _, pictures, _ = load_pool(work)
+def write_latents(worker: Worker) -> None:
+    """Latents of this process's share of the pool and of their mirror images, [n, 2, 8, 16, 16], in fp16."""
+    vae = finished_vae(worker.work).to(worker.device, memory_format=torch.channels_last)
+    _, pictures, _ = load_pool(worker.work)
+    share = np.array_split(pictures, worker.count)[worker.rank]
     parts = []
-    for part in np.array_split(pictures, max(1, len(pictures) // 64)):
-        x = to_pixels(part)
+    for number, part in enumerate(np.array_split(share, max(1, len(share) // 64)), 1):
+        x = to_pixels(part, worker.device)
         both = [vae.encode(view.contiguous(memory_format=torch.channels_last)).latent_dist.mean for view in (x, x.flip(-1))]
-        parts.append(torch.stack(both, 1).half())
-    write_atomic(work / "latents.safetensors", save({"latents": torch.cat(parts).contiguous()}))
+        parts.append(torch.stack(both, 1).half().cpu())
+        if worker.rank == 0 and number % 50 == 0:
+            print(f"latents: {number * 64}/{len(share)} pictures", flush=True)
+    content = save({"latents": torch.cat(parts).contiguous()})
+    write_atomic(worker.work / f"latents-{worker.rank}-of-{worker.count}.safetensors", content)
 
 
 def load_latents(work: Path) -> Tensor:
-    """What :func:`write_latents` wrote."""
-    return load_file(work / "latents.safetensors")["latents"]
+    """What :func:`write_latents` wrote, in the order of the pool."""
+    files = sorted(work.glob("latents-*-of-*.safetensors"))
+    return torch.cat([load_file(file)["latents"] for file in files])
 
 
 def to_pixels(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
