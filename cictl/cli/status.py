@@ -27,12 +27,15 @@ def command(
             rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in report.stages]
             rows += [["pictures", str(report.pictures)], ["exports", ", ".join(report.exports) or "none"]]
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
+            shown: dict[str, object] = {}
             for stage in report.stages:
                 for line in (*stage.changed, *stage.damaged):
                     print_result(f"{names[stage.stage]}: {line}")
-                if stage.overrides:
-                    kept = " ".join(f"{key}={value}" for key, value in stage.overrides.items())
+                own = {key: value for key, value in stage.overrides.items() if shown.get(key) != value}
+                if own:  # what stage 1 was given holds for stage 2 as well, but is said once
+                    kept = " ".join(f"{key}={value}" for key, value in own.items())
                     print_result(f"{names[stage.stage]}: kept from --set: {kept}")
+                shown |= own
             print_result(f"next: {report.next}")
             if report.problem:
                 print_result(f"      {report.problem}")

@@ -113,6 +113,8 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer)
     if source == "base":
         return Concept("base", "", ())
     inverted = require_inverted(workspace)
+    if inverted.step == 0:
+        raise StateError("stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert")
     name = str(inverted.manifest["concept"])
     checkpoints = [inverted]
     if source != "invert":

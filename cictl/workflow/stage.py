@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,7 +92,9 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
     checkpoint, damaged = latest_checkpoint(folder)
     if restart:
         if folder.is_dir():
-            archive(folder, time.strftime("%Y%m%d-%H%M%S"))
+            archived = archive(folder, time.strftime("%Y%m%d-%H%M%S"))
+            with suppress(FileNotFoundError):
+                (workspace.logs / f"{stage}.jsonl").rename(archived / "log.jsonl")
         return Decision("run", None)
     if checkpoint is None:
         if damaged:

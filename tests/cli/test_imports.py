@@ -1,0 +1,89 @@
+"""Commands that only look start quickly: they import no torch. And exit codes through ``python -m cictl``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "diffusers", "transformers", "accelerate")
+
+
+def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd or root, check=False,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+
+
+def cictl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "cictl", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, env={**os.environ, "PYTHONPATH": root})
+
+
+REPORT = "print('\\n' + ' '.join(name for name in %r if name in sys.modules) + '|')" % (HEAVY,)
+RUN = f"""
+import sys
+sys.argv = ["cictl", *sys.argv[1:]]
+from cictl.cli.app import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+{REPORT}
+sys.exit(code)
+"""
+
+
+def test_the_command_line_imports_no_torch():
+    done = python(f"import sys, cictl.cli.app\n{REPORT}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "|"
+
+
+def test_init_and_status_import_no_torch_even_in_a_trained_workspace(tmp_path, trained, photographs):
+    for arguments in (["init", str(tmp_path / "new"), "--images", str(photographs[0].parent)], ["status", "-C", str(trained.root)], ["--help"]):
+        done = python(RUN, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().splitlines()[-1] == "|", arguments
+
+
+def test_a_refused_training_imports_no_torch(tmp_path, trained):
+    done = python(RUN, "invert", "-C", str(trained.root), "--set", "seed=9")
+    assert done.returncode == 3
+    assert done.stdout.strip().splitlines()[-1] == "|"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["status"], 3, "cictl init"),
+        (["status", "-C", "nowhere"], 3, "does not exist"),
+        (["frobnicate"], 2, "frobnicate"),
+        (["generate", "a cat", "-C", "TRAINED"], 2, "does not mention S*"),
+        (["invert", "-C", "TRAINED", "--set", "invert.steps=x"], 2, "invert.steps"),
+        (["invert", "-C", "TRAINED", "--set", "data.resolution=72"], 3, "data.resolution: 64 -> 72"),
+        (["generate", "S*", "-C", "TRAINED", "--set", "model.id=./nowhere"], 4, "neither a folder"),
+        (["invert", "-C", "TRAINED"], 0, "already done"),
+    ],
+)
+def test_exit_codes(tmp_path, trained, arguments, code, said):
+    done = cictl(*[str(trained.root) if item == "TRAINED" else item for item in arguments], cwd=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stderr
+
+
+def test_results_and_errors_are_json_lines_if_asked_for(tmp_path, trained):
+    done = cictl("status", "-C", str(trained.root), "--json", cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1])["concept"] == "my-teapot"
+    done = cictl("generate", "cat", "-C", str(trained.root), "--json", cwd=tmp_path)
+    lines = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+    assert done.returncode == 2
+    assert any("does not mention" in json.dumps(line) for line in lines)

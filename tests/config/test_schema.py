@@ -1,0 +1,100 @@
+"""Defaults against the paper, and the file that init writes."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from cictl.config import Config, Sources, commented_yaml, initial_config, load_config, trajectory
+
+PAPER = {
+    "invert.steps": 2000, "invert.learning_rate": 5e-4, "invert.weight_decay": 0.01, "invert.batch_size": 4, "data.resolution": 512,
+    "invert.prompts": ["A photo of S* A*"], "finetune.steps": 150, "finetune.learning_rate": 5e-6, "generate.steps": 50,
+    "generate.guidance": 5.0, "generate.sampler": "ddim", "generate.count": 4, "concept.vectors": 1,
+    "model.id": "stable-diffusion-v1-5/stable-diffusion-v1-5", "model.clip": "openai/clip-vit-large-patch14",
+    "invert.contrastive_weight": 1.0, "invert.temperature": 1.0,
+}  # fmt: skip
+MODELS = [None, "toybox", "owner/name", "/a folder/with: odd #characters"]
+
+
+def value(config: Config, key: str):
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+@pytest.mark.parametrize("key", PAPER)
+def test_defaults_are_the_papers(key):
+    assert value(Config(), key) == PAPER[key]
+    assert type(value(Config(), key)) is type(PAPER[key])
+
+
+@pytest.mark.parametrize("kind", ["object", "style", "pose"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_file_that_init_writes_reads_back_as_the_same_config(tmp_path, kind, model):
+    config = initial_config(name="my-teapot", kind=kind, model=model)
+    path = tmp_path / "ci.yaml"
+    path.write_text(commented_yaml(config), "utf-8")
+    assert load_config(Sources(path)) == config
+    assert config.concept.kind == kind
+    assert config.model.id == (model or Config().model.id)
+
+
+@pytest.mark.parametrize(
+    "text", ["on", "null", "5e-4", "010", "*star", "&and", "- dash", "a: b", "#x", " padded ", '"', "\\", "é ☕", "true", "[a]", "~", "'"]
+)
+def test_any_text_survives_writing_and_reading(tmp_path, text):
+    config = Config.model_validate({"generate": {"negative": text}, "preview": {"prompt": text}, "model": {"revision": text}})
+    path = tmp_path / "ci.yaml"
+    path.write_text(commented_yaml(config), "utf-8")
+    assert load_config(Sources(path)) == config
+
+
+@pytest.mark.parametrize("number", [5e-4, 5e-06, 1e-300, 10.0, 0.1 + 0.2, 1.0])
+def test_any_number_survives_writing_and_reading(tmp_path, number):
+    config = Config.model_validate({"invert": {"learning_rate": number}})
+    path = tmp_path / "ci.yaml"
+    path.write_text(commented_yaml(config), "utf-8")
+    assert load_config(Sources(path)).invert.learning_rate == number
+
+
+def test_every_field_says_what_it_is_and_what_the_paper_has():
+    def fields(schema: type[BaseModel]):
+        for name, info in schema.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                yield from fields(info.annotation)
+            else:
+                yield name, info
+
+    found = list(fields(Config))
+    assert len(found) > 35
+    for name, info in found:
+        assert info.description.endswith("."), name
+        assert info.json_schema_extra["paper"], name
+
+
+def test_the_file_that_init_writes_names_every_field_once_with_its_comment():
+    text = commented_yaml(Config())
+    for group in Config.model_fields:
+        schema = getattr(Config(), group)
+        if isinstance(schema, BaseModel):
+            part = text.partition(f"\n{group}:\n")[2].partition("\n\n")[0]
+            for key in type(schema).model_fields:
+                assert part.count(f"\n  {key}: ") + part.startswith(f"  {key}: ") == 1, key
+    assert "Paper: 2000." in text
+    assert max(map(len, text.splitlines())) <= 130
+
+
+def test_a_config_cannot_be_changed_after_it_was_checked():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().invert.steps = 3
+
+
+def test_the_fingerprint_holds_what_shapes_a_stage_and_nothing_else():
+    invert, finetune = trajectory(Config(), "invert"), trajectory(Config(), "finetune")
+    assert {"seed", "invert.learning_rate", "data.resolution", "concept.vectors", "model.id", "model.dtype"} <= set(invert)
+    assert invert.items() <= finetune.items()
+    assert {key.partition(".")[0] for key in set(finetune) - set(invert)} == {"finetune"}
+    for key in ("invert.steps", "finetune.steps", "model.device"):
+        assert key not in finetune
+    assert not {key for key in finetune if key.startswith(("generate.", "checkpoint.", "preview.", "tracking."))}

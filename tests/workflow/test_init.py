@@ -1,0 +1,51 @@
+"""New workspaces."""
+
+from __future__ import annotations
+
+import pytest
+
+from cictl.config import Sources, load_config
+from cictl.errors import StateError, UsageError
+from cictl.workflow import init, status
+
+
+def test_a_new_workspace_is_whole_and_says_what_is_next(tmp_path, photographs):
+    workspace = init.run(tmp_path / "My Teapot", images=[photographs[0].parent])
+    config = load_config(Sources(workspace.config_file))
+    assert config.concept.name == "my-teapot"
+    assert sorted(path.name for path in workspace.images.iterdir()) == sorted(path.name for path in photographs)
+    assert {path.name for path in workspace.root.iterdir()} == {
+        "images", "checkpoints", "outputs", "ci.yaml", "README.md", ".gitignore",
+    }  # fmt: skip
+    assert "{name}" not in (workspace.root / "README.md").read_text()
+    assert status.run(workspace).next == "cictl invert"
+
+
+def test_a_workspace_is_never_made_over_another(tmp_path):
+    workspace = init.run(tmp_path / "a")
+    workspace.config_file.write_text("seed: 5\n")
+    with pytest.raises(StateError, match="already"):
+        init.run(tmp_path / "a")
+    assert workspace.config_file.read_text() == "seed: 5\n"
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "README.md", ".gitignore"])
+def test_a_folder_with_other_things_is_left_alone(tmp_path, name):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_text("mine")
+    with pytest.raises(StateError):
+        init.run(tmp_path / "a")
+    assert (tmp_path / "a" / name).read_text() == "mine"
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_a_picture_that_is_not_there_makes_nothing(tmp_path):
+    with pytest.raises(UsageError, match="no such picture"):
+        init.run(tmp_path / "a", images=[tmp_path / "missing.jpg"])
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_model_in_a_folder_is_found_from_everywhere(tmp_path, base, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    workspace = init.run(tmp_path / "a", model="tiny-base")
+    assert load_config(Sources(workspace.config_file)).model.id == str(base.resolve())
