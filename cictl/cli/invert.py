@@ -32,7 +32,8 @@ def command(
 ) -> None:
     """Stage 1: learn S*, what the photographs share.
 
-    What each photograph has of its own goes to an auxiliary token of its own. The same command again goes on from the last checkpoint, or says that it is done.
+    What each photograph has of its own goes to an auxiliary token of its own. The same command again goes on from
+    the last checkpoint, or says that it is done.
 
     \b
     cictl invert

@@ -97,7 +97,12 @@ class InvertConfig(_Group):
     weight_decay: float = _setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
     batch_size: int = _setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
     accumulation: int = _setting(
-        1, "Parts in which a batch is computed, one after another: less memory.", paper=NOT_STATED, ge=1, le=256
+        1,
+        "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
+        paper=NOT_STATED,
+        shapes=False,
+        ge=1,
+        le=256,
     )
     auxiliary_vectors: int = _setting(
         4,
@@ -141,7 +146,12 @@ class FinetuneConfig(_Group):
     weight_decay: float = _setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
     batch_size: int = _setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
     accumulation: int = _setting(
-        1, "Parts in which a batch is computed, one after another: less memory.", paper=NOT_STATED, ge=1, le=256
+        1,
+        "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
+        paper=NOT_STATED,
+        shapes=False,
+        ge=1,
+        le=256,
     )
     auxiliary_scale: float = _setting(
         1.0,

@@ -38,6 +38,12 @@ class EventLog:
             self._file.flush()
         self._observe(event)
 
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._file.close()
 

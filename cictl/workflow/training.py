@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cictl.config import Config, FinetuneConfig, InvertConfig
@@ -30,8 +31,9 @@ from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import AdamW
 
-    from cictl.data.draws import EncodedPhotographs
+    from cictl.data.draws import Batch, EncodedPhotographs
     from cictl.engine.runtime import Runtime
     from cictl.engine.training import TrainingMethod
 
@@ -120,60 +122,76 @@ def _train(
     decision: Decision,
     overrides: Mapping[str, Any],
 ) -> Checkpoint:
-    from cictl.data.draws import draw_batch
-    from cictl.engine import checkpoint as checkpoints
     from cictl.engine.runtime import Runtime, graceful_stop
     from cictl.engine.training import Schedule, adamw, fit
 
     settings: InvertConfig | FinetuneConfig = getattr(config, stage)
-    first = decision.first_step
-    folder = workspace.stage_folder(stage)
-    log = EventLog(workspace.logs / f"{stage}.jsonl", first if decision.checkpoint else None, observe)
-    try:
-        with graceful_stop() as stop:
-            log(PhaseStarted("loading the libraries"))
-            runtime = Runtime.create(config.model.device, config.model.dtype)
-            facts = _facts(workspace, stage, config, overrides, runtime)
-            _warn_of_other_circumstances(decision.checkpoint, facts, log)
-            prepared = prepare(runtime, config, photographs, log)
-            method = prepared.method
-            optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-            if decision.checkpoint:
-                tensors = checkpoints.read_tensors(decision.checkpoint, STATE)
-                checkpoints.restore_training_state(tensors, method.trainable(), optimizer)
-                runtime.restore_scaler(decision.checkpoint.manifest.get("scaler", {}))
-
-            def save(done: int) -> None:
-                state = checkpoints.training_state(method.trainable(), optimizer)
-                now = {**facts, "scaler": runtime.scaler_state(), "complete": done >= settings.steps}
-                log(CheckpointSaved(done, checkpoints.save_checkpoint(folder, done, method.result(), state, now)))
-
-            def draw(step: int) -> list[Any]:
-                size = settings.batch_size // settings.accumulation
-                parts = [range(start, start + size) for start in range(0, settings.batch_size, size)]
-                one = partial(draw_batch, prepared.photographs, seed=config.seed, stage=stage, step=step)
-                return [one(samples=part, batch_size=settings.batch_size, timesteps=prepared.timesteps) for part in parts]
-
-            count = sum(parameter.numel() for parameter in method.trainable().values())
-            log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
-            if decision.checkpoint is None:
-                save(0)  # it holds what the run was started with
-            schedule = Schedule(
-                first, settings.steps, config.tracking.interval, config.checkpoint.interval, config.preview.interval
+    first, folder = decision.first_step, workspace.stage_folder(stage)
+    log_path = workspace.logs / f"{stage}.jsonl"
+    with graceful_stop() as stop, EventLog(log_path, first if decision.checkpoint else None, observe) as log:
+        log(PhaseStarted("loading the libraries"))
+        runtime = Runtime.create(config.model.device, config.model.dtype)
+        prepared = prepare(runtime, config, photographs, log)
+        method = prepared.method
+        optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+        saver = _Saver(folder, method, optimizer, runtime, _facts(workspace, stage, config, overrides, runtime), log)
+        if decision.checkpoint:
+            _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
+            saver.restore(decision.checkpoint)
+        count = sum(parameter.numel() for parameter in method.trainable().values())
+        log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
+        if decision.checkpoint is None:
+            saver(0)  # it holds what the run was started with
+        schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval, config.preview.interval)
+        draw = partial(_draw, prepared, settings, config.seed, stage)
+        began = time.perf_counter()
+        done = fit(method, optimizer, draw, schedule, runtime, log, saver, prepared.preview, stop)
+        if done < settings.steps:
+            raise stop.interruption(
+                f"{TITLES[stage]} stopped after {done} of {settings.steps} steps; a checkpoint is saved",
+                f"cictl {stage} goes on from there",
             )
-            began = time.perf_counter()
-            done = fit(method, optimizer, draw, schedule, runtime, log, save, prepared.preview, stop)
-            if done < settings.steps:
-                raise stop.interruption(
-                    f"{TITLES[stage]} stopped after {done} of {settings.steps} steps; a checkpoint is saved",
-                    f"cictl {stage} goes on from there",
-                )
-            log(StageCompleted(stage, done, time.perf_counter() - began))
-    finally:
-        log.close()
+        log(StageCompleted(stage, done, time.perf_counter() - began))
     saved, _ = read_checkpoint(checkpoint_folders(folder)[0], verify=False)
     assert saved is not None
     return saved
+
+
+def _draw(prepared: Prepared, settings: InvertConfig | FinetuneConfig, seed: int, stage: str, step: int) -> list[Batch]:
+    """The batch of a step, in as many parts as it is accumulated from."""
+    from cictl.data.draws import draw_batch
+
+    size = settings.batch_size // settings.accumulation
+    one = partial(
+        draw_batch, prepared.photographs, seed=seed, stage=stage, step=step,
+        batch_size=settings.batch_size, timesteps=prepared.timesteps,
+    )  # fmt: skip
+    return [one(samples=range(start, start + size)) for start in range(0, settings.batch_size, size)]
+
+
+@dataclass(frozen=True)
+class _Saver:
+    """Writes checkpoints of a run, and puts one back."""
+
+    folder: Path
+    method: StageMethod
+    optimizer: AdamW
+    runtime: Runtime
+    facts: Mapping[str, Any]
+    observe: Observer
+
+    def __call__(self, done: int) -> None:
+        from cictl.engine.checkpoint import save_checkpoint, training_state
+
+        state = training_state(self.method.trainable(), self.optimizer)
+        facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": done >= self.facts["steps"]}
+        self.observe(CheckpointSaved(done, save_checkpoint(self.folder, done, self.method.result(), state, facts)))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        from cictl.engine.checkpoint import read_tensors, restore_training_state
+
+        restore_training_state(read_tensors(checkpoint, STATE), self.method.trainable(), self.optimizer)
+        self.runtime.restore_scaler(checkpoint.manifest.get("scaler", {}))
 
 
 def _facts(workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
@@ -243,8 +261,8 @@ def _out_of_memory_explained() -> Iterator[None]:
             raise
         raise ResourceError(
             "the memory of the device is not enough",
-            "try --set invert.accumulation=4 (or finetune.accumulation), close what else uses the GPU, "
-            "or --set model.dtype=fp16; the run goes on from its last checkpoint",
+            "compute the batch in parts, with --set invert.accumulation=4 (or finetune.accumulation=4), or close what else "
+            "uses the device; the same command goes on from the last checkpoint",
         ) from None
 
 

@@ -27,7 +27,8 @@ def cictl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, env={**os.environ, "PYTHONPATH": root})
 
 
-REPORT = "print('\\n' + ' '.join(name for name in %r if name in sys.modules) + '|')" % (HEAVY,)
+REPORT = f"print('\\n' + ' '.join(name for name in {HEAVY} if name in sys.modules) + '|')"
+
 RUN = f"""
 import sys
 sys.argv = ["cictl", *sys.argv[1:]]
@@ -48,7 +49,11 @@ def test_the_command_line_imports_no_torch():
 
 
 def test_init_and_status_import_no_torch_even_in_a_trained_workspace(tmp_path, trained, photographs):
-    for arguments in (["init", str(tmp_path / "new"), "--images", str(photographs[0].parent)], ["status", "-C", str(trained.root)], ["--help"]):
+    for arguments in (
+        ["init", str(tmp_path / "new"), "--images", str(photographs[0].parent)],
+        ["status", "-C", str(trained.root)],
+        ["--help"],
+    ):
         done = python(RUN, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip().splitlines()[-1] == "|", arguments

@@ -37,22 +37,11 @@ def wait_for_checkpoint(workspace, process, beyond: int = 0) -> int:
     raise AssertionError("no checkpoint came")
 
 
-def test_a_training_can_be_watched_stopped_killed_and_gone_on_with(make_workspace, tmp_path):
+def test_a_training_that_was_stopped_and_killed_goes_on_to_the_same_bits(make_workspace):
     workspace = make_workspace()
     process = start(workspace)
     try:
         wait_for_checkpoint(workspace, process)
-        # beside it: a second writer is refused, a reader is not
-        with pytest.raises(BusyError, match=rf"`cictl invert` \(process {process.pid} "):
-            invert.run(workspace, silent)
-        second = start(workspace)
-        output = second.communicate(timeout=60)[0]
-        assert second.returncode == 75, output
-        assert str(process.pid) in output
-        recorder = Recorder()
-        assert generate.run(workspace, ["S*"], recorder, overrides={"generate.count": 1}).pictures
-        assert any("of 100000 steps" in text for text in recorder.texts(Warned))
-        assert process.poll() is None
         # SIGTERM: the step is finished, a checkpoint saved
         process.send_signal(signal.SIGTERM)
         output = process.communicate(timeout=60)[0]
@@ -79,11 +68,22 @@ def test_a_training_can_be_watched_stopped_killed_and_gone_on_with(make_workspac
     assert_left_the_same(left_by(workspace, "invert"), left_by(uninterrupted, "invert"))
 
 
-def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(make_workspace):
+def test_beside_a_training_one_can_generate_but_not_train_and_ctrl_c_ends_it_with_130(make_workspace):
     workspace = make_workspace()
     process = start(workspace)
     try:
         wait_for_checkpoint(workspace, process)
+        # beside it: a second writer is refused, a reader is not
+        with pytest.raises(BusyError, match=rf"`cictl invert` \(process {process.pid} "):
+            invert.run(workspace, silent)
+        second = start(workspace)
+        output = second.communicate(timeout=60)[0]
+        assert second.returncode == 75, output
+        assert str(process.pid) in output
+        recorder = Recorder()
+        assert generate.run(workspace, ["S*"], recorder, overrides={"generate.count": 1}).pictures
+        assert any("of 100000 steps" in text for text in recorder.texts(Warned))
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=60)[0]
     finally:

@@ -33,7 +33,9 @@ def errors(load):
     return errors
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "invert:\n", "\ufeffseed: 0\n", "seed: 0\r\ninvert:\r\n  steps: 2000\r\n", "---\nseed: 0\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "invert:\n", "\ufeffseed: 0\n", "seed: 0\r\ninvert:\r\n  steps: 2000\r\n", "---\nseed: 0\n"]
+)
 def test_what_is_left_out_is_the_default(load, text):
     assert load(text) == Config()
 
@@ -68,8 +70,14 @@ data:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("invert:\n  steps: 5\n  prompts:\n    - A photo of S*\n", "line 3: invert.prompts: 'A photo of S*' must hold A* exactly once"),
-        ("invert:\n  batch_size: 4\n  accumulation: 3\n", "line 3: invert.accumulation: 3 does not divide batch_size, which is 4"),
+        (
+            "invert:\n  steps: 5\n  prompts:\n    - A photo of S*\n",
+            "line 3: invert.prompts: 'A photo of S*' must hold A* exactly once",
+        ),
+        (
+            "invert:\n  batch_size: 4\n  accumulation: 3\n",
+            "line 3: invert.accumulation: 3 does not divide batch_size, which is 4",
+        ),
         ("invert:\n  accumulation: 8\n", "line 2: invert.accumulation: 8 does not divide batch_size, which is 4"),
         ("finetune:\n  concept_prompts: [S* A*]\n", "line 2: finetune.concept_prompts: 'S* A*' must not hold A*"),
         ("finetune:\n  auxiliary_prompt: A photo\n", "line 2: finetune.auxiliary_prompt: 'A photo' must hold A* exactly once"),
@@ -94,9 +102,14 @@ def test_a_training_prompt_whose_concept_would_not_be_replaced_is_refused(load, 
 
 @pytest.mark.parametrize(
     ("key", "meant"),
-    [("invert:\n  learning_rat: 1\n", "invert.learning_rate"), ("steps: 1\n", "invert.steps or finetune.steps"),
-     ("invert:\n  guidance: 1\n", "generate.guidance"), ("sed: 1\n", "seed"), ("invrt:\n  steps: 1\n", "invert")],
-)  # fmt: skip
+    [
+        ("invert:\n  learning_rat: 1\n", "invert.learning_rate"),
+        ("steps: 1\n", "invert.steps or finetune.steps"),
+        ("invert:\n  guidance: 1\n", "generate.guidance"),
+        ("sed: 1\n", "seed"),
+        ("invrt:\n  steps: 1\n", "invert"),
+    ],
+)
 def test_an_unknown_key_comes_with_what_was_meant(errors, key, meant):
     [line] = errors(key)
     assert f"unknown key (did you mean {meant}?)" in line
@@ -113,7 +126,10 @@ def test_an_unknown_key_that_is_like_nothing_comes_without_advice(errors):
         ("invert:\n  steps: 1\n  steps: 1\n", "line 3: invert.steps: given twice (first on line 2)"),
         ("invert: &a\n  steps: 1\n", "line 1: the anchor &a is not allowed"),
         ("seed: !!int 3\n", "line 1: the tag tag:yaml.org,2002:int is not allowed"),
-        ("seed: !!python/object/apply:os.system [true]\n", "line 1: the tag tag:yaml.org,2002:python/object/apply:os.system is not allowed"),
+        (
+            "seed: !!python/object/apply:os.system [true]\n",
+            "line 1: the tag tag:yaml.org,2002:python/object/apply:os.system is not allowed",
+        ),
         ("seed: 1\n---\nseed: 2\n", "holds several documents (---); there must be one"),
         ("- a\n- b\n", "line 1: must be a mapping of groups such as invert: and model:"),
         ("? [a]\n: 1\n", "line 1: a key must be a plain word"),
@@ -130,7 +146,9 @@ def test_an_alias_is_refused_with_the_way_to_quote_a_text(errors):
     assert found == ["line 2: the alias *S is not allowed (quote a text that starts with *)"]
 
 
-@pytest.mark.parametrize(("text", "line"), [("seed: [1\n", 2), ("a: b: c\n", 1), ("seed: 1\n\tx: 2\n", 2), ("seed: \x00\n", None)])
+@pytest.mark.parametrize(
+    ("text", "line"), [("seed: [1\n", 2), ("a: b: c\n", 1), ("seed: 1\n\tx: 2\n", 2), ("seed: \x00\n", None)]
+)
 def test_broken_yaml_is_refused_with_its_line(errors, text, line):
     [found] = errors(text)
     assert found.startswith(f"line {line}: not valid YAML" if line else "not valid YAML")
@@ -151,11 +169,40 @@ def test_a_missing_file_is_a_matter_of_state(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5e-4", 5e-4), ("5E-4", 5e-4), ("1e3", 1000.0), (".5", 0.5), ("1.", 1.0), ("-3", -3), ("+3", 3), ("0", 0), ("010", "010"),
-     ("0x10", "0x10"), ("0o7", "0o7"), ("1_000", "1_000"), ("12:30", "12:30"), ("on", "on"), ("yes", "yes"), ("no", "no"), ("off", "off"),
-     ("y", "y"), ("true", True), ("False", False), ("null", None), ("~", None), ("", None), ("NULL", "NULL"), ('"5"', "5"), ("'on'", "on"),
-     ("2026-01-01", "2026-01-01"), (".inf", ".inf"), (".nan", ".nan"), ("nan", "nan"), ("S* in snow", "S* in snow")],
-)  # fmt: skip
+    [
+        ("5e-4", 5e-4),
+        ("5E-4", 5e-4),
+        ("1e3", 1000.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-3", -3),
+        ("+3", 3),
+        ("0", 0),
+        ("010", "010"),
+        ("0x10", "0x10"),
+        ("0o7", "0o7"),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("off", "off"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("NULL", "NULL"),
+        ('"5"', "5"),
+        ("'on'", "on"),
+        ("2026-01-01", "2026-01-01"),
+        (".inf", ".inf"),
+        (".nan", ".nan"),
+        ("nan", "nan"),
+        ("S* in snow", "S* in snow"),
+    ],
+)
 def test_scalars_are_those_of_yaml_1_2(text, value):
     [found] = parse_yaml(f"key: {text}\n").values.values()
     assert found == value
@@ -201,11 +248,17 @@ def test_the_toyboxs_preset_lies_under_the_file(load):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("seed=3", {"seed": 3}), ("invert.learning_rate=5e-4", {"invert.learning_rate": 5e-4}), ("a.b=c=d", {"a.b": "c=d"}),
-     ("preview.prompt=a photo of S*: new", {"preview.prompt": "a photo of S*: new"}), ("preview.prompt=*", {"preview.prompt": "*"}),
-     ('invert.prompts=["S* A*", "A* S*"]', {"invert.prompts": ["S* A*", "A* S*"]}), ("generate.negative=", {"generate.negative": ""}),
-     ("model.revision=null", {"model.revision": None})],
-)  # fmt: skip
+    [
+        ("seed=3", {"seed": 3}),
+        ("invert.learning_rate=5e-4", {"invert.learning_rate": 5e-4}),
+        ("a.b=c=d", {"a.b": "c=d"}),
+        ("preview.prompt=a photo of S*: new", {"preview.prompt": "a photo of S*: new"}),
+        ("preview.prompt=*", {"preview.prompt": "*"}),
+        ('invert.prompts=["S* A*", "A* S*"]', {"invert.prompts": ["S* A*", "A* S*"]}),
+        ("generate.negative=", {"generate.negative": ""}),
+        ("model.revision=null", {"model.revision": None}),
+    ],
+)
 def test_set_reads_values_as_the_file_would(text, value):
     assert parse_overrides([text]) == value
 
@@ -232,12 +285,16 @@ def test_merging_leaves_its_arguments_alone():
 # -- anything ---------------------------------------------------------------------------------------
 
 KEYS = st.sampled_from(["seed", "invert", "steps", "prompts", "model", "id", "<<", "", "null", "a b", "ключ"])
-VALUES = st.sampled_from(["1", "5e-4", "[a, b]", "{a: 1}", "*x", "&x 1", "!t 1", "'", "|\n  x", "? x", "- 1", "~", "[" * 9, "%", "@", "#"])
+VALUES = st.sampled_from(
+    ["1", "5e-4", "[a, b]", "{a: 1}", "*x", "&x 1", "!t 1", "'", "|\n  x", "? x", "- 1", "~", "[" * 9, "%", "@", "#"]
+)
 LINES = st.builds(lambda indent, key, value: f"{' ' * indent}{key}: {value}", st.integers(0, 3), KEYS, VALUES)
 TEXTS = st.one_of(st.text(max_size=200), st.lists(LINES, max_size=8).map("\n".join), st.binary(max_size=100))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None, derandomize=True)
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None, derandomize=True
+)
 @given(TEXTS)
 def test_any_file_is_a_config_or_a_usage_error(tmp_path, text):
     path = tmp_path / "ci.yaml"

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from cictl.config import Config, Sources, commented_yaml, initial_config, load_config, trajectory
 
 PAPER = {
-    "invert.steps": 2000, "invert.learning_rate": 5e-4, "invert.weight_decay": 0.01, "invert.batch_size": 4, "data.resolution": 512,
+    "invert.steps": 2000, "invert.learning_rate": 5e-4, "invert.weight_decay": 0.01, "invert.batch_size": 4,
+    "data.resolution": 512,
     "invert.prompts": ["A photo of S* A*"], "finetune.steps": 150, "finetune.learning_rate": 5e-6, "generate.steps": 50,
     "generate.guidance": 5.0, "generate.sampler": "ddim", "generate.count": 4, "concept.vectors": 1,
     "model.id": "stable-diffusion-v1-5/stable-diffusion-v1-5", "model.clip": "openai/clip-vit-large-patch14",
@@ -41,7 +42,26 @@ def test_the_file_that_init_writes_reads_back_as_the_same_config(tmp_path, kind,
 
 
 @pytest.mark.parametrize(
-    "text", ["on", "null", "5e-4", "010", "*star", "&and", "- dash", "a: b", "#x", " padded ", '"', "\\", "é ☕", "true", "[a]", "~", "'"]
+    "text",
+    [
+        "on",
+        "null",
+        "5e-4",
+        "010",
+        "*star",
+        "&and",
+        "- dash",
+        "a: b",
+        "#x",
+        " padded ",
+        '"',
+        "\\",
+        "é ☕",
+        "true",
+        "[a]",
+        "~",
+        "'",
+    ],
 )
 def test_any_text_survives_writing_and_reading(tmp_path, text):
     config = Config.model_validate({"generate": {"negative": text}, "preview": {"prompt": text}, "model": {"revision": text}})

@@ -66,7 +66,7 @@ def test_a_full_disk_is_a_resource_error_and_keeps_what_is_there(tmp_path, monke
         real(path, content)
 
     monkeypatch.setattr(checkpoint, "write_atomic", full)
-    with pytest.raises(ResourceError, match="No space left.*MiB needed.*MiB free") as caught:
+    with pytest.raises(ResourceError, match=r"No space left.*MiB needed.*MiB free") as caught:
         save(tmp_path, 8)
     assert caught.value.exit_code == 5
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -18,7 +18,12 @@ def write(path, keep_steps, *events, observe=silent) -> None:
 
 def test_steps_hold_no_time_and_everything_is_passed_on(tmp_path):
     path, recorder = tmp_path / "logs" / "invert.jsonl", Recorder()
-    events = [Note("x"), StepCompleted(1, {"diffusion": 0.1}), Progress(1, 2, {}, 0.1, Memory("cpu", 1, 1, 1)), CheckpointSaved(1, path)]
+    events = [
+        Note("x"),
+        StepCompleted(1, {"diffusion": 0.1}),
+        Progress(1, 2, {}, 0.1, Memory("cpu", 1, 1, 1)),
+        CheckpointSaved(1, path),
+    ]
     write(path, None, *events, observe=recorder)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert recorder.events == events

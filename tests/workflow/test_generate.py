@@ -106,8 +106,8 @@ def test_an_interrupted_generation_keeps_what_is_finished_and_makes_the_rest(tra
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 5}, {"generate__steps": 4}, {"generate__guidance": 2.0}, {"generate__sampler": "euler"}, {"generate__negative": "dog"},
-     {"generate__width": 96}, {"source": "invert"}],
+    [{"seed": 5}, {"generate__steps": 4}, {"generate__guidance": 2.0}, {"generate__sampler": "euler"},
+     {"generate__negative": "dog"}, {"generate__width": 96}, {"source": "invert"}],
 )  # fmt: skip
 def test_whatever_changes_the_picture_gives_it_another_name(trained, tmp_path, change):
     _, one = draw(trained, tmp_path, generate__count=1)

@@ -14,9 +14,9 @@ from cictl.events import CheckpointSaved, StageStarted, StepCompleted, Warned
 from cictl.records import RESULT, STATE, checkpoint_folders, latest_checkpoint
 from cictl.workflow import finetune, invert
 from cictl.workspace import Workspace
-from tests.support import Recorder, assert_left_the_same, assert_same_bits, left_by, silent
+from tests.support import Recorder, assert_left_the_same, left_by, silent
 
-STEPS = 24
+STEPS = 12
 RUN = {"invert": invert.run, "finetune": finetune.run}
 
 
@@ -32,7 +32,7 @@ def stage(request) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, base, photographs) -> Workspace:
-    """Both stages, 24 steps each, uninterrupted."""
+    """Both stages, 12 steps each, uninterrupted."""
     from cictl.workflow import init
     from tests.support import quick, write_settings
 
@@ -52,13 +52,10 @@ def before(whole: Workspace, stage: str, tmp_path: Path) -> Workspace:
     return workspace
 
 
-@pytest.mark.parametrize("stops", [[1], [9], [23], [4, 5, 17]])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("stops", "number"), [([9], signal.SIGTERM), ([11], signal.SIGINT), ([1, 4, 5, 7], signal.SIGINT)])
 def test_a_stopped_training_goes_on_to_the_same_bits_and_the_same_log(whole, before, stage, stops, number):
-    if number == signal.SIGTERM and stops != [9]:
-        pytest.skip("one stop by SIGTERM is enough")
     for step in stops:
-        with pytest.raises(Interrupted, match=f"{step} of 24 steps") as caught:
+        with pytest.raises(Interrupted, match=f"{step} of 12 steps") as caught:
             train(before, stage, Recorder(stop_after=step, signal_number=number), tracking__interval=1)
         assert caught.value.stopped_with == 128 + number
         assert caught.value.hint.startswith(f"cictl {stage} ")
@@ -76,8 +73,8 @@ def test_a_larger_number_of_steps_goes_on_with_a_finished_run_and_keeps_it_for_t
     assert (outcome.action, outcome.steps) == ("skip", STEPS)
 
 
-def test_a_finished_stage_is_skipped_without_touching_a_file(whole, before, stage):
-    train(before, stage)
+def test_a_finished_stage_is_skipped_without_touching_a_file(whole, stage, tmp_path):
+    before = Workspace(shutil.copytree(whole.root, tmp_path / "copy"))
     files = {path: path.stat().st_mtime_ns for path in before.root.rglob("*") if path.is_file() and ".lock" not in path.name}
     recorder = Recorder()
     outcome = train(before, stage, recorder)
@@ -130,19 +127,20 @@ def remove(path: Path, place: float) -> None:
     path.unlink()
 
 
-@pytest.mark.parametrize("name", [RESULT, STATE, "manifest.json"])
-@pytest.mark.parametrize("damage", [flip, truncate, remove])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [*((name, damage) for name in (RESULT, STATE) for damage in (flip, truncate, remove)),
+     ("manifest.json", truncate), ("manifest.json", remove)],
+)  # fmt: skip
 def test_the_checkpoint_before_is_used_where_the_newest_is_damaged(whole, tmp_path, name, damage):
-    if (name, damage) == ("manifest.json", flip):
-        pytest.skip("below, byte by byte")
     workspace = Workspace(shutil.copytree(whole.root, tmp_path / "damaged"))
     folder = workspace.stage_folder("invert")
-    damage(folder / "step-0000024" / name, 0.7)
+    damage(folder / "step-0000012" / name, 0.7)
     recorder = Recorder()
     outcome = train(workspace, "invert", recorder)
-    assert (outcome.action, outcome.first_step, outcome.steps) == ("resume", 20, STEPS)
+    assert (outcome.action, outcome.first_step, outcome.steps) == ("resume", 8, STEPS)
     [warning] = recorder.texts(Warned)
-    assert "step-0000024 is passed over" in warning
+    assert "step-0000012 is passed over" in warning
     assert name in warning
     assert_left_the_same(left_by(workspace, "invert"), left_by(whole, "invert"))
 
@@ -150,7 +148,7 @@ def test_the_checkpoint_before_is_used_where_the_newest_is_damaged(whole, tmp_pa
 @pytest.mark.xfail(strict=True, reason="the manifest has no checksum of its own: a flipped bit in a value goes unseen")
 def test_a_flipped_bit_anywhere_in_the_manifest_is_found(whole, tmp_path):
     workspace = Workspace(shutil.copytree(whole.root, tmp_path / "damaged"))
-    path = workspace.stage_folder("invert") / "step-0000024" / "manifest.json"
+    path = workspace.stage_folder("invert") / "step-0000012" / "manifest.json"
     content = path.read_bytes()
     unseen = []
     for place in range(0, len(content), 97):
@@ -162,7 +160,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_found(whole, tmp_path):
 
 def test_the_log_is_cut_back_to_the_whole_checkpoint(whole, tmp_path):
     workspace = Workspace(shutil.copytree(whole.root, tmp_path / "damaged"))
-    truncate(workspace.stage_folder("invert") / "step-0000024" / STATE, 0.5)
+    truncate(workspace.stage_folder("invert") / "step-0000012" / STATE, 0.5)
     started: list[list[int]] = []
 
     def look(event) -> None:
@@ -171,7 +169,7 @@ def test_the_log_is_cut_back_to_the_whole_checkpoint(whole, tmp_path):
             started.append([json.loads(line)["step"] for line in lines if "StepCompleted" in line])
 
     train(workspace, "invert", look)
-    assert started == [list(range(1, 21))]
+    assert started == [list(range(1, 9))]
 
 
 @pytest.mark.parametrize("stage", ["invert"])
@@ -188,19 +186,19 @@ def test_where_no_checkpoint_is_whole_nothing_is_trained_before_a_restart(before
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the outcome is read from the newest folder, damaged or not")
 def test_a_damaged_checkpoint_beyond_the_steps_asked_for_is_not_taken_for_the_one_just_saved(whole, tmp_path):
     workspace = Workspace(shutil.copytree(whole.root, tmp_path / "damaged"))
-    truncate(workspace.stage_folder("invert") / "step-0000024" / "manifest.json", 0.5)
-    outcome = train(workspace, "invert", **{"invert__steps": 22})
-    assert outcome.steps == 22
+    truncate(workspace.stage_folder("invert") / "step-0000012" / "manifest.json", 0.5)
+    outcome = train(workspace, "invert", invert__steps=10)
+    assert outcome.steps == 10
 
 
 @pytest.mark.xfail(strict=True, reason="a damaged folder counts as one of the two that are kept")
 def test_a_damaged_checkpoint_does_not_push_out_the_whole_one_before(whole, tmp_path):
     workspace = Workspace(shutil.copytree(whole.root, tmp_path / "damaged"))
-    truncate(workspace.stage_folder("invert") / "step-0000024" / RESULT, 0.5)
+    truncate(workspace.stage_folder("invert") / "step-0000012" / RESULT, 0.5)
     with pytest.raises(Interrupted):
-        train(workspace, "invert", Recorder(stop_after=22), tracking__interval=1)
-    flip(workspace.stage_folder("invert") / "step-0000022" / RESULT, 0.5)
-    assert latest_checkpoint(workspace.stage_folder("invert"))[0].step == 20
+        train(workspace, "invert", Recorder(stop_after=10), tracking__interval=1)
+    flip(workspace.stage_folder("invert") / "step-0000010" / RESULT, 0.5)
+    assert latest_checkpoint(workspace.stage_folder("invert"))[0].step == 8
 
 
 # -- a full disk ------------------------------------------------------------------------------------
@@ -251,7 +249,7 @@ def test_a_disk_that_is_full_at_the_log_gives_exit_5(tmp_path):
 
     log = EventLog(path, None, silent)
     log._file.close()
-    log._file = open("/dev/full", "w")
+    log._file = Path("/dev/full").open("w")  # noqa: SIM115
     with pytest.raises(ResourceError):
         log(StepCompleted(1, {}))
 
@@ -259,23 +257,22 @@ def test_a_disk_that_is_full_at_the_log_gives_exit_5(tmp_path):
 # -- restart ----------------------------------------------------------------------------------------
 
 
-def test_restart_puts_everything_aside_and_gives_the_same_bits_again(whole, before, stage):
-    train(before, stage)
+def test_restart_puts_everything_aside_and_gives_the_same_bits_again(before, stage):
+    train(before, stage, **{f"{stage}__steps": 5})
+    first = left_by(before, stage)
     old = {path.name: (path / RESULT).read_bytes() for path in checkpoint_folders(before.stage_folder(stage))}
     for count in (1, 2):
-        outcome = RUN[stage](before, silent, restart=True, overrides={f"{stage}.steps": STEPS})
+        outcome = RUN[stage](before, silent, restart=True, overrides={f"{stage}.steps": 5})
         assert (outcome.action, outcome.first_step) == ("run", 0)
         archived = sorted((before.checkpoints / "archive").iterdir())
         assert len(archived) == count
         assert {path.name: (path / RESULT).read_bytes() for path in checkpoint_folders(archived[0])} == old
-    assert_same_bits(left_by(before, stage).result, left_by(whole, stage).result)
-    assert left_by(before, stage).losses == left_by(whole, stage).losses
+    assert_left_the_same(left_by(before, stage), first)
 
 
-@pytest.mark.xfail(strict=True, reason="the log of the run that is put aside is deleted")
 @pytest.mark.parametrize("stage", ["invert"])
 def test_restart_does_not_delete_the_log_of_the_run_that_it_puts_aside(before, stage):
-    train(before, stage, **{"invert__steps": 3})
+    train(before, stage, invert__steps=3)
     old = (before.logs / "invert.jsonl").read_text()
     invert.run(before, silent, restart=True, overrides={"invert.steps": 2})
     kept = [path.read_text() for path in before.root.rglob("*.jsonl")]
@@ -304,8 +301,8 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(before, stage):
 def test_checkpoints_come_at_their_interval_and_hold_the_losses_until_then(before, stage):
     recorder = Recorder()
     train(before, stage, recorder, checkpoint__interval=10)
-    assert [event.step for event in recorder.events if isinstance(event, CheckpointSaved)] == [0, 10, 20, 24]
-    assert [event.step for event in recorder.events if isinstance(event, StepCompleted)] == list(range(1, 25))
+    assert [event.step for event in recorder.events if isinstance(event, CheckpointSaved)] == [0, 10, 12]
+    assert [event.step for event in recorder.events if isinstance(event, StepCompleted)] == list(range(1, 13))
 
 
 def test_stage_2_needs_stage_1_to_be_done(make_workspace):

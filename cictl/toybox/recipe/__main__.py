@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 _MINUTES = {"judge": 4.0, "vae": 12.0, "text": 2.0, "unet": 120.0, "clip": 12.0}
@@ -52,7 +53,7 @@ def main() -> None:
 
     if given.component == "text":
         text.write_tokenizer(given.work / "tokenizer")
-    trainers = {
+    trainers: dict[str, Callable[..., None]] = {
         "judge": judge.train_judge,
         "vae": vae.train_vae,
         "latents": vae.write_latents,
