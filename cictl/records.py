@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cictl.files import sha256_file
+from cictl.files import sha256_bytes, sha256_file
 
 MANIFEST = "manifest.json"
 RESULT = "result.safetensors"
 STATE = "state.safetensors"
 
+_SEAL = "sha256"
 _STEP_FOLDER = re.compile(r"step-(\d{7,})")
 
 
@@ -56,6 +57,15 @@ class Difference:
     now: Any
 
 
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest as JSON, with the sha256 of all the rest in it."""
+    return _json({**manifest, _SEAL: sha256_bytes(_json(manifest))})
+
+
+def _json(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1, sort_keys=True).encode()
+
+
 def step_folder(step: int) -> str:
     """The name of the checkpoint of ``step`` steps."""
     return f"step-{step:07d}"
@@ -76,6 +86,8 @@ def read_checkpoint(folder: Path, *, verify: bool = True) -> tuple[Checkpoint | 
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if manifest.pop(_SEAL) != sha256_bytes(_json(manifest)):
+            return None, f"{MANIFEST} is damaged (its sha256 is not what it says)"
         step, files = int(manifest["step"]), dict(manifest["files"])
         if RESULT not in files or step_folder(step) != folder.name:
             return None, "its manifest does not fit it"
@@ -125,20 +137,28 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield Difference(field, value, current)
 
 
-def archive(stage_folder: Path, name: str) -> Path:
-    """Put a stage's checkpoints aside under ``name``; they are never deleted.
+def archive(folder: Path, name: str) -> Path:
+    """Put a stage's checkpoints, or one of them, aside under ``name``; they are never deleted.
 
     Returns:
         Where they are now.
     """
-    target = stage_folder.parent / "archive" / f"{stage_folder.name}-{name}"
-    number = 2
+    if _STEP_FOLDER.fullmatch(folder.name):
+        shelf, name = folder.parent.parent / "archive", f"{folder.parent.name}-{folder.name}-{name}"
+    else:
+        shelf, name = folder.parent / "archive", f"{folder.name}-{name}"
+    target, number = shelf / name, 2
     while target.exists():
-        target = target.with_name(f"{stage_folder.name}-{name}-{number}")
-        number += 1
-    target.parent.mkdir(exist_ok=True)
-    stage_folder.rename(target)
+        target, number = shelf / f"{name}-{number}", number + 1
+    shelf.mkdir(exist_ok=True)
+    folder.rename(target)
     return target
+
+
+def set_aside_damaged(stage_folder: Path, last_whole: int) -> list[Path]:
+    """Put the checkpoints after ``last_whole`` steps, which are damaged, aside: they would hide the new ones."""
+    damaged = [folder for folder in checkpoint_folders(stage_folder) if folder.name > step_folder(last_whole)]
+    return [archive(folder, "damaged") for folder in damaged]
 
 
 def remove_staging(stage_folder: Path) -> None:

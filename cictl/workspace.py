@@ -81,7 +81,12 @@ class Workspace:
             raise ResourceError(f"{self.checkpoints} cannot be locked: {error.strerror}", "check its permissions") from None
         try:
             holder = {"command": command, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M:%S")}
-            write_atomic(holder_file, json.dumps(holder).encode())
+            try:
+                write_atomic(holder_file, json.dumps(holder).encode())
+            except OSError as error:
+                raise ResourceError(
+                    f"{self.checkpoints} cannot be written to: {error.strerror}", "make room, then the same command again"
+                ) from None
             yield
         finally:
             with suppress(OSError):
@@ -133,10 +138,11 @@ def check_name(name: str) -> str:
     Raises:
         UsageError: it is anything else.
     """
+    proposal = slug(name, 40).strip("-")
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name) or name in _RESERVED_NAMES:
         raise UsageError(
             f"{name!r} cannot be the name of a concept: lower-case letters, digits and dashes, 40 at most",
-            f"for example: --name {slug(name, 40).strip('-') if slug(name) not in _RESERVED_NAMES else 'my-concept'}",
+            f"for example: --name {proposal if proposal not in _RESERVED_NAMES else 'my-concept'}",
         )
     return name
 

@@ -110,7 +110,7 @@ def test_names_of_letters_digits_and_dashes_are_taken(name):
         "é",
         "a\n",
         "a/b",
-        pytest.param("con", marks=pytest.mark.xfail(strict=True, reason="the name that is proposed for con is con")),
+        "con",
     ],
 )
 def test_other_names_are_refused_with_one_that_would_do(name):

@@ -154,10 +154,9 @@ def _validation_problems(error: ValidationError, document: Document, skip: set[t
             continue
         message = item["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
-        if item["type"] == "value_error":  # a rule between fields; its message starts with the key
-            key, _, rest = message.partition(": ")
-            place, message = (*place, key), rest
-        elif item["type"] not in ("missing", "extra_forbidden"):
+        if item["type"] == "model_type":
+            message = "must be a group of keys"
+        if item["type"] != "value_error":  # a rule of ours names the value itself
             message = f"{message} (it is {_shown(item['input'])})"
         yield Problem(_nearest_line(place, document), f"{'.'.join(place)}: {message}")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
-CONCEPT = "S*"
-AUXILIARY = "A*"
 
 Stage = Literal["invert", "finetune"]
 
@@ -21,6 +21,24 @@ Stage = Literal["invert", "finetune"]
 def _setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limits: Any) -> Any:
     """A field of ci.yaml. ``shapes``: whether it changes the course of training, and so its fingerprint."""
     return Field(default, description=about, json_schema_extra={"paper": paper, "shapes": shapes}, **limits)
+
+
+def _divides_batch(accumulation: int, info: ValidationInfo) -> int:
+    batch_size = info.data.get("batch_size")  # absent if it is wrong itself
+    if batch_size is not None and batch_size % accumulation:
+        raise ValueError(f"{accumulation} does not divide batch_size, which is {batch_size}")
+    return accumulation
+
+
+def _check_prompt(prompt: str, *, needs: list[str]) -> str:
+    """A prompt must hold what it ``needs`` once each, as words of their own, and no other token."""
+    for token, pattern in ((CONCEPT, CONCEPT_PATTERN), (AUXILIARY, AUXILIARY_PATTERN)):
+        count = len(pattern.findall(prompt))
+        if token in needs and count != 1:
+            raise ValueError(f"{prompt!r} must hold {token} exactly once, as a word of its own")
+        if token not in needs and count:
+            raise ValueError(f"{prompt!r} must not hold {token}")
+    return prompt
 
 
 class _Group(BaseModel):
@@ -129,13 +147,17 @@ class InvertConfig(_Group):
         "A*", "What the text encoder reads in Eq. 2, tau_T(A_i*).", paper="A_i*; words around it: none stated"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> InvertConfig:
-        _check_batch(self.batch_size, self.accumulation)
-        for prompt in self.prompts:
-            _check_prompt("prompts", prompt, needs=[CONCEPT, AUXILIARY])
-        _check_prompt("contrastive_prompt", self.contrastive_prompt, needs=[AUXILIARY], forbids=[CONCEPT])
-        return self
+    _accumulation = field_validator("accumulation")(_divides_batch)
+
+    @field_validator("prompts")
+    @classmethod
+    def _prompts(cls, prompts: list[str]) -> list[str]:
+        return [_check_prompt(prompt, needs=[CONCEPT, AUXILIARY]) for prompt in prompts]
+
+    @field_validator("contrastive_prompt")
+    @classmethod
+    def _contrastive_prompt(cls, prompt: str) -> str:
+        return _check_prompt(prompt, needs=[AUXILIARY])
 
 
 class FinetuneConfig(_Group):
@@ -175,13 +197,17 @@ class FinetuneConfig(_Group):
     )
     auxiliary_prompt: str = _setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> FinetuneConfig:
-        _check_batch(self.batch_size, self.accumulation)
-        for prompt in self.concept_prompts:
-            _check_prompt("concept_prompts", prompt, needs=[CONCEPT], forbids=[AUXILIARY])
-        _check_prompt("auxiliary_prompt", self.auxiliary_prompt, needs=[AUXILIARY], forbids=[CONCEPT])
-        return self
+    _accumulation = field_validator("accumulation")(_divides_batch)
+
+    @field_validator("concept_prompts")
+    @classmethod
+    def _concept_prompts(cls, prompts: list[str]) -> list[str]:
+        return [_check_prompt(prompt, needs=[CONCEPT]) for prompt in prompts]
+
+    @field_validator("auxiliary_prompt")
+    @classmethod
+    def _auxiliary_prompt(cls, prompt: str) -> str:
+        return _check_prompt(prompt, needs=[AUXILIARY])
 
 
 class GenerateConfig(_Group):
@@ -264,17 +290,3 @@ def trajectory(config: Config, stage: Stage) -> dict[str, Any]:
             if isinstance(extra, dict) and extra["shapes"]:
                 fields[f"{group}.{key}"] = getattr(values, key)
     return fields
-
-
-def _check_batch(batch_size: int, accumulation: int) -> None:
-    if batch_size % accumulation:
-        raise ValueError(f"accumulation: {accumulation} does not divide batch_size, which is {batch_size}")
-
-
-def _check_prompt(key: str, prompt: str, *, needs: list[str], forbids: list[str] | None = None) -> None:
-    for token in needs:
-        if prompt.count(token) != 1:
-            raise ValueError(f"{key}: {prompt!r} must hold {token} exactly once")
-    for token in forbids or []:
-        if token in prompt:
-            raise ValueError(f"{key}: {prompt!r} must not hold {token}")

@@ -9,11 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-CONCEPT = "S*"
-AUXILIARY = "A*"
+from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT_PATTERN
 
-# Not inside a word, so that "cats*" is left alone; punctuation may touch it.
-_CONCEPT_PATTERN = re.compile(r"(?<![\w*])S\*(?![\w*])")
 _NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
 
 
@@ -29,13 +26,13 @@ def auxiliary_names(key: str, vectors: int) -> list[str]:
 
 def expand(prompt: str, concept: Sequence[str] = (), auxiliary: Sequence[str] = ()) -> str:
     """Put the stored tokens in the place of ``S*`` and ``A*``. One function, for training and generation."""
-    prompt = _CONCEPT_PATTERN.sub(lambda _: " ".join(concept), prompt)
-    return prompt.replace(AUXILIARY, " ".join(auxiliary)) if auxiliary else prompt
+    prompt = CONCEPT_PATTERN.sub(lambda _: " ".join(concept), prompt)
+    return AUXILIARY_PATTERN.sub(lambda _: " ".join(auxiliary), prompt) if auxiliary else prompt
 
 
 def mentions_concept(prompt: str) -> bool:
     """Whether ``S*`` stands in the prompt as a word of its own."""
-    return _CONCEPT_PATTERN.search(prompt) is not None
+    return CONCEPT_PATTERN.search(prompt) is not None
 
 
 def near_miss(prompt: str) -> str | None:
@@ -46,4 +43,4 @@ def near_miss(prompt: str) -> str | None:
 
 def without_auxiliary(prompt: str) -> str:
     """The prompt with ``A*`` left out and the spaces closed."""
-    return " ".join(prompt.replace(AUXILIARY, " ").split())
+    return " ".join(AUXILIARY_PATTERN.sub(" ", prompt).split())

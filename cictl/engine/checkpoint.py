@@ -6,7 +6,6 @@ A checkpoint is a folder with ``result.safetensors`` (what generation and export
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from cictl.errors import ResourceError
 from cictl.files import sha256_bytes, sync_folder, write_atomic
-from cictl.records import MANIFEST, RESULT, STATE, Checkpoint, checkpoint_folders, step_folder
+from cictl.records import MANIFEST, RESULT, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
 
 _KEPT = 2  # the newest, and the one before it should the newest be damaged
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -45,7 +44,7 @@ def save_checkpoint(
     """
     contents = {RESULT: save(_plain(result)), STATE: save(_plain(state))}
     manifest = {"step": step, **facts, "files": {name: sha256_bytes(content) for name, content in contents.items()}}
-    contents[MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    contents[MANIFEST] = sealed(manifest)
     staging = stage_folder / f".staging-{os.getpid()}"
     target = stage_folder / step_folder(step)
     try:
@@ -67,7 +66,12 @@ def save_checkpoint(
 
 def read_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     """The tensors of one of a checkpoint's files, on the CPU."""
-    return load((checkpoint.folder / name).read_bytes())
+    return parse_tensors((checkpoint.folder / name).read_bytes())
+
+
+def parse_tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors in the bytes of a safetensors file, on the CPU."""
+    return load(content)
 
 
 def training_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -106,7 +106,8 @@ class StableDiffusion:
         """The end of ``prompt`` that does not fit into the context, or nothing."""
         ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
         lost = ids[self.tokenizer.model_max_length - 2 :]
-        return str(self.tokenizer.decode(lost)).strip() if lost else ""
+        # A copied CLIP tokenizer of transformers 5 leaves the marks of word ends in what it decodes.
+        return " ".join(str(self.tokenizer.decode(lost)).replace("</w>", " ").split()) if lost else ""
 
     def require_fit(self, prompts: Sequence[str], key: str) -> None:
         """Refuse training prompts that would be cut, since a token could be lost.

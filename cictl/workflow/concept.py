@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cictl.data.prompts import token_names
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cictl.models.stable_diffusion import StableDiffusion
 
 Source = Literal["finetune", "invert", "base"]
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Concept:
         source: finetune (tokens and tuned K, V), invert (tokens alone), or base (neither).
         name: of the concept; S* is stored as <name>.
         checkpoints: where it comes from, none for the base.
+        results: the bytes of each one's result, since a training that goes on meanwhile deletes old checkpoints.
     """
 
     source: Source
     name: str
     checkpoints: Sequence[Checkpoint]
+    results: Sequence[bytes] = field(default=(), repr=False)
 
     @property
     def hash(self) -> str:
@@ -58,8 +62,7 @@ class Concept:
 
     def layout(self) -> TokenLayout:
         """How many vectors the tokens have, read from the header of their file alone."""
-        with open(self.inverted.folder / RESULT, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = json.loads(self.results[0][8 : 8 + int.from_bytes(self.results[0][:8], "little")])
         shapes = {key: value["shape"] for key, value in header.items() if key != "__metadata__"}
         keys = sorted(key.removeprefix("auxiliary.") for key in shapes if key.startswith("auxiliary."))
         auxiliary = shapes[f"auxiliary.{keys[0]}"][0] if keys else 0
@@ -67,16 +70,16 @@ class Concept:
 
     def tokens(self) -> ConceptTokens:
         """S* and the A_i*."""
-        from cictl.engine.checkpoint import read_tensors
+        from cictl.engine.checkpoint import parse_tensors
         from cictl.models.concept_tokens import ConceptTokens
 
-        return ConceptTokens.from_tensors(self.name, read_tensors(self.inverted, RESULT))
+        return ConceptTokens.from_tensors(self.name, parse_tensors(self.results[0]))
 
     def key_values(self) -> dict[str, Tensor]:
         """The tuned W_k, W_v by the base's names, in fp32; empty before stage 2."""
-        from cictl.engine.checkpoint import read_tensors
+        from cictl.engine.checkpoint import parse_tensors
 
-        return read_tensors(self.checkpoints[1], RESULT) if self.source == "finetune" else {}
+        return parse_tensors(self.results[1]) if self.source == "finetune" else {}
 
     def install(self, model: StableDiffusion) -> None:
         """Make ``model`` know the concept."""
@@ -112,6 +115,13 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer)
     """
     if source == "base":
         return Concept("base", "", ())
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
+            return _find_concept(workspace, source, observe)
+    raise StateError("the checkpoints change faster than they can be read", "try again, or raise checkpoint.interval")
+
+
+def _find_concept(workspace: Workspace, source: Source | None, observe: Observer) -> Concept:
     inverted = require_inverted(workspace)
     if inverted.step == 0:
         raise StateError("stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert")
@@ -136,7 +146,8 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer)
             "stage 2 was trained on the tokens of an earlier run of stage 1",
             "cictl finetune --restart, or generate with --stage invert",
         )
-    return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints)
+    results = [(checkpoint.folder / RESULT).read_bytes() for checkpoint in checkpoints]
+    return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
 
 
 def require_same_base(concept: Concept, identity: str) -> None:

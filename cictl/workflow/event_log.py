@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from cictl.errors import ResourceError
 from cictl.events import Event, Observer, Progress
 from cictl.files import write_atomic
 
@@ -24,9 +26,11 @@ class EventLog:
     """
 
     def __init__(self, path: Path, keep_steps: int | None, observe: Observer) -> None:
-        path.parent.mkdir(exist_ok=True)
-        _cut(path, keep_steps)
-        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._path = path
+        with _disk_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            _cut(path, keep_steps)
+            self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._observe = observe
 
     def __call__(self, event: Event) -> None:
@@ -34,8 +38,9 @@ class EventLog:
             line = event.as_json()
             if event.name != "StepCompleted":
                 line["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            with _disk_errors(self._path):
+                self._file.write(json.dumps(line) + "\n")
+                self._file.flush()
         self._observe(event)
 
     def __enter__(self) -> EventLog:
@@ -45,7 +50,8 @@ class EventLog:
         self.close()
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk has been told already
+            self._file.close()
 
 
 def read_losses(path: Path) -> list[tuple[int, dict[str, float]]]:
@@ -67,6 +73,17 @@ def _cut(path: Path, keep_steps: int | None) -> None:
 
     _each_line(path, keep)
     write_atomic(path, "".join(kept).encode())
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"the log {path} cannot be written: {error.strerror}",
+            "make room, then run the same command again: it goes on from the last checkpoint",
+        ) from None
 
 
 def _each_line(path: Path, use: Callable[[dict[str, Any]], None]) -> None:

@@ -11,7 +11,6 @@ import cictl
 from cictl.errors import UsageError
 from cictl.events import FileSaved, Observer, PhaseStarted, Warned
 from cictl.files import sha256_bytes
-from cictl.records import RESULT
 from cictl.workflow.concept import find_concept
 from cictl.workflow.pictures import find_base
 from cictl.workflow.stage import configure
@@ -53,14 +52,13 @@ def run(
     base = find_base(config, concept)
     observe(PhaseStarted("reading the tensors"))
 
-    from cictl.engine.checkpoint import read_tensors
     from cictl.exporters import safetensors_files as exporter
     from cictl.models.stable_diffusion import base_key_values
 
     last = concept.checkpoints[-1]
     source = exporter.Exportable(
         name=concept.name,
-        embedding=read_tensors(concept.inverted, RESULT)["concept"],
+        embedding=concept.tokens().concept.detach(),
         key_values=concept.key_values(),
         base_key_values=base_key_values(base.folder) if concept.source == "finetune" else {},
         facts={

@@ -10,10 +10,11 @@ from typing import Any
 from PIL import Image
 
 from cictl.data.png import Row, sheet, write_png
-from cictl.data.prompts import CONCEPT, expand, mentions_concept, near_miss
+from cictl.data.prompts import expand, mentions_concept, near_miss
 from cictl.errors import UsageError
 from cictl.events import Observer
 from cictl.files import sha256_bytes
+from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.pictures import draw_pictures, find_base, make_plan
 from cictl.workflow.stage import configure
@@ -64,15 +65,14 @@ def run(
         for seed in seeds
     ]
     folder = out or workspace.outputs
-    existing = {path for path in (folder / plan.file_name for plan in plans) if path.exists()}
-    paths = draw_pictures(config, concept, plans, folder, observe, again="the same command", metadata=metadata)
+    drawn = draw_pictures(config, concept, plans, folder, observe, again="the same command", metadata=metadata)
     return GenerateOutcome(
         pictures=[
             {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
-            for path, plan in zip(paths, plans, strict=True)
+            for path, plan in zip(drawn.paths, plans, strict=True)
         ],
-        kept=len(existing),
-        grid=workspace.shown(_write_grid(folder, list(dict.fromkeys(prompts)), paths)) if grid else None,
+        kept=drawn.kept,
+        grid=workspace.shown(_write_grid(folder, list(dict.fromkeys(prompts)), drawn.paths)) if grid else None,
     )
 
 

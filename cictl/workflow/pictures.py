@@ -14,9 +14,9 @@ from PIL import Image
 import cictl
 from cictl.config import Config
 from cictl.data.png import write_png
-from cictl.data.prompts import CONCEPT
 from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located, locate_base
+from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept, require_same_base
 from cictl.workspace import slug
 
@@ -62,6 +62,14 @@ class Plan:
         return f"{slug(self.prompt)}-seed{self.seed}-{self.digest[:8]}.png"
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The path of each picture, in the order of the plans, and how many were there already."""
+
+    paths: list[Path]
+    kept: int
+
+
 def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text: str, seed: int) -> Plan:
     """The plan of one picture with the settings of ci.yaml."""
     settings = config.generate
@@ -101,7 +109,7 @@ def draw_pictures(
     *,
     again: str,
     metadata: bool = True,
-) -> list[Path]:
+) -> Drawn:
     """Make the pictures that are not in ``folder`` yet.
 
     Args:
@@ -109,13 +117,14 @@ def draw_pictures(
         metadata: whether the files say how they were made.
 
     Returns:
-        The path of each plan's picture.
+        The path of each plan's picture, and how many were there already.
 
     Raises:
         Interrupted: by a signal; what was finished is on the disk.
     """
     paths = [folder / plan.file_name for plan in plans]
-    missing = {path: plan for path, plan in zip(paths, plans, strict=True) if not _readable(path)}
+    texts = {path: _texts(plan, config) if metadata else {} for path, plan in zip(paths, plans, strict=True)}
+    missing = {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
     observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
     if missing:
         from cictl.engine.runtime import Runtime, graceful_stop
@@ -128,11 +137,10 @@ def draw_pictures(
             concept.install(model)
             made = len(plans) - len(missing)
             for path, pixels in _draw(config, model, runtime, missing, stop, observe, again):
-                plan = missing[path]
-                write_png(path, pixels, _texts(plan, config) if metadata else None)
+                write_png(path, pixels, texts[path])
                 made += 1
                 observe(ImageSaved(made, len(plans), path, runtime.memory()))
-    return paths
+    return Drawn(paths, len(plans) - len(missing))
 
 
 def _draw(
@@ -201,10 +209,13 @@ def _texts(plan: Plan, config: Config) -> dict[str, str]:
     return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
 
 
-def _readable(path: Path) -> bool:
+def _kept(path: Path, texts: dict[str, str]) -> bool:
+    """Whether the picture is there and whole; if it says more or less about itself than ``texts``, it is mended."""
     try:
         with Image.open(path) as image:
-            image.verify()
+            image.load()
+            if {key: image.info.get(key) for key in ("parameters", "cictl") if key in image.info} != texts:
+                write_png(path, image, texts)
     except (OSError, SyntaxError, ValueError):
         return False
     return True

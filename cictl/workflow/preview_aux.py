@@ -56,7 +56,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     seeds = range(config.seed, config.seed + config.generate.count)
     plans = [make_plan(config, base, concept, prompt, text, seed) for prompt, text in prompts.items() for seed in seeds]
     folder = workspace.outputs / "preview-aux"
-    paths = draw_pictures(config, concept, plans, folder, observe, again="cictl preview-aux")
+    paths = draw_pictures(config, concept, plans, folder, observe, again="cictl preview-aux").paths
 
     count = len(seeds)
     shared = [Row("S* alone: what the photographs share", [Image.open(path) for path in paths[:count]])]

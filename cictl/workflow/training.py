@@ -18,13 +18,14 @@ from cictl.data.photographs import Photograph, find_photographs
 from cictl.errors import ResourceError
 from cictl.events import (
     CheckpointSaved,
+    Note,
     Observer,
     PhaseStarted,
     StageCompleted,
     StageStarted,
     Warned,
 )
-from cictl.records import STATE, Checkpoint, checkpoint_folders, read_checkpoint, remove_staging
+from cictl.records import STATE, Checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides
 from cictl.workspace import Workspace
@@ -106,6 +107,10 @@ def run_stage(
         if decision.action == "skip":
             return _outcome(workspace, stage, decision)
         remove_staging(workspace.stage_folder(stage))
+        set_aside_damaged(workspace.stage_folder(stage), decision.first_step)
+        if earlier := {key: value for key, value in kept.items() if key not in overrides}:
+            listed = " ".join(f"{key}={value}" for key, value in earlier.items())
+            observe(Note(f"kept from an earlier --set, over ci.yaml: {listed}"))
         began = time.perf_counter()
         with _out_of_memory_explained():
             saved = _train(workspace, stage, prepare, observe, config, photographs, decision, kept)
@@ -152,7 +157,7 @@ def _train(
                 f"cictl {stage} goes on from there",
             )
         log(StageCompleted(stage, done, time.perf_counter() - began))
-    saved, _ = read_checkpoint(checkpoint_folders(folder)[0], verify=False)
+    saved, _ = read_checkpoint(folder / step_folder(done), verify=False)
     assert saved is not None
     return saved
 

@@ -102,7 +102,6 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(make_workspace):
     assert_left_the_same(left_by(workspace, "invert"), left_by(uninterrupted, "invert"))
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="a checkpoint is read long after it was chosen")
 def test_a_training_that_moves_on_while_a_picture_is_made_is_no_obstacle(copy_of_trained):
     """What a training beside it does in the meantime: newer checkpoints come, and push out the one that was chosen."""
     folder = copy_of_trained.stage_folder("finetune")
