@@ -33,7 +33,7 @@ def command(
 ) -> None:
     """Show what each auxiliary token holds, on one sheet.
 
-    Each photograph stands beside what its own token gives. Backgrounds and companions should appear there, and the
+    Each photograph stands above what its own token gives. Backgrounds and companions should appear there, and the
     shared thing in the row of S* only.
 
     \b

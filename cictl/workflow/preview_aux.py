@@ -59,16 +59,15 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     paths = draw_pictures(config, concept, plans, folder, observe, again="cictl preview-aux").paths
 
     count = len(seeds)
-    shared = [Row("S* alone: what the photographs share", [Image.open(path) for path in paths[:count]])]
-    rows = []
-    for index, key in enumerate(tokens.keys, 1):
-        photograph = photographs[key]
-        pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
-        captions = ["photograph", *["A*"] * count]
-        rows.append(Row(f"{photograph.path.name}: what is its own", [open_upright(photograph.path), *pictures], captions))
+    own = [photographs[key] for key in tokens.keys]
+    rows = [Row("the photographs", [open_upright(photo.path) for photo in own], [photo.path.name for photo in own])]
+    for number in range(count):
+        below = [Image.open(paths[(index + 1) * count + number]) for index in range(len(own))]
+        rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
+    rows.append(Row("A photo of S*: what they share", [Image.open(path) for path in paths[:count]]))
     digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
     path = workspace.outputs / f"preview-aux-{digest}.png"
-    write_png(path, sheet([*rows, *shared]))
+    write_png(path, sheet(rows))
     return PreviewOutcome(
         sheet=workspace.shown(path),
         pictures=[
