@@ -50,7 +50,8 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         )
     base = find_base(config, concept)
     prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}
-    for key in tokens.keys:
+    keys = sorted(tokens.keys, key=lambda key: photographs[key].path.name)
+    for key in keys:
         label = f"A photo of A* ({photographs[key].path.name})"
         prompts[label] = f"A photo of {' '.join(auxiliary_names(key, tokens.auxiliary_vectors))}"
     seeds = range(config.seed, config.seed + config.generate.count)
@@ -59,7 +60,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     paths = draw_pictures(config, concept, plans, folder, observe, again="cictl preview-aux").paths
 
     count = len(seeds)
-    own = [photographs[key] for key in tokens.keys]
+    own = [photographs[key] for key in keys]
     rows = [Row("the photographs", [open_upright(photo.path) for photo in own], [photo.path.name for photo in own])]
     for number in range(count):
         below = [Image.open(paths[(index + 1) * count + number]) for index in range(len(own))]
