@@ -46,6 +46,7 @@ def load_config(sources: Sources) -> Config:
     values = document.values
     for key, value in overrides.items():
         values, problem = _with(values, key, value)
+        document.lines.pop(tuple(key.split(".")), None)  # the line in the file is not what counts
         problems.extend([problem] if problem else [])
     if not problems:
         merged = merge(preset_for(_model_id(values)), values)
@@ -54,7 +55,7 @@ def load_config(sources: Sources) -> Config:
         try:
             config = Config.model_validate(merged)
         except ValidationError as error:
-            problems.extend(_validation_problems(error, document, skip=known))
+            problems.extend(_validation_problems(error, document, overrides, skip=known))
         if not problems:
             return config
     raise UsageError(
@@ -147,7 +148,9 @@ def _suggestion(place: tuple[str, ...]) -> str:
     return f" (did you mean {' or '.join(near[:2])}?)" if near else ""
 
 
-def _validation_problems(error: ValidationError, document: Document, skip: set[tuple[str, ...]]) -> Iterator[Problem]:
+def _validation_problems(
+    error: ValidationError, document: Document, overrides: Overrides, skip: set[tuple[str, ...]]
+) -> Iterator[Problem]:
     for item in error.errors():
         place = tuple(str(part) for part in item["loc"])
         if place in skip:
@@ -158,7 +161,8 @@ def _validation_problems(error: ValidationError, document: Document, skip: set[t
             message = "must be a group of keys"
         if item["type"] != "value_error":  # a rule of ours names the value itself
             message = f"{message} (it is {_shown(item['input'])})"
-        yield Problem(_nearest_line(place, document), f"{'.'.join(place)}: {message}")
+        where = "--set " if ".".join(place[:2]) in overrides else ""
+        yield Problem(None if where else _nearest_line(place, document), f"{where}{'.'.join(place)}: {message}")
 
 
 def _shown(value: Any) -> str:
