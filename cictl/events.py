@@ -6,7 +6,7 @@ Every event is a frozen dataclass of plain values, so that it can be printed, dr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,6 @@ class FileSaved(Event):
     path: Path
     size: int
     verified: bool = False
-    details: dict[str, str] = field(default_factory=dict)
 
 
 Observer = Callable[[Event], None]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cictl.errors import ResourceError
-from cictl.events import Event, Observer, Progress
+from cictl.events import Event, Observer
 from cictl.files import write_atomic
 
 
@@ -34,13 +34,12 @@ class EventLog:
         self._observe = observe
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, Progress):  # for the eye; the steps themselves are in the log
-            line = event.as_json()
-            if event.name != "StepCompleted":
-                line["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            with _disk_errors(self._path):
-                self._file.write(json.dumps(line) + "\n")
-                self._file.flush()
+        line = event.as_json()
+        if event.name != "StepCompleted":
+            line["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        with _disk_errors(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         self._observe(event)
 
     def __enter__(self) -> EventLog:

@@ -199,7 +199,8 @@ def _texts(plan: Plan, config: Config) -> dict[str, str]:
     lines.append(
         f"Steps: {plan.steps}, Sampler: {samplers[plan.sampler]}, CFG scale: {plan.guidance:g}, Seed: {plan.seed}, "
         f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
-        f"Version: cictl {cictl.__version__}"
+        + (f"Concept hash: {plan.concept[:10]}, " if plan.text != plan.prompt else "")
+        + f"Version: cictl {cictl.__version__}"
     )
     facts = {
         **asdict(plan),

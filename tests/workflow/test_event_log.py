@@ -27,7 +27,7 @@ def test_steps_hold_no_time_and_everything_is_passed_on(tmp_path):
     write(path, None, *events, observe=recorder)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert recorder.events == events
-    assert [line["event"] for line in lines] == ["Note", "StepCompleted", "CheckpointSaved"]
+    assert [line["event"] for line in lines] == ["Note", "StepCompleted", "Progress", "CheckpointSaved"]
     assert lines[1] == {"event": "StepCompleted", "step": 1, "losses": {"diffusion": 0.1}}
     assert "time" in lines[0]
 
