@@ -127,13 +127,13 @@ def test_json_lines_parse_and_leave_single_steps_out() -> None:
     observe(SamplingStep(1, 50, CUDA))
     observe(Progress(1, 2, {"diffusion": math.nan, "contrastive": 1.0}, 0.1, CUDA))
     observe(CheckpointSaved(1, Path("/x/\udcff")))
-    observe(FileSaved(Path("/x"), 3, details={"tensor": "1 x 768"}))
+    observe(FileSaved(Path("/x"), 3))
     first, second, third = map(json.loads, stream.getvalue().splitlines())
     assert first["event"] == "Progress"
     assert first["losses"] == {"diffusion": None, "contrastive": 1.0}
     assert first["memory"]["device"] == "cuda:0"
     assert second["event"] == "CheckpointSaved"
-    assert third["details"] == {"tensor": "1 x 768"}
+    assert third["size"] == 3
     assert "NaN" not in stream.getvalue()
 
 
