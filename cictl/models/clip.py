@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cictl.errors import ModelAccessError
 from cictl.models.locate import Located
+from cictl.models.quiet import quiet_libraries
 
 
 def text_projection(clip: Located) -> Tensor:
@@ -50,6 +51,7 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
     from transformers import CLIPVisionModelWithProjection
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+    quiet_libraries()
     try:
         processor = CLIPImageProcessorPil.from_pretrained(clip.folder)
         tower, report = CLIPVisionModelWithProjection.from_pretrained(

@@ -15,6 +15,7 @@ from cictl.errors import ModelAccessError, UsageError
 from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.locate import Located
+from cictl.models.quiet import quiet_libraries
 
 _KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
@@ -54,6 +55,7 @@ class StableDiffusion:
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        quiet_libraries()
         unet = _load_part(UNet2DConditionModel, located, "unet")
         text_encoder = _load_part(CLIPTextModel, located, "text_encoder")
         vae = _load_part(AutoencoderKL, located, "vae")

@@ -29,7 +29,6 @@ def open_base(config: Config, runtime: Runtime, observe: Observer) -> StableDiff
         ModelAccessError: it cannot be had.
     """
     observe(PhaseStarted(f"loading {config.model.id}"))
-    _quiet_libraries()
     located = locate_base(config.model.id, config.model.revision)
     return StableDiffusion.load(located, runtime.device, runtime.dtype)
 
@@ -77,13 +76,3 @@ def previewer(
 def preview_path(workspace: Workspace, stage: Stage, step: int) -> Path:
     """Where the preview of a training step lies."""
     return workspace.outputs / "previews" / f"{stage}-step-{step:07d}.png"
-
-
-def _quiet_libraries() -> None:
-    """No progress bars and no advice of the libraries' own: what goes wrong comes as an exception."""
-    import diffusers.utils.logging as of_diffusers
-    import transformers.utils.logging as of_transformers
-
-    for logging in (of_diffusers, of_transformers):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
