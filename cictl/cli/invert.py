@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from cictl.cli.options import (
     DebugOption,
     DirectoryOption,
@@ -16,13 +12,13 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
-from cictl.cli.training import say_outcome
+from cictl.cli.training import DryRunOption, RestartOption, StepsOption, say_outcome
 
 
 def command(
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start anew; old checkpoints go to checkpoints/archive.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    steps: StepsOption = None,
+    restart: RestartOption = False,
+    dry_run: DryRunOption = False,
     directory: DirectoryOption = None,
     assignments: SetOption = None,
     json: JsonOption = False,

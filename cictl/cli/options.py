@@ -28,7 +28,7 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]
-VerboseOption = Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.")]
+VerboseOption = Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.", show_default=False)]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

@@ -1,9 +1,17 @@
-"""What `cictl invert` and `cictl finetune` print alike."""
+"""The flags of `cictl invert` and `cictl finetune`, and what both print."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from cictl.ui.report import print_result
 from cictl.workflow.training import TrainingOutcome
+
+StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Start anew; old checkpoints go to checkpoints/archive.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 _STAGES = {"invert": "stage 1", "finetune": "stage 2"}
 
