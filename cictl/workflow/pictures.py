@@ -18,6 +18,7 @@ from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, Sa
 from cictl.models.locate import Located, locate_base
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept, require_same_base
+from cictl.workflow.memory import out_of_memory_explained
 from cictl.workspace import slug
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from cictl.engine.runtime import Runtime, StopRequest
     from cictl.models.stable_diffusion import StableDiffusion
+
+
+_LESS_MEMORY = "make fewer pictures at a time, with --set generate.batch_size=1; those that are finished are kept"
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def draw_pictures(
         from cictl.engine.runtime import Runtime, graceful_stop
         from cictl.workflow.base_model import open_base
 
-        with graceful_stop() as stop:
+        with graceful_stop() as stop, out_of_memory_explained(_LESS_MEMORY):
             observe(PhaseStarted("loading the libraries"))
             runtime = Runtime.create(config.model.device, config.model.dtype)
             model = open_base(config, runtime, observe)
@@ -192,8 +196,7 @@ def _draw(
 def _texts(plan: Plan, config: Config) -> dict[str, str]:
     """The ``parameters`` text that A1111 writes and many programs read, and all of it as JSON."""
     samplers = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "euler": "Euler", "unipc": "UniPC"}
-    written = plan.prompt if plan.text == plan.prompt else plan.text
-    lines = [written]
+    lines = [plan.text]
     if plan.negative:
         lines.append(f"Negative prompt: {plan.negative}")
     lines.append(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cictl.config import Config, FinetuneConfig, InvertConfig
 from cictl.config.schema import Stage
 from cictl.data.photographs import Photograph, find_photographs
-from cictl.errors import ResourceError
 from cictl.events import (
     CheckpointSaved,
     Note,
@@ -27,6 +25,7 @@ from cictl.events import (
 )
 from cictl.records import STATE, Checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.event_log import EventLog, read_losses
+from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides
 from cictl.workspace import Workspace
 
@@ -42,6 +41,12 @@ if TYPE_CHECKING:
         """A method whose result can be saved."""
 
         def result(self) -> dict[str, Tensor]: ...
+
+
+_LESS_MEMORY = (
+    "compute the batch in parts, with --set invert.accumulation=4 (or finetune.accumulation=4), or close what else "
+    "uses the device; the same command goes on from the last checkpoint"
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def run_stage(
             listed = " ".join(f"{key}={value}" for key, value in earlier.items())
             observe(Note(f"kept from an earlier --set, over ci.yaml: {listed}"))
         began = time.perf_counter()
-        with _out_of_memory_explained():
+        with out_of_memory_explained(_LESS_MEMORY):
             saved = _train(workspace, stage, prepare, observe, config, photographs, decision, kept)
         return _outcome(workspace, stage, decision, saved=saved, seconds=time.perf_counter() - began)
 
@@ -255,20 +260,6 @@ def _outcome(
         seconds=round(seconds, 1),
         dry_run=dry_run,
     )
-
-
-@contextmanager
-def _out_of_memory_explained() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
-            raise
-        raise ResourceError(
-            "the memory of the device is not enough",
-            "compute the batch in parts, with --set invert.accumulation=4 (or finetune.accumulation=4), or close what else "
-            "uses the device; the same command goes on from the last checkpoint",
-        ) from None
 
 
 def _version(package: str) -> str:
