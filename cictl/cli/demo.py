@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from cictl.cli.options import DebugOption, JsonOption, QuietOption, VerboseOptio
 from cictl.cli.training import say_outcome
 from cictl.ui.display import choose_mode, show
 from cictl.ui.report import print_result
+
+if TYPE_CHECKING:
+    from cictl.workflow.demo import DemoOutcome
 
 
 def command(
@@ -53,11 +57,13 @@ def command(
             made = generate.run(workspace, demo.PROMPTS, observe, overrides={"generate.count": demo.COUNT})
         outcome = demo.write_sheet(workspace, [Path(picture["path"]) for picture in made.pictures])
         if json:
-            print_json({"workspace": outcome.workspace, "sheet": outcome.sheet})
+            print_json(asdict(outcome))
             return
         print_result(
             "",
             f"the sheet: {outcome.sheet}",
+            "",
+            *_reading(outcome),
             "",
             "what else it can do:",
             f"  cictl preview-aux -C {where}         what each photograph has of its own",
@@ -66,3 +72,19 @@ def command(
             "  cictl init my-thing --images PHOTOGRAPHS",
             "  cd my-thing && cictl invert && cictl finetune",
         )
+
+
+def _reading(outcome: DemoOutcome) -> list[str]:
+    """What the judge reads, a line a prompt, and how far it can be trusted."""
+
+    def counts(found: dict[str, int], of: int) -> str:
+        return ", ".join(f"{value} {count}/{of}" for value, count in found.items())
+
+    lines = ["a small classifier, which no training of S* has seen, reads in these pictures:"]
+    for own in outcome.judged:
+        lines.append(f"  {own.prompt}")
+        lines.append(f"    asked for: {counts(own.asked, own.count)};  kept: {counts(own.kept, own.count)}")
+    shares = outcome.reliability
+    mean, worst = sum(shares.values()) / len(shares), min(shares, key=lambda name: shares[name])
+    lines.append(f"  (of pictures whose truth is known it reads {mean:.0%} right; {worst} worst, {shares[worst]:.0%})")
+    return lines

@@ -175,6 +175,11 @@ class FinetuneConfig(_Group):
         ge=1,
         le=256,
     )
+    disentangled: bool = _setting(
+        True,
+        "Eq. 3: A_i* has K^a, V^a of its own. false trains one K, V on S* and A_i* together, for comparison.",
+        paper="yes",
+    )
     auxiliary_scale: float = _setting(
         1.0,
         "lambda of Eq. 3, the share of the auxiliary pathway. Not measured on SD 1.5.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,8 @@ class DisentangledFinetuning:
     """Trains K, V on S* alone, and K^a, V^a on A_i* alone; the tokens are frozen.
 
     The contexts never change, so they are encoded once, here, and the text encoder is not needed afterwards.
-    Without auxiliary tokens (n = 0) there is no auxiliary pathway, and K, V train alone.
+    Without auxiliary tokens (n = 0) there is no auxiliary pathway, and K, V train alone. With ``disentangled``
+    off there is none either: K, V train on S* and A_i* in one prompt, as if Eq. 3 had not been thought of.
 
     Args:
         model: the base model, which knows ``tokens`` already.
@@ -36,13 +39,16 @@ class DisentangledFinetuning:
     ) -> None:
         self.model = model
         self.settings = settings
-        self.disentangled = tokens.auxiliary.numel() > 0
+        auxiliary, count = tokens.auxiliary.numel() > 0, len(photographs.keys)
+        self.disentangled = auxiliary and settings.disentangled
         with torch.no_grad():
-            prompts = [expand(prompt, tokens.concept_names) for prompt in settings.concept_prompts]
-            model.require_fit(prompts, "finetune.concept_prompts")
-            self.concept_contexts = model.encode_text(model.tokenize(prompts))
+            if auxiliary and not settings.disentangled:
+                own = [self._encode_concept(tokens, tokens.auxiliary_names(index)) for index in range(count)]
+            else:
+                own = [self._encode_concept(tokens)] * count
+            self.concept_contexts = torch.stack(own)  # [N, prompts, T, D]
             if self.disentangled:
-                self._encode_auxiliary(tokens, len(photographs.keys))
+                self._encode_auxiliary(tokens, count)
         self.attention = TunedCrossAttention(
             model.unet, model.key_values, auxiliary_scale=settings.auxiliary_scale if self.disentangled else None
         )
@@ -54,10 +60,10 @@ class DisentangledFinetuning:
 
     def loss(self, batch: Batch) -> Loss:
         """Eq. 1 with the attention of Eq. 3."""
-        prompts = [int(choice * len(self.concept_contexts)) for choice in batch.choices]
+        prompts = [int(choice * self.concept_contexts.shape[1]) for choice in batch.choices]
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        concept = self.concept_contexts[prompts]
+        concept = self.concept_contexts[batch.photographs, prompts]
         context: Tensor | DisentangledContext = concept
         if self.disentangled:
             mask = None if self.auxiliary_masks is None else self.auxiliary_masks[batch.photographs]
@@ -68,6 +74,12 @@ class DisentangledFinetuning:
     def result(self) -> dict[str, Tensor]:
         """The tuned K, V; K^a and V^a have done their work and are left behind."""
         return self.attention.tensors()
+
+    def _encode_concept(self, tokens: ConceptTokens, behind: Sequence[str] = ()) -> Tensor:
+        """The prompts of S*, each with the tokens ``behind`` it, [prompts, T, D]."""
+        prompts = [" ".join((expand(prompt, tokens.concept_names), *behind)) for prompt in self.settings.concept_prompts]
+        self.model.require_fit(prompts, "finetune.concept_prompts")
+        return self.model.encode_text(self.model.tokenize(prompts))
 
     def _encode_auxiliary(self, tokens: ConceptTokens, count: int) -> None:
         prompts = [expand(self.settings.auxiliary_prompt, (), tokens.auxiliary_names(index)) for index in range(count)]

@@ -17,6 +17,7 @@ from cictl.records import Checkpoint, Difference, archive, differences, latest_c
 from cictl.workspace import Workspace
 
 STAGES: tuple[Stage, ...] = ("invert", "finetune")
+INVERTED = "result of cictl invert"  # in the fingerprint of stage 2
 TITLES: dict[str, str] = {
     "invert": "stage 1, Contrastive Inversion",
     "finetune": "stage 2, disentangled cross-attention fine-tuning",
@@ -72,7 +73,7 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
         fields["identity.clip"] = _identity(locate_clip, config.model.clip, config.model.clip_revision)
     if stage == "finetune":
         inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
-        fields["result of cictl invert"] = inverted.result_hash if inverted else None
+        fields[INVERTED] = inverted.result_hash if inverted else None
     return {"photographs": dict(sorted(photographs.items())), "fields": fields}
 
 
@@ -114,13 +115,22 @@ def describe(changed: Sequence[Difference]) -> list[str]:
     return [f"{item.field}: {_short(item.before)} -> {_short(item.now)}" for item in changed]
 
 
+def can_be_undone(changed: Sequence[str]) -> bool:
+    """Whether what :func:`describe` says can be set back; a stage 1 that was trained on or anew cannot."""
+    return not any(line.startswith(f"{INVERTED}:") for line in changed)
+
+
 def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference]) -> StateError:
-    lines = "\n".join(f"  {line}" for line in describe(changed))
+    described = describe(changed)
+    lines = "\n".join(f"  {line}" for line in described)
     where = " and --set" if checkpoint.manifest.get("overrides") else ""
+    undo = (
+        f"undo the change (in {workspace.shown(workspace.images)}, {workspace.shown(workspace.config_file)}{where}) to go on, or "
+    )
     return StateError(
         f"what cictl {stage} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
-        f"undo the change (in {workspace.shown(workspace.images)}, {workspace.shown(workspace.config_file)}{where}) to go on, "
-        f"or start anew: cictl {stage} --restart (the old checkpoints go to checkpoints/archive)",
+        f"{undo if can_be_undone(described) else ''}start anew: cictl {stage} --restart (the old checkpoints go to "
+        "checkpoints/archive)",
     )
 
 

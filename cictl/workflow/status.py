@@ -9,7 +9,7 @@ from cictl.config.schema import Stage
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
 from cictl.records import differences, latest_checkpoint
-from cictl.workflow.stage import STAGES, configure, describe, fingerprint, kept_overrides
+from cictl.workflow.stage import STAGES, can_be_undone, configure, describe, fingerprint, kept_overrides
 from cictl.workspace import Workspace
 
 _TOO_FEW = 2
@@ -100,7 +100,8 @@ def _next(
         return f"put three to six photographs into {workspace.shown(workspace.images)}, then: cictl invert", ""
     for status in stages:
         if status.state in ("changed since", "damaged"):
-            return f"cictl {status.stage} --restart", "or undo the change, to go on with what is trained"
+            undo = "or undo the change, to go on with what is trained" if can_be_undone(status.changed) else ""
+            return f"cictl {status.stage} --restart", undo
         if status.state != "done":
             return f"cictl {status.stage}", ""
     if not pictures:

@@ -188,7 +188,7 @@ def test_with_lambda_zero_the_gradient_of_k_v_does_not_know_the_auxiliary_tokens
 
 def test_k_v_see_the_concept_alone_and_the_auxiliary_pathway_the_auxiliary_token_alone(model):
     method = finetuning(model)
-    context, auxiliary = method.concept_contexts[:1], method.auxiliary_contexts[:1]
+    context, auxiliary = method.concept_contexts[0], method.auxiliary_contexts[:1]
     name, layer = next(iter(method.attention.layers.items()))
     attention = model.unet.get_submodule(name)
     hidden = torch.randn(1, 5, attention.to_q.in_features, generator=torch.Generator().manual_seed(0))
@@ -216,7 +216,7 @@ def test_the_contexts_of_stage_2_are_the_encodings_of_their_prompts(model):
         auxiliary = model.encode_text(
             model.tokenize([f"A photo of <auxiliary-{key}> <auxiliary-{key}>_1" for key in PHOTOGRAPHS.keys])
         )
-    assert torch.equal(method.concept_contexts, concept)
+    assert torch.equal(method.concept_contexts, concept.expand(3, -1, -1, -1))
     assert torch.equal(method.auxiliary_contexts, auxiliary)
     assert not method.concept_contexts.requires_grad
 
@@ -244,3 +244,19 @@ def test_without_auxiliary_tokens_stage_2_trains_k_and_v_alone(model):
     assert {name.rpartition(".")[2] for name in method.trainable()} == {"key", "value"}
     method.loss(batch_of(PHOTOGRAPHS)).total.backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in method.trainable().values())
+
+
+def test_one_shared_pathway_sees_concept_and_auxiliary_token_in_one_prompt(model):
+    method = finetuning(model, disentangled=False)
+    assert {name.rpartition(".")[2] for name in method.trainable()} == {"key", "value"}
+    with torch.no_grad():
+        prompts = [f"A photo of <my-teapot> <my-teapot>_1 <auxiliary-{key}> <auxiliary-{key}>_1" for key in PHOTOGRAPHS.keys]
+        expected = model.encode_text(model.tokenize(prompts))
+    assert torch.equal(method.concept_contexts[:, 0], expected)
+    batch = batch_of(PHOTOGRAPHS)
+    loss = method.loss(batch).total.detach()
+    method.attention.eject()
+    with torch.no_grad():
+        noisy = model.add_noise(batch.latents, batch.noise, batch.timesteps)
+        prediction = model.predict(noisy, batch.timesteps, expected[batch.photographs])
+    torch.testing.assert_close(loss, torch.nn.functional.mse_loss(prediction, batch.noise))

@@ -12,7 +12,7 @@ from cictl.files import sha256_file
 from cictl.models.clip import embed_images, text_projection
 from cictl.models.locate import locate_base, locate_clip
 from cictl.models.stable_diffusion import StableDiffusion
-from cictl.toybox.concepts import demo_concept, render_photographs
+from cictl.toybox.concepts import demo_concept
 from cictl.toybox.world.captions import caption
 from cictl.toybox.world.scene import sample_scene
 
@@ -57,8 +57,8 @@ def test_the_text_tower_of_its_clip_is_its_text_encoder(toybox):
 def test_its_clip_tells_the_backgrounds_of_the_demo_apart(toybox):
     """In Eq. 2's own terms: the caption of each picture's background is nearest to that picture among the five."""
     clip = locate_clip("toybox")
-    scenes = demo_concept()
-    pictures = [picture.transpose(2, 0, 1) / 127.5 - 1 for picture in render_photographs(scenes, seed=0)]
+    scenes = demo_concept().scenes
+    pictures = [picture.transpose(2, 0, 1) / 127.5 - 1 for picture in demo_concept().photographs()]
     images = embed_images(clip, [picture.astype("float32") for picture in pictures], torch.device("cpu"))
     places = {
         "beach": "on a beach", "forest": "in a forest", "brick": "in front of a brick wall",

@@ -135,7 +135,11 @@ def test_another_base_model_under_the_same_name_is_noticed(copy_of_trained, base
 
 def test_stage_2_notices_that_stage_1_was_trained_again(copy_of_trained):
     invert.run(copy_of_trained, silent, overrides={"invert.steps": 9})
-    assert "result of cictl invert" in refused(finetune.run, copy_of_trained).message
+    refusal = refused(finetune.run, copy_of_trained)
+    assert "result of cictl invert" in refusal.message
+    assert "undo" not in refusal.hint  # nobody can
+    shown = status.run(copy_of_trained)
+    assert (shown.next, shown.problem) == ("cictl finetune --restart", "")
     error = refused(lambda w, o: generate.run(w, ["S*"], o), copy_of_trained)
     assert "earlier run of stage 1" in error.message
     assert "cictl finetune --restart" in error.hint

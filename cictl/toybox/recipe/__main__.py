@@ -1,7 +1,8 @@
 """Train the toybox: ``python -m cictl.toybox.recipe COMPONENT --work FOLDER``.
 
 In this order, each going on where it was stopped:
-data, judge, vae, latents, text, unet, clip, pack, evaluate.
+data, vae, latents, text, unet, clip, judge, pack, evaluate.
+What was packed is trained further after unpack: with data, latents, and more minutes for a component.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-_MINUTES = {"judge": 4.0, "vae": 12.0, "text": 2.0, "unet": 120.0, "clip": 12.0}
+_MINUTES = {"vae": 12.0, "text": 5.0, "unet": 90.0, "clip": 10.0, "judge": 20.0}
 
 
 def main() -> None:
     """One command a component."""
     parser = argparse.ArgumentParser(prog="python -m cictl.toybox.recipe", description=__doc__)
-    parser.add_argument("component", choices=["data", "latents", "pack", "evaluate", *_MINUTES])
+    parser.add_argument("component", choices=["data", "latents", "pack", "unpack", "evaluate", *_MINUTES])
     parser.add_argument("--work", type=Path, required=True, help="folder of the training's state")
     parser.add_argument("--minutes", type=float, help=f"of wall clock, in all; default {_MINUTES}")
-    parser.add_argument("--pictures", type=int, default=30_000, help="size of the pool (data)")
+    parser.add_argument("--pictures", type=int, default=40_000, help="size of the pool (data)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each, without a GPU")
-    parser.add_argument("--to", type=Path, default=Path(__file__).parents[2] / "models" / "weights" / "toybox", help="pack")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=Path(__file__).parents[2] / "models" / "weights" / "toybox",
+        help="of the weights (pack, unpack, evaluate)",
+    )
     parser.add_argument("--count", type=int, default=500, help="pictures that the judge reads (evaluate)")
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps (evaluate)")
+    parser.add_argument("--steps", type=int, default=25, help="denoising steps (evaluate)")
     parser.add_argument("--guidance", type=float, default=3.0, help="(evaluate)")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile (unet)")
     given = parser.parse_args()
@@ -41,6 +47,11 @@ def main() -> None:
         from cictl.toybox.recipe.pack import pack
 
         pack(given.work, given.to)
+        return
+    if given.component == "unpack":
+        from cictl.toybox.recipe.pack import unpack
+
+        unpack(given.to, given.work)
         return
     if given.component == "evaluate":
         from cictl.toybox.recipe.evaluate import evaluate

@@ -1,8 +1,7 @@
-"""Component ``clip``: an image tower and both projections for the text encoder as the UNet left it."""
+"""Component ``clip``: an image tower and both projections for the text encoder that the UNet reads from."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,22 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cictl.toybox.recipe.data import held_out_pool, load_pool
-from cictl.toybox.recipe.loop import Recipe, Worker, load_average, train
+from cictl.toybox.recipe.data import load_pool
+from cictl.toybox.recipe.loop import Recipe, Worker, train
 from cictl.toybox.recipe.networks import PROJECTION_WIDTH, TEXT_WIDTH, vision_config
-from cictl.toybox.recipe.text import SIZES, attribute_loss, labels, load_tokenizer, new_text_encoder, tokenize
+from cictl.toybox.recipe.text import SIZES, attribute_loss, labels, load_tokenizer, tokenize, trained_text_encoder
 from cictl.toybox.recipe.vae import to_pixels
 from cictl.toybox.world.captions import caption
 
 _BATCH = 64  # a process
 _LOGIT_SCALE = 20.0
-
-
-def trained_text_encoder(work: Path, tokenizer: Any) -> Any:
-    """The averaged text encoder that was trained with the UNet."""
-    encoder = new_text_encoder(tokenizer)
-    encoder.load_state_dict(load_average(work, "unet", "encoder"))
-    return encoder.eval().requires_grad_(False)
 
 
 def new_tower() -> Any:
@@ -44,7 +36,7 @@ def pooled_text(encoder: Any, ids: Tensor, end_id: int) -> Tensor:
 def train_clip(worker: Worker, minutes: float) -> None:
     """Symmetric InfoNCE between pictures and captions; heads that name attributes help, and are thrown away."""
     scenes, pictures, _ = load_pool(worker.work)
-    truth = torch.tensor([labels(scene) for scene in scenes], device=worker.device)
+    indices = torch.tensor([labels(scene) for scene in scenes], device=worker.device)
     tokenizer = load_tokenizer(worker.work / "tokenizer")
     encoder = trained_text_encoder(worker.work, tokenizer).to(worker.device)
     torch.manual_seed(0)
@@ -55,7 +47,6 @@ def train_clip(worker: Worker, minutes: float) -> None:
     def loss(rng: np.random.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         chosen = rng.integers(0, len(pictures), _BATCH)
         x = to_pixels(pictures[chosen], worker.device)
-        x = x.flip(-1) if rng.random() < 0.5 else x
         seen = tower(pixel_values=x).image_embeds
         ids = tokenize(tokenizer, [caption(scenes[index], rng) for index in chosen]).to(worker.device)
         with torch.no_grad():
@@ -64,22 +55,7 @@ def train_clip(worker: Worker, minutes: float) -> None:
         own = torch.arange(_BATCH, device=worker.device)
         contrast = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         accuracy = (logits.argmax(1) == own).float().mean().item()
-        return contrast + attribute_loss(heads(seen), truth[chosen]), {"contrast": contrast.item(), "found": accuracy}
+        return contrast + attribute_loss(heads(seen), indices[chosen]), {"contrast": contrast.item(), "found": accuracy}
 
     recipe = Recipe("clip", {"tower": 1e-3, "projection": 1e-3, "heads": 3e-3}, minutes, decay_from=0.4, ema=0.995)
     train(recipe, worker, {"tower": tower, "projection": projection, "heads": heads}, loss)
-
-
-@torch.no_grad()
-def retrieval(tower: Any, projection: Tensor, encoder: Any, tokenizer: Any, count: int = 640, among: int = 64) -> float:
-    """How often the full caption of a picture that was never seen is found among ``among``."""
-    scenes, pictures = held_out_pool(count)
-    rng = np.random.default_rng(0)
-    seen = torch.cat([tower(pixel_values=to_pixels(part)).image_embeds for part in np.array_split(pictures, 10)])
-    ids = tokenize(tokenizer, [caption(scene, rng, full=True) for scene in scenes])
-    read = pooled_text(encoder, ids, tokenizer.eos_token_id) @ projection.T
-    similar = F.normalize(seen, dim=-1) @ F.normalize(read, dim=-1).T
-    hits = [
-        int(similar[start + i, start : start + among].argmax()) == i for start in range(0, count, among) for i in range(among)
-    ]
-    return sum(hits) / len(hits)

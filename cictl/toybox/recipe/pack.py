@@ -1,4 +1,4 @@
-"""Component ``pack``: everything as fp16 safetensors in diffusers' layout, with a manifest."""
+"""Components ``pack`` and ``unpack``: everything as fp16 safetensors in diffusers' layout, with a manifest; and back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from cictl.files import sha256_file, write_atomic
-from cictl.toybox.recipe.clip import new_tower, trained_text_encoder
-from cictl.toybox.recipe.data import POOL_SEED
+from cictl.toybox.judge import FOLDER, accuracy, read
+from cictl.toybox.recipe.clip import new_tower
+from cictl.toybox.recipe.data import POOL_SEED, held_out_pool
 from cictl.toybox.recipe.judge import trained_judge
 from cictl.toybox.recipe.loop import load_average, progress_of
 from cictl.toybox.recipe.networks import (
@@ -25,8 +26,9 @@ from cictl.toybox.recipe.networks import (
     text_config,
     vision_config,
 )
-from cictl.toybox.recipe.text import ATTRIBUTES, load_tokenizer
+from cictl.toybox.recipe.text import load_tokenizer, trained_text_encoder
 from cictl.toybox.recipe.vae import finished_vae
+from cictl.toybox.world.truth import ATTRIBUTES, truth
 
 _COMPONENTS = ("text", "vae", "unet", "clip", "judge")
 
@@ -46,15 +48,44 @@ def pack(work: Path, folder: Path) -> None:
     make_scheduler().save_pretrained(staging / "scheduler")
     _write_clip(work, staging / "clip", encoder.float(), tokenizer)
     judge = trained_judge(work)
-    (staging / "judge").mkdir()
+    (staging / FOLDER).mkdir()
     save_file(
-        {key: value.half().contiguous() for key, value in judge.state_dict().items()}, staging / "judge" / "model.safetensors"
+        {key: value.half().contiguous() for key, value in judge.state_dict().items()}, staging / FOLDER / "model.safetensors"
     )
-    (staging / "judge" / "config.json").write_text(json.dumps({"attributes": ATTRIBUTES}, indent=1))
+    scenes, pictures = held_out_pool(1000)
+    shares = accuracy(read(judge, pictures), [truth(scene) for scene in scenes])
+    config = {"attributes": ATTRIBUTES, "accuracy": {name: round(share, 3) for name, share in shares.items()}}
+    (staging / FOLDER / "config.json").write_text(json.dumps(config, indent=1))
     _write_index(staging)
     _write_manifest(work, staging)
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
+
+
+def unpack(folder: Path, work: Path) -> None:
+    """Put packed weights into ``work``, so that training goes on with them; moments of the optimizer start anew."""
+    trained = json.loads((folder / "manifest.json").read_text())["trained"]
+    shutil.copytree(folder / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
+    text = load_file(folder / "text_encoder" / "model.safetensors")
+    tower = load_file(folder / "clip" / "model.safetensors")
+    parts = {
+        "unet": {"unet": load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")},
+        "vae": {"vae": load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")},
+        "judge": {"judge": load_file(folder / FOLDER / "model.safetensors")},
+        "text": {"encoder": text},
+        "clip": {
+            "tower": {key: value for key, value in tower.items() if key.startswith(("vision_model.", "visual_projection."))},
+            "projection": {"weight": tower["text_projection.weight"]},
+        },
+    }
+    for name, modules in parts.items():
+        tensors = {
+            f"{key}.{module}.{own}": value.float()
+            for key in ("module", "average")
+            for module, weights in modules.items()
+            for own, value in weights.items()
+        }
+        write_atomic(work / f"{name}.safetensors", save(tensors, {"progress": json.dumps(trained[name])}))
 
 
 def _write_clip(work: Path, folder: Path, encoder: Any, tokenizer: Any) -> None:
@@ -98,7 +129,7 @@ def _write_index(folder: Path) -> None:
 def _write_manifest(work: Path, folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
-        "version": 1,
+        "version": 2,
         "recipe": "python -m cictl.toybox.recipe",
         "pool": {"seed": POOL_SEED, "shards": len(list((work / "pool").glob("*.json")))},
         "trained": {name: progress_of(work, name) for name in _COMPONENTS if (work / f"{name}.safetensors").exists()},

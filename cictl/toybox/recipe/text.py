@@ -21,63 +21,49 @@ from torch import Tensor, nn
 from cictl.toybox.recipe.loop import Recipe, Worker, load_average, train
 from cictl.toybox.recipe.networks import TEXT_LENGTH, TEXT_WIDTH, make_text_encoder
 from cictl.toybox.world.captions import caption, words
-from cictl.toybox.world.scene import BACKGROUNDS, COLOURS, PATTERNS, POSES, SHAPES, STYLES, Scene, sample_scene
+from cictl.toybox.world.scene import Scene, sample_scene
+from cictl.toybox.world.truth import ATTRIBUTES, truth
 
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "noun": SHAPES,
-    "form": SHAPES,
-    "colour": tuple(COLOURS),
-    "accent": (*COLOURS, "none"),
-    "pattern": PATTERNS,
-    "background": BACKGROUNDS,
-    "style": STYLES,
-    "pose": POSES,
-    "companion shape": (*SHAPES, "none"),
-    "companion colour": (*COLOURS, "none"),
-}
 SIZES = [len(values) for values in ATTRIBUTES.values()]
 
+_SKIPPED = -100
 _BATCH = 96
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def labels(scene: Scene) -> list[int]:
-    """The index of each of the scene's ATTRIBUTES."""
-    shape, colour = scene.companion or ("none", "none")
-    said = (
-        scene.noun, scene.form, scene.colour, scene.accent or "none", scene.pattern, scene.background, scene.style,
-        scene.pose, shape, colour,
-    )  # fmt: skip
-    return [values.index(value) for values, value in zip(ATTRIBUTES.values(), said, strict=True)]
+    """The index of each of the scene's ATTRIBUTES, -100 (which the loss skips) where a picture cannot tell."""
+    values = truth(scene)
+    return [_SKIPPED if (value := values[name]) is None else known.index(value) for name, known in ATTRIBUTES.items()]
 
 
-def attribute_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy of all attributes: logits [..., sum of SIZES] against indices [..., 10]."""
-    parts = logits.split(SIZES, -1)
-    losses = [F.cross_entropy(part.flatten(0, -2), truth[..., i].flatten()) for i, part in enumerate(parts)]
+def attribute_loss(logits: Tensor, indices: Tensor) -> Tensor:
+    """Cross-entropy of all attributes: logits [B, sum of SIZES] against indices [B, 10] as :func:`labels` gives them."""
+    losses = [
+        F.cross_entropy(part, own, ignore_index=_SKIPPED)
+        for part, own in zip(logits.split(SIZES, -1), indices.unbind(1), strict=True)
+    ]
     return torch.stack(losses).mean()
 
 
 def write_tokenizer(folder: Path) -> Any:
-    """A CLIP tokenizer over the world's words and all single characters, so that any word can be read."""
+    """A CLIP tokenizer that reads each of the world's words as one token, and any other word letter by letter."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.trainers import BpeTrainer
     from transformers import CLIPTokenizer
 
-    characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    tokens = [*characters, *(f"{character}</w>" for character in characters)]
-    merges: list[tuple[str, str]] = []
-    for word in words():
-        pieces = [*word[:-1], f"{word[-1]}</w>"]
-        while len(pieces) > 1:
-            pair = (pieces[0], pieces[1])
-            if pair not in merges:
-                merges.append(pair)
-            pieces = ["".join(pair), *pieces[2:]]
-            if pieces[0] not in tokens:
-                tokens.append(pieces[0])
-    vocabulary = {token: index for index, token in enumerate([*tokens, _START, _END])}
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    learned = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learned.pre_tokenizer = WhitespaceSplit()
+    trainer = BpeTrainer(vocab_size=10**6, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+    learned.train_from_iterator([" ".join(words())], trainer)  # merges until every word is whole
+    model = json.loads(learned.to_str())["model"]
+    tokens = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters), *model["vocab"], _START, _END])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n")
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""]))
     CLIPTokenizer(
         vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=TEXT_LENGTH,
         unk_token=_END, pad_token=_END,
@@ -106,11 +92,11 @@ def new_text_encoder(tokenizer: Any) -> Any:
     return encoder
 
 
-def read_text_encoder(work: Path, tokenizer: Any) -> Any:
-    """The text encoder that has learned to read."""
+def trained_text_encoder(work: Path, tokenizer: Any) -> Any:
+    """The averaged text encoder that has learned to read, frozen: UNet and CLIP are fitted to it."""
     encoder = new_text_encoder(tokenizer)
     encoder.load_state_dict(load_average(work, "text", "encoder"))
-    return encoder
+    return encoder.eval().requires_grad_(False)
 
 
 def train_text(worker: Worker, minutes: float) -> None:
@@ -123,13 +109,13 @@ def train_text(worker: Worker, minutes: float) -> None:
     def loss(rng: np.random.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         scenes = [sample_scene(rng) for _ in range(_BATCH)]
         ids = tokenize(tokenizer, [caption(scene, rng) for scene in scenes]).to(worker.device)
-        truth = torch.tensor([labels(scene) for scene in scenes], device=worker.device)
+        indices = torch.tensor([labels(scene) for scene in scenes], device=worker.device)
         states = encoder(input_ids=ids).last_hidden_state
         ended = (ids == tokenizer.eos_token_id).float()  # the end mark and the padding behind it
         first = ended.argmax(1)
         at_end = states[torch.arange(len(ids)), first]
         behind = (states * ended.unsqueeze(-1)).sum(1) / ended.sum(1, keepdim=True)
-        return attribute_loss(heads(at_end), truth) + attribute_loss(heads(behind), truth), {}
+        return attribute_loss(heads(at_end), indices) + attribute_loss(heads(behind), indices), {}
 
     recipe = Recipe("text", {"encoder": 1.5e-3, "heads": 5e-3}, minutes, decay_from=0.5, ema=0.99)
     train(recipe, worker, {"encoder": encoder, "heads": heads}, loss)

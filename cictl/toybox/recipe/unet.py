@@ -1,4 +1,4 @@
-"""Component ``unet``: the denoiser, trained together with the text encoder at half its rate."""
+"""Component ``unet``: the denoiser, on the contexts of the text encoder that has learned to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cictl.functional.losses import diffuse, prediction_target
 from cictl.toybox.recipe.data import load_pool
 from cictl.toybox.recipe.loop import Recipe, Worker, train
 from cictl.toybox.recipe.networks import make_scheduler, make_unet
-from cictl.toybox.recipe.text import load_tokenizer, read_text_encoder, tokenize
+from cictl.toybox.recipe.text import load_tokenizer, tokenize, trained_text_encoder
 from cictl.toybox.recipe.vae import load_latents
 from cictl.toybox.world.captions import caption
 
@@ -30,15 +30,16 @@ def train_unet(worker: Worker, minutes: float, compiled: bool = True) -> None:
     schedule = make_scheduler().alphas_cumprod.to(worker.device)
     torch.manual_seed(0)
     unet = make_unet().to(worker.device, memory_format=torch.channels_last)
-    encoder = read_text_encoder(worker.work, tokenizer).to(worker.device)
+    encoder = trained_text_encoder(worker.work, tokenizer).to(worker.device)
     predict = torch.compile(unet) if compiled else unet
 
     def loss(rng: np.random.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         chosen = rng.integers(0, len(latents), BATCH)
-        clean = latents[chosen, rng.integers(0, 2, BATCH)].float().to(worker.device)
+        clean = latents[chosen].float().to(worker.device)
         clean = clean.contiguous(memory_format=torch.channels_last)
         captions = ["" if rng.random() < _EMPTY else caption(scenes[index], rng) for index in chosen]
-        context = encoder(input_ids=tokenize(tokenizer, captions).to(worker.device)).last_hidden_state
+        with torch.no_grad():
+            context = encoder(input_ids=tokenize(tokenizer, captions).to(worker.device)).last_hidden_state
         noise = torch.randn_like(clean)
         timesteps = torch.randint(len(schedule), (BATCH,), device=worker.device)
         alphas = schedule[timesteps]
@@ -48,5 +49,4 @@ def train_unet(worker: Worker, minutes: float, compiled: bool = True) -> None:
         weight = inverse_weight.clamp(max=_SNR_CAP) / inverse_weight
         return (weight * error).mean(), {"error": error.mean().item()}
 
-    recipe = Recipe("unet", {"unet": 1e-3, "encoder": 5e-4}, minutes)
-    train(recipe, worker, {"unet": unet, "encoder": encoder}, loss)
+    train(Recipe("unet", {"unet": 1e-3}, minutes), worker, {"unet": unet}, loss)

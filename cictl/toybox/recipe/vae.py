@@ -73,15 +73,14 @@ def finished_vae(work: Path) -> Any:
 
 @torch.no_grad()
 def write_latents(worker: Worker) -> None:
-    """Latents of this process's share of the pool and of their mirror images, [n, 2, 8, 16, 16], in fp16."""
+    """Latents of this process's share of the pool, [n, 8, 16, 16], in fp16."""
     vae = finished_vae(worker.work).to(worker.device, memory_format=torch.channels_last)
     _, pictures, _ = load_pool(worker.work)
     share = np.array_split(pictures, worker.count)[worker.rank]
     parts = []
     for number, part in enumerate(np.array_split(share, max(1, len(share) // 64)), 1):
-        x = to_pixels(part, worker.device)
-        both = [vae.encode(view.contiguous(memory_format=torch.channels_last)).latent_dist.mean for view in (x, x.flip(-1))]
-        parts.append(torch.stack(both, 1).half().cpu())
+        x = to_pixels(part, worker.device).contiguous(memory_format=torch.channels_last)
+        parts.append(vae.encode(x).latent_dist.mean.half().cpu())
         if worker.rank == 0 and number % 50 == 0:
             print(f"latents: {number * 64}/{len(share)} pictures", flush=True)
     content = save({"latents": torch.cat(parts).contiguous()})

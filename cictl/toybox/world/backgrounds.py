@@ -1,4 +1,4 @@
-"""The ten backgrounds, flat and clean, so that a small model can learn them soon."""
+"""The backgrounds, flat and clean, so that a small model can learn them soon."""
 
 from __future__ import annotations
 
@@ -144,7 +144,11 @@ def _city(p: _Painter) -> Canvas:
     return blend(canvas, np.array((0.95, 0.95, 0.90)), dashes)
 
 
+def _studio(p: _Painter) -> Canvas:
+    return p.fill(p.colour(0.80, 0.80, 0.78) * (1 + 0.06 * p.y[..., None]))
+
+
 _PAINTERS: dict[str, Callable[[_Painter], Canvas]] = {
     "beach": _beach, "snow": _snow, "forest": _forest, "night": _night, "brick": _brick,
-    "meadow": _meadow, "water": _water, "room": _room, "desert": _desert, "city": _city,
+    "meadow": _meadow, "water": _water, "room": _room, "desert": _desert, "city": _city, "studio": _studio,
 }  # fmt: skip

@@ -13,10 +13,11 @@ PLACES: dict[str, tuple[str, ...]] = {
     "night": ("at night", "under the night sky"),
     "brick": ("in front of a brick wall", "by a brick wall"),
     "meadow": ("on a meadow", "on the grass", "on green grass"),
-    "water": ("in the water", "floating on water"),
+    "water": ("in the water", "on the water"),
     "room": ("in a room", "on a wooden floor"),
     "desert": ("in the desert", "in a desert"),
     "city": ("in the city", "on a city street"),
+    "studio": ("in a studio", "in the studio"),
 }
 _LEADS: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of", "a picture of", "an image of"),
@@ -47,8 +48,8 @@ def caption(scene: Scene, rng: np.random.Generator, *, full: bool = False) -> st
     lead = _pick(rng, _LEADS[scene.style], first=1.0 if full else 0.75)
     before, after = _POSES.get(scene.pose, ("", "")) if says(0.9) else ("", "")
     phrase = " ".join(word for word in (before, _thing(scene, rng, says, full)) if word)
-    article = "an" if phrase[0] in "aeiou" else "a"
-    text = f"{lead} {article} {phrase}" if scene.style != "photo" or says(0.85) else f"{article} {phrase}"
+    named = with_article(phrase)
+    text = f"{lead} {named}" if scene.style != "photo" or says(0.85) else named
     parts = [text, after]
     if says(0.8):
         parts.append(_pick(rng, PLACES[scene.background], first=0.5))
@@ -56,6 +57,11 @@ def caption(scene: Scene, rng: np.random.Generator, *, full: bool = False) -> st
         shape, colour = scene.companion
         parts.append(f"next to a small {colour} {shape}" if full or rng.random() < 0.75 else f"next to a {shape}")
     return " ".join(part for part in parts if part)
+
+
+def with_article(phrase: str) -> str:
+    """ "a" or "an" before it."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _thing(scene: Scene, rng: np.random.Generator, says, full: bool) -> str:  # type: ignore[no-untyped-def]

@@ -21,17 +21,16 @@ _TURNS = {"upright": 0.0, "tilted": 0.6, "upside down": np.pi, "lying": np.pi / 
 
 @dataclass(frozen=True)
 class Look:
-    """What stays equal between pictures of one and the same thing: its exact colours and where its pattern sits."""
+    """What stays equal between pictures of one and the same thing: its exact colours."""
 
     colour: np.ndarray
     accent: np.ndarray
-    phase: float
 
     @classmethod
     def draw(cls, scene: Scene, rng: np.random.Generator) -> Look:
         """The look of a thing like the scene's."""
         colour = _jittered(scene.colour, rng)
-        return cls(colour, _jittered(scene.accent, rng) if scene.accent else colour, rng.uniform(0, 1))
+        return cls(colour, _jittered(scene.accent, rng) if scene.accent else colour)
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,12 @@ def render(scene: Scene, rng: np.random.Generator, look: Look | None = None) -> 
 
 def _place_main(scene: Scene, look: Look, side: float, rng: np.random.Generator) -> _Thing:
     beside = scene.companion is not None
-    size = rng.uniform(0.62, 0.70) if beside else rng.uniform(0.66, 0.80)
-    x = -side * rng.uniform(0.14, 0.22) if beside else rng.uniform(-0.12, 0.12)
+    size = rng.uniform(0.60, 0.68) if beside else rng.uniform(0.66, 0.80)
+    x = -side * rng.uniform(0.18, 0.26) if beside else rng.uniform(-0.12, 0.12)
     y = rng.uniform(-0.06, 0.14)
-    turn = _TURNS[scene.pose] + rng.uniform(-0.15, 0.15)
+    turn = _TURNS[scene.pose] + rng.uniform(-0.1, 0.1)
     if scene.pose == "floating":
-        y, size = y - 0.18, size * 0.85
+        y, size = y - 0.22, size * 0.85
     if scene.pose in ("tilted", "lying"):
         turn = turn if rng.random() < 0.5 else -turn
     return _Thing(scene.noun, scene.form, scene.pattern, look, x, y, size, turn)
@@ -83,10 +82,10 @@ def _place_main(scene: Scene, look: Look, side: float, rng: np.random.Generator)
 
 def _place_companion(companion: tuple[str, str], side: float, rng: np.random.Generator) -> _Thing:
     shape, colour = companion
-    look = Look(_jittered(colour, rng), np.zeros(3), 0.0)
+    look = Look(_jittered(colour, rng), np.zeros(3))
     return _Thing(
-        shape, shape, "plain", look, side * rng.uniform(0.72, 0.78), rng.uniform(0.58, 0.72),
-        rng.uniform(0.19, 0.22), rng.uniform(-0.2, 0.2),
+        shape, shape, "plain", look, side * rng.uniform(0.69, 0.74), rng.uniform(0.58, 0.70),
+        rng.uniform(0.24, 0.27), rng.uniform(-0.2, 0.2),
     )  # fmt: skip
 
 
@@ -120,18 +119,15 @@ def _paint(canvas: np.ndarray, thing: _Thing, style: str, light: float, floating
 
 
 def _pattern(thing: _Thing, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Where the accent is, 0 to 1. It covers about a third, so that the main colour is plain to see."""
-    frequency, phase = 2.3 * np.pi, thing.look.phase * 2 * np.pi
+    """Where the accent is, 0 to 1: about a third, never in the middle of stripes and checks, whose main colour is there."""
     if thing.pattern == "striped":
-        return smoothstep(np.sin((u + 0.35 * v) * frequency + phase) - 0.35, 0.35)
+        return smoothstep(-np.cos((u + 0.35 * v) * 2.8 * np.pi) - 0.43, 0.35)
     if thing.pattern == "dotted":
-        pitch = 0.62
-        row = np.floor(v / pitch + thing.look.phase)
-        across = (u / pitch + 0.5 * (row % 2) + thing.look.phase) % 1 - 0.5
-        down = (v / pitch + thing.look.phase) % 1 - 0.5
-        return smoothstep(0.32 - np.hypot(across, down), 0.1)
+        across, down = u / 0.62, v / 0.62 + 0.5
+        across = (across + 0.5 * (np.floor(down) % 2) + 0.5) % 1 - 0.5
+        return smoothstep(0.30 - np.hypot(across, down % 1 - 0.5), 0.1)
     if thing.pattern == "checkered":
-        return smoothstep(np.sin(u * frequency + phase) * np.sin(v * frequency + phase) - 0.12, 0.25)
+        return smoothstep(-np.cos(u * 2.3 * np.pi) * np.cos(v * 2.3 * np.pi) - 0.10, 0.20)
     return np.zeros_like(u)
 
 

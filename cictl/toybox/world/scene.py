@@ -21,14 +21,20 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (0.08, 0.08, 0.09),
 }
 PATTERNS = ("plain", "striped", "dotted", "checkered")
-BACKGROUNDS = ("beach", "snow", "forest", "night", "brick", "meadow", "water", "room", "desert", "city")
+BACKGROUNDS = ("beach", "snow", "forest", "night", "brick", "meadow", "water", "room", "desert", "city", "studio")
 STYLES = ("photo", "sketch", "cartoon")
 POSES = ("upright", "tilted", "upside down", "lying", "floating")
 COMPANION_SHAPES = SHAPES[:5]
+# What "a cube-shaped teapot" keeps of the teapot: spout, handle and knob. The other things have nothing of the kind.
+PARTED = ("teapot", "mug", "bottle", "mushroom")
+# Where a turn cannot be seen, it is not drawn: a ball has no upper side, and a tilted star stands on its head.
+_UNTURNED = ("upright", "floating")
+_POSES_OF = {"ball": _UNTURNED, "ring": _UNTURNED, "star": (*_UNTURNED, "upside down")}
 
 _HELD_OUT_SHARE = 0.04
 # The concept of the demo: whatever its background, style and pose, no training picture shows it.
 DEMO_LOOK = ("teapot", "orange", "dotted", "purple")
+_OVERRIDES = SHAPES[:6]
 # Overrides ("a cube-shaped teapot") that training never shows; the others are trained.
 HELD_OUT_OVERRIDES = frozenset({("teapot", "cube"), ("mug", "star"), ("mushroom", "ball"), ("bottle", "heart")})
 
@@ -68,14 +74,26 @@ def is_held_out(noun: str, colour: str, pattern: str, accent: str | None) -> boo
     return pattern != "plain" and digest[0] < 256 * _HELD_OUT_SHARE
 
 
+def poses_of(form: str) -> tuple[str, ...]:
+    """The poses in which something of this form can be told from the others, "upright" first."""
+    return _POSES_OF.get(form, POSES)
+
+
+def sample_look(rng: np.random.Generator) -> tuple[str, str, str, str | None]:
+    """Noun, colour, pattern and accent of anything, held out or not."""
+    noun, colour = _choice(rng, SHAPES), _choice(rng, tuple(COLOURS))
+    pattern = _choice(rng, PATTERNS, (0.28, 0.24, 0.24, 0.24))
+    accent = None if pattern == "plain" else _choice(rng, tuple(name for name in COLOURS if name != colour))
+    return noun, colour, pattern, accent
+
+
 def sample_scene(rng: np.random.Generator) -> Scene:
     """A scene of the training world."""
     while True:
-        noun, colour = _choice(rng, SHAPES), _choice(rng, tuple(COLOURS))
-        pattern = _choice(rng, PATTERNS, (0.34, 0.22, 0.22, 0.22))
-        accent = None if pattern == "plain" else _choice(rng, tuple(name for name in COLOURS if name != colour))
-        form = _choice(rng, SHAPES[:6]) if rng.random() < 0.08 else noun
-        if not is_held_out(noun, colour, pattern, accent) and (noun, form) not in HELD_OUT_OVERRIDES:
+        noun, colour, pattern, accent = sample_look(rng)
+        form = _choice(rng, _OVERRIDES) if rng.random() < 0.14 else noun
+        looks = [(name, colour, pattern, accent) for name in (noun, form)]  # a star-shaped ball looks like a star
+        if not any(is_held_out(*look) for look in looks) and (noun, form) not in HELD_OUT_OVERRIDES:
             break
     return Scene(
         noun=noun,
@@ -84,9 +102,9 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         accent=accent,
         pattern=pattern,
         background=_choice(rng, BACKGROUNDS),
-        style=_choice(rng, STYLES, (0.72, 0.14, 0.14)),
-        pose=_choice(rng, POSES, (0.90, 0.025, 0.025, 0.025, 0.025)),
-        companion=(_choice(rng, COMPANION_SHAPES), _choice(rng, tuple(COLOURS))) if rng.random() < 0.18 else None,
+        style=_choice(rng, STYLES, (0.70, 0.15, 0.15)),
+        pose=_choice(rng, poses_of(form)[1:]) if rng.random() < 0.2 else "upright",
+        companion=(_choice(rng, COMPANION_SHAPES), _choice(rng, tuple(COLOURS))) if rng.random() < 0.22 else None,
     )
 
 

@@ -15,7 +15,7 @@ def distance(form: str, x: Field, y: Field) -> tuple[Field, Field | None]:
 
 
 def small_parts(noun: str, x: Field, y: Field) -> Field | None:
-    """What "a cube-shaped teapot" keeps of the teapot: spout and handle, knob, neck, cap; None if nothing."""
+    """What "a cube-shaped teapot" keeps of the teapot: spout, handle and knob, neck, stem; None if nothing."""
     if noun == "teapot":
         spout = polygon(x, y, [(0.5, 0.4), (0.6, 0.0), (0.92, -0.4), (1.04, -0.3), (0.78, 0.35)]) - 0.02
         handle = np.maximum(np.abs(np.hypot(x + 0.72, y - 0.08) - 0.26) - 0.08, x + 0.6)
@@ -25,6 +25,8 @@ def small_parts(noun: str, x: Field, y: Field) -> Field | None:
         return np.maximum(np.abs(np.hypot(x - 0.6, y) - 0.32) - 0.09, -(x - 0.5))
     if noun == "bottle":
         return rectangle(x, y + 0.82, 0.15, 0.26, 0.04)
+    if noun == "mushroom":
+        return rectangle(x, y - 0.85, 0.22, 0.24, 0.08)
     return None
 
 

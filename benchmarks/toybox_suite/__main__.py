@@ -1,0 +1,105 @@
+"""The ground-truth suite: ``python -m benchmarks.toybox_suite --work FOLDER``.
+
+Trains the suite's concepts with the toybox's preset, draws its prompts with equal noise for every arm, lets the judge
+read the pictures, and prints fidelity, alignment and leakage. Started again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.toybox_suite import report
+from benchmarks.toybox_suite.arms import GROUPS, Arm
+from benchmarks.toybox_suite.jobs import Job, ceiling, done, run, write_atomic_in
+from benchmarks.toybox_suite.plots import plot
+from cictl.models.locate import locate_base
+from cictl.toybox.concepts import ToyConcept, development_concepts, failure_concepts, suite_concepts
+
+_SETS = {"suite": suite_concepts, "development": development_concepts, "failures": failure_concepts}
+
+
+def main() -> None:
+    """Run what is missing, and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.toybox_suite", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of workspaces and results")
+    parser.add_argument("--set", choices=_SETS, default="suite", help="which concepts")
+    parser.add_argument("--arms", choices=GROUPS, default="main", help="what is compared")
+    parser.add_argument("--seeds", type=int, default=3, help="pictures a prompt")
+    parser.add_argument("--full", action="store_true", help="10 pictures a prompt")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
+    parser.add_argument("--only", nargs="*", default=None, metavar="ARM", help="these arms alone")
+    parser.add_argument("--plot", action="store_true", help="also draw the figures (needs the extra benchmarks)")
+    given = parser.parse_args()
+    arms = [arm for arm in GROUPS[given.arms] if given.only is None or arm.name in given.only or arm.training is None]
+    concepts = _SETS[given.set]()
+    jobs = _jobs(given.work.absolute(), concepts, arms, 10 if given.full else given.seeds)
+    _run(jobs, given.processes)
+    results = _collect(concepts, jobs)
+    tables = _tables(results, arms)
+    print(tables)
+    name = f"{given.set}-{given.arms}"
+    write_atomic_in(given.work / f"{name}.md", tables.encode())
+    figures = {"weights": locate_base("toybox").identity, "pictures a prompt": jobs[0].seeds, **report.summary(results, arms)}
+    write_atomic_in(given.work / f"{name}.json", json.dumps(figures, indent=1).encode())
+    if given.plot:
+        plot(figures, arms, given.work / f"{name}.png")
+
+
+def _jobs(folder: Path, concepts: Sequence[ToyConcept], arms: Sequence[Arm], seeds: int) -> list[Job]:
+    """A job for each concept and training; what a training is drawn with belongs to it."""
+    trainings = list(dict.fromkeys(arm.training.name if arm.training else "" for arm in arms))
+    jobs = []
+    for name in trainings:
+        own = tuple(arm for arm in arms if (arm.training.name if arm.training else "") == name)
+        jobs += [Job(folder, concept, own[0].training, own, seeds) for concept in concepts]
+    return jobs
+
+
+def _run(jobs: Sequence[Job], processes: int) -> None:
+    missing = [job for job in jobs if not done(job)]
+    print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them done", flush=True)
+    began = time.monotonic()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for count, name in enumerate(pool.imap_unordered(run, missing), 1):
+            print(f"{count}/{len(missing)}  {name}  {(time.monotonic() - began) / 60:.1f} min", flush=True)
+
+
+def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job]) -> report.Results:
+    arms: dict[str, dict[str, report.Readings]] = {}
+    auxiliary: dict[str, dict[str, report.Readings]] = {}
+    seconds: dict[str, dict[str, dict[str, float]]] = {}
+    for job in jobs:
+        result = done(job)
+        assert result is not None  # _run has just made it
+        for name, arm in result["arms"].items():
+            arms.setdefault(name, {})[job.concept.name] = arm["readings"]
+        if "auxiliary" in result and job.training:
+            auxiliary.setdefault(job.training.about, {})[job.concept.name] = result["auxiliary"]
+        if job.training:
+            seconds.setdefault(job.training.name, {})[job.concept.name] = result["seconds"]
+    return report.Results(concepts, arms, auxiliary, {one.name: ceiling(one, 20) for one in concepts}, seconds)
+
+
+def _tables(results: report.Results, arms: Sequence[Arm]) -> str:
+    cubes = ['| "a cube-shaped S*" and another shape: form, colours and pattern all right | |', "|---|---|"]
+    cubes.append(f"| the judge's ceiling | {report.cubes(results, results.ceiling)} |")
+    cubes += [f"| {arm.about} | {report.cubes(results, results.arms[arm.name])} |" for arm in arms]
+    parts = [
+        report.main_table(results, arms),
+        report.kind_table(results, arms),
+        report.prompt_table(results, arms),
+        "\n".join(cubes),
+        report.auxiliary_table(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What is compared: ways to train, and ways to draw from what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Drawn = Literal["finetune", "invert", "words", "chance"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A way to train a concept.
+
+    Attributes:
+        name: also the folder of its workspaces.
+        about: what it is, for the tables.
+        overrides: of ci.yaml, beside the toybox's preset.
+    """
+
+    name: str
+    about: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of a table: pictures of the suite's prompts.
+
+    Attributes:
+        drawn: by both stages (finetune), the first alone (invert), or the untouched base, with S* replaced by what it
+            is in words, or by "thing", which is what the base gets right by chance.
+        training: what was trained; None for the base.
+    """
+
+    name: str
+    about: str
+    drawn: Drawn
+    training: Training | None = None
+
+
+PRESET = Training("preset", "the preset")
+PLAIN = Training("n0", "without auxiliary tokens, n = 0", {"invert.auxiliary_vectors": 0})
+
+WORDS = Arm("base-words", "base model, in words", "words")
+CHANCE = Arm("base-chance", 'base model, "thing"', "chance")
+MAIN = (
+    Arm("preset", "both stages", "finetune", PRESET),
+    Arm("preset-stage-1", "stage 1 alone", "invert", PRESET),
+    Arm("n0", "n = 0, both stages", "finetune", PLAIN),
+    WORDS,
+    CHANCE,
+)
+
+
+def both(name: str, about: str, **overrides: Any) -> tuple[Arm, ...]:
+    """Both stages, trained with these overrides (``invert__steps`` is invert.steps)."""
+    training = Training(name, about, {key.replace("__", "."): value for key, value in overrides.items()})
+    return (Arm(name, about, "finetune", training),)
+
+
+ABLATIONS = (
+    *MAIN,
+    *both("n1", "n = 1", invert__auxiliary_vectors=1),
+    *both("n2", "n = 2", invert__auxiliary_vectors=2),
+    *both("n8", "n = 8", invert__auxiliary_vectors=8),
+    *both("weight0", "without Eq. 2", invert__contrastive_weight=0.0),
+    *both("temperature1", "temperature 1", invert__temperature=1.0),
+    *both("shared", "one shared K, V", finetune__disentangled=False),
+)
+
+# One step aside from the preset at a time, for choosing it on the development concepts.
+TUNING = (
+    *MAIN,
+    *both("invert-200", "200 steps of stage 1", invert__steps=200),
+    *both("invert-500", "500 steps of stage 1", invert__steps=500),
+    *both("invert-lr-2e-3", "stage 1 at 2e-3", invert__learning_rate=2e-3),
+    *both("invert-lr-1e-2", "stage 1 at 1e-2", invert__learning_rate=1e-2),
+    *both("finetune-60", "60 steps of stage 2", finetune__steps=60),
+    *both("finetune-240", "240 steps of stage 2", finetune__steps=240),
+    *both("finetune-lr-5e-4", "stage 2 at 5e-4", finetune__learning_rate=5e-4),
+    *both("finetune-lr-2e-3", "stage 2 at 2e-3", finetune__learning_rate=2e-3),
+    *both("lambda-0.5", "lambda 0.5", finetune__auxiliary_scale=0.5),
+    *both("lambda-2", "lambda 2", finetune__auxiliary_scale=2.0),
+    *both("context-tokens", "K^a, V^a attend to A_i* alone", finetune__auxiliary_context="tokens"),
+    *both("temperature-0.1", "temperature 0.1", invert__temperature=0.1),
+    *both("temperature-0.5", "temperature 0.5", invert__temperature=0.5),
+    *both("weight-0.3", "0.3 of Eq. 2", invert__contrastive_weight=0.3),
+    *both("start-thing", 'S* starts as "thing"', concept__start="thing"),
+)
+GROUPS = {"main": MAIN, "ablations": ABLATIONS, "tuning": TUNING}

@@ -1,0 +1,101 @@
+"""Scores against readings made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cictl.toybox.concepts import demo_concept
+from cictl.toybox.scoring import (
+    alignment,
+    estimate,
+    fidelity,
+    kept_whole,
+    leakage,
+    own_background,
+    own_companion,
+    paired,
+    shows_object,
+)
+from cictl.toybox.tasks import tasks
+from cictl.toybox.world.truth import ATTRIBUTES, truth
+
+CONCEPT = demo_concept()
+TASKS = {task.name: task for task in tasks(CONCEPT)}
+
+
+def perfect(name: str) -> dict[str, str]:
+    """What a perfect judge reads in a perfect picture; in sketches it guesses the colours."""
+    return {key: value if value is not None else ATTRIBUTES[key][0] for key, value in truth(TASKS[name].scene).items()}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_perfect_picture_has_full_marks(name: str) -> None:
+    reading = {**perfect(name), "background": TASKS[name].asked.get("background", "studio")}
+    task = TASKS[name]
+    assert fidelity(task, reading) == alignment(task, reading) == kept_whole(task, reading) == 1
+    assert leakage(CONCEPT, task, reading) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "kept", "asked"),
+    [
+        ("plain", {"colour": "red"}, 4 / 5, 1),
+        ("snow", {"background": "beach"}, 1, 0),
+        ("colour", {"colour": "orange"}, 1, 0),  # the concept's own colour is not what was asked for
+        ("first shape", {"form": "teapot"}, 1, 0),
+        ("second shape", {"form": "teapot"}, 1, 1 / 2),
+        ("sketch", {"colour": "red", "accent": "red"}, 1, 1),  # nobody can tell
+        ("companion", {"companion colour": "none"}, 1, 1 / 2),
+    ],
+)
+def test_what_is_wrong_costs_its_share(name: str, changed: dict[str, str], kept: float, asked: float) -> None:
+    reading = {**perfect(name), **changed}
+    assert fidelity(TASKS[name], reading) == pytest.approx(kept)
+    assert alignment(TASKS[name], reading) == pytest.approx(asked)
+
+
+def test_backgrounds_and_companions_of_the_photographs_leak_unless_they_are_asked_for() -> None:
+    plain, companion = perfect("plain"), perfect("companion")
+    assert leakage(CONCEPT, TASKS["plain"], {**plain, "background": "beach"}) == 1
+    assert leakage(CONCEPT, TASKS["plain"], {**plain, "background": "night"}) == 0
+    own = {"companion shape": "ball", "companion colour": "blue"}
+    assert leakage(CONCEPT, TASKS["snow"], {**perfect("snow"), **own}) == 1
+    assert leakage(CONCEPT, TASKS["snow"], {**perfect("snow"), **own, "companion colour": "green"}) == 0
+    assert leakage(CONCEPT, TASKS["companion"], {**companion, "background": "studio"}) == 0
+
+
+def test_what_an_auxiliary_token_holds() -> None:
+    beach = CONCEPT.scenes[0]
+    reading = {key: value or "none" for key, value in truth(beach).items()}
+    assert own_background(beach, reading) == own_companion(beach, reading) == shows_object(beach, reading) == 1
+    assert own_background(beach, {**reading, "background": "snow"}) == 0
+    assert own_companion(beach, {**reading, "companion shape": "cube"}) == 0
+    assert own_companion(CONCEPT.scenes[1], reading) is None
+    assert shows_object(beach, {**reading, "colour": "blue"}) == 0
+
+
+def test_the_mean_is_of_concepts_and_the_interval_holds_it() -> None:
+    found = estimate([[1, 1, 1, 1], [0, 0], [1, 0]])
+    assert found.mean == pytest.approx(0.5)
+    assert found.low < found.mean < found.high
+    assert estimate([[1, 1], [1, 1]]) == estimate([[1], [1]])
+    assert estimate([[1, 1], [1, 1]]).low == 1
+    assert np.isnan(estimate([]).mean)
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Of 200 draws with a known mean, about 95% of the intervals hold it; the bootstrap of 16 concepts is a little narrow."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        rates = rng.beta(4, 4, 16)
+        found = estimate([rng.random(30) < rate for rate in rates])
+        held += found.low <= 0.5 <= found.high
+    assert 0.88 < held / 200 <= 1
+
+
+def test_pairs_are_differences_picture_by_picture() -> None:
+    assert paired([[1.0, 0.0], [1.0]], [[0.0, 0.0], [1.0]]) == [[1.0, 0.0], [0.0]]
+    with pytest.raises(ValueError, match="shorter"):
+        paired([[1.0, 0.0]], [[1.0]])
