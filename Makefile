@@ -1,6 +1,7 @@
 # make install   a virtual environment in .venv, from constraints.txt
 # make demo      the whole path on the embedded model, about three minutes on two cores
 # make test      the tests
+# make torture   deaths, kills, flipped bits, full disks, races, signals: about ten minutes
 # make lint      ruff, mypy, and the layers of the imports
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ endif
 STAMP := $(VENV)/.installed
 DEMO ?= cictl-demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test torture lint clean
 
 install: $(STAMP)
 
@@ -35,6 +36,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+torture: $(STAMP)
+	$(BIN)/python -m benchmarks.torture
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
