@@ -1,7 +1,7 @@
 # make install   a virtual environment in .venv, from constraints.txt
 # make demo      the whole path on the embedded model, about three minutes on two cores
 # make test      the tests
-# make torture   deaths, kills, flipped bits, full disks, races, signals: about ten minutes
+# make torture   deaths, kills, flipped bits, full disks, races, signals, and thousands of odd inputs
 # make lint      ruff, mypy, and the layers of the imports
 
 PYTHON ?= python3
@@ -39,6 +39,7 @@ test: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m benchmarks.torture
+	$(BIN)/python -m benchmarks.torture.fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.torture import crash_points, disk, flips, kills, processes
+from benchmarks.torture import crash_points, disk, flips, fuzz, kills, processes
 from benchmarks.torture.workspaces import Yard
 
 
@@ -49,3 +51,15 @@ def test_of_several_trainings_at_once_one_wins(yard: Yard):
 
 def test_signals_have_their_codes_and_lose_nothing(yard: Yard):
     assert processes.signals(yard, 4).wrong == []
+
+
+def test_odd_configurations_are_used_or_refused(tmp_path: Path):
+    outcome = fuzz.configurations(tmp_path, 150)
+    assert outcome.wrong == []
+    assert outcome.codes[2] > 50
+
+
+def test_broken_pictures_are_used_or_refused(tmp_path: Path):
+    outcome = fuzz.pictures(tmp_path, 100)
+    assert outcome.wrong == []
+    assert outcome.codes[2] > 20
