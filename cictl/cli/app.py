@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import cictl
-from cictl.cli import demo, export, finetune, generate, init, invert, preview_aux, status
+from cictl.cli import check, demo, export, finetune, generate, init, invert, preview_aux, status
 
 app = typer.Typer(
     name="cictl",
@@ -46,6 +46,7 @@ def callback(
 
 for module, name in (
     (init, "init"),
+    (check, "check"),
     (invert, "invert"),
     (finetune, "finetune"),
     (preview_aux, "preview-aux"),

@@ -12,7 +12,7 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
-from cictl.cli.training import DryRunOption, RestartOption, StepsOption, say_outcome
+from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
 
 
 def command(
@@ -41,4 +41,4 @@ def command(
         session = open_session(directory, assignments, json, quiet, verbose, finetune__steps=steps)
         with session.display() as observe:
             outcome = finetune.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
-        session.result(outcome, lambda: say_outcome(outcome, 'cictl generate "a photo of S*"'))
+        finish(session, outcome, 'cictl generate "a photo of S*"')

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from cictl.cli.options import Session
 from cictl.ui.report import print_result
+from cictl.workflow import check
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
@@ -14,6 +17,37 @@ RestartOption = Annotated[bool, typer.Option("--restart", help="Start anew; old 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 _STAGES = {"invert": "stage 1", "finetune": "stage 2"}
+
+
+def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:
+    """Print the outcome; after a dry run also what the training will take."""
+    if not outcome.dry_run or outcome.action == "skip":
+        session.result(outcome, lambda: say_outcome(outcome, next_command))
+        return
+    with session.display() as observe:
+        expected = check.expect(session.workspace, outcome.stage, observe, session.overrides)
+
+    def say() -> None:
+        say_outcome(outcome, next_command)
+        if expected:
+            say_estimate(*expected)
+
+    estimate = asdict(expected[0]) if expected else None
+    session.result({**asdict(outcome), "estimate": estimate}, say)
+
+
+def say_estimate(estimate: check.Estimate, method: str) -> None:
+    """Print what a stage will take."""
+    took, memory = _duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
+    print_result(f"about {took} for {estimate.steps} steps of cictl {estimate.stage}, {memory} beside the libraries' own")
+    if method:
+        print_result(f"  ({method})")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def say_outcome(outcome: TrainingOutcome, next_command: str) -> None:

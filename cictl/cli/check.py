@@ -1,0 +1,47 @@
+"""`cictl check`."""
+
+from __future__ import annotations
+
+import typer
+
+from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, SetOption, exit_codes, open_session
+from cictl.cli.training import say_estimate
+from cictl.ui.report import print_result
+from cictl.workflow import check
+from cictl.workflow.check import CheckReport
+
+_SIGNS = {"ok": "ok      ", "warning": "warning ", "error": "error   "}
+
+
+def command(
+    directory: DirectoryOption = None,
+    assignments: SetOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Look at photographs, settings, model, device and disk before training, and say what it will take.
+
+    \b
+    cictl check
+    cictl check --set invert.batch_size=8
+    """
+    with exit_codes(json=json, debug=debug):
+        session = open_session(directory, assignments, json, quiet, 0)
+        with session.display() as observe:
+            report = check.run(session.workspace, observe, overrides=session.overrides)
+        session.result(report, lambda: say(report))
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def say(report: CheckReport) -> None:
+    """Print what was found, and what training will take."""
+    for finding in report.findings:
+        lines = finding.message.splitlines()
+        print_result(f"{_SIGNS[finding.level]}{finding.about + ':':<13}{lines[0]}")
+        print_result(*(f"{'':<21}{line}" for line in lines[1:]))
+        if finding.hint:
+            print_result(*(f"{'':<21}-> {line}" for line in finding.hint.splitlines()))
+    for number, estimate in enumerate(report.estimates, 1):
+        say_estimate(estimate, report.method if number == len(report.estimates) else "")

@@ -1,0 +1,141 @@
+"""What a training step costs, counted on the model's own layers without loading a weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_COPIES = 4  # the parameter, its gradient, AdamW's two moments
+_FP32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """The cost of one step of training.
+
+    Attributes:
+        flops: floating-point operations, forward and backward, a multiplication and an addition being two.
+        weights: bytes of UNet and text encoder.
+        activations: bytes that the forward pass keeps for the backward pass.
+        trainable: bytes of what is trained, with gradients and moments.
+        calls: of the library's operations, each of which takes a while however small it is.
+    """
+
+    flops: float
+    weights: int
+    activations: int
+    trainable: int
+    calls: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that must be there at once, without the libraries' own working memory."""
+        return self.weights + self.activations + self.trainable
+
+
+def count_step(folder: Path, *, stage: str, resolution: int, batch: int, dtype: torch.dtype) -> StepCost:
+    """Count a step of ``stage`` on the model in ``folder`` (diffusers layout), with shapes alone.
+
+    Attention is counted as flash attention does it, without matrices of scores.
+
+    Args:
+        resolution: side of the photographs in pixels.
+        batch: samples that go through at a time.
+        dtype: of the frozen parts.
+    """
+    from diffusers import UNet2DConditionModel
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with FakeTensorMode(), _default_dtype(dtype):
+        unet: Any = UNet2DConditionModel.from_config(_config(folder / "unet"))
+        text: Any = CLIPTextModel(CLIPTextConfig(**_config(folder / "text_encoder")))
+        kept = _Kept([unet, text])
+        trained = _choose_trained(unet, text, stage)
+        hooks = torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor)
+        with FlopCounterMode(display=False) as counter, _Calls() as calls, hooks:
+            _step(unet, text, stage, resolution // _reduction(folder), batch)
+        weights = sum(weight.numel() * weight.element_size() for part in (unet, text) for weight in part.parameters())
+    return StepCost(float(counter.get_total_flops()), weights, kept.bytes, trained * _FP32 * _COPIES, calls.count)
+
+
+def _choose_trained(unet: Any, text: Any, stage: str) -> int:
+    """Let gradients flow to what the stage trains; how many numbers it is, of which a few rows of stage 1 are not counted."""
+    for part in (unet, text):
+        part.eval().requires_grad_(False)
+    if stage == "invert":
+        text.get_input_embeddings().weight.requires_grad_(True)
+        return 0
+    trained = [weight for name, weight in unet.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))]
+    for weight in trained:
+        weight.requires_grad_(True)
+    return 2 * sum(weight.numel() for weight in trained)  # K, V and K^a, V^a
+
+
+def _step(unet: Any, text: Any, stage: str, side: int, batch: int) -> None:
+    length = text.config.max_position_embeddings
+    if stage == "invert":
+        context = text(input_ids=torch.zeros(batch, length, dtype=torch.long)).last_hidden_state
+    else:
+        context = torch.empty(batch, length, text.config.hidden_size)
+    latents, timesteps = torch.empty(batch, unet.config.in_channels, side, side), torch.zeros(batch, dtype=torch.long)
+    unet(latents, timesteps, context).sample.float().square().mean().backward()
+
+
+class _Calls(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        self.count += 1
+        return function(*arguments, **(options or {}))
+
+
+class _Kept:
+    """Adds up what autograd keeps: each tensor's memory once, and the weights not at all."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.bytes = 0
+        self._seen = {_memory(weight) for module in modules for weight in module.parameters()}
+        self._alive: list[Tensor] = []  # or the memory's address could come again
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if _memory(tensor) not in self._seen:
+            self._seen.add(_memory(tensor))
+            self._alive.append(tensor)
+            self.bytes += tensor.untyped_storage().nbytes()
+        return tensor
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _reduction(folder: Path) -> int:
+    """How many pixels a latent is wide: 8 in Stable Diffusion."""
+    return int(2 ** (len(_config(folder / "vae")["block_out_channels"]) - 1))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return config
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,157 @@
+"""What `cictl check` finds before a training, and that it changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from cictl.data.png import write_png
+from cictl.engine.speed import Speed
+from cictl.events import ignore
+from cictl.models.cost import count_step
+from cictl.models.stable_diffusion import StableDiffusion
+from cictl.toybox.concepts import ToyConcept, development_concepts, failure_concepts, suite_concepts
+from cictl.workflow import check, init
+from cictl.workspace import Workspace
+from tests.support import write_settings
+
+
+def workspace_of(concept: ToyConcept, folder: Path) -> Workspace:
+    workspace = init.run(folder / "toy", model="toybox", kind=concept.kind, name="toy")
+    for number, pixels in enumerate(concept.photographs(), 1):
+        write_png(workspace.images / f"{number}.png", pixels)
+    return workspace
+
+
+def warnings(report: check.CheckReport, about: str = "photographs") -> list[str]:
+    return [finding.message for finding in report.findings if finding.level != "ok" and finding.about == about]
+
+
+@pytest.fixture(autouse=True)
+def quick_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e11, 2e-6))
+
+
+@pytest.mark.parametrize("concept", [*suite_concepts()[:4], development_concepts()[0]], ids=lambda concept: concept.name)
+def test_good_photographs_are_not_complained_of(concept: ToyConcept, tmp_path: Path):
+    report = check.run(workspace_of(concept, tmp_path), ignore)
+    assert warnings(report) == []
+    assert report.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("concept", "said"),
+    [(concept, said) for concept in failure_concepts()
+     for case, said in (("constant-background", "same background"), ("plain-backgrounds", "plain background"))
+     if concept.name.startswith(case)],
+    ids=lambda value: getattr(value, "name", ""),
+)  # fmt: skip
+def test_the_papers_failure_cases_are_named_with_what_to_photograph(concept: ToyConcept, said: str, tmp_path: Path):
+    report = check.run(workspace_of(concept, tmp_path), ignore)
+    [finding] = [finding for finding in report.findings if said in finding.message]
+    assert finding.level == "warning"
+    assert "B.2" in finding.message
+    assert "different places" in finding.hint
+
+
+def test_blurred_small_and_doubled_photographs_are_named(make_workspace):
+    workspace = make_workspace(data__resolution=128)
+    first = sorted(workspace.images.iterdir())[0]
+    image = Image.open(first).convert("RGB").resize((256, 256))
+    image.filter(ImageFilter.GaussianBlur(12)).save(workspace.images / "blurred.png")
+    pixels = np.asarray(image).copy()
+    pixels[0, 0] += 1
+    Image.fromarray(pixels).save(workspace.images / "again.png")
+    image.save(workspace.images / "once.png")
+    found = warnings(check.run(workspace, ignore))
+    assert any("blurred.png is blurred" in message for message in found)
+    assert any("again.png and once.png are nearly the same" in message for message in found)
+    assert any("photo-0.png is 80 x 80 pixels, and is enlarged to 128" in message for message in found)
+
+
+def test_every_error_is_found_at_once_and_the_first_gives_the_exit_code(make_workspace):
+    workspace = make_workspace()
+    shutil.rmtree(workspace.images)
+    workspace.images.mkdir()
+    write_settings(workspace, {"model.id": str(workspace.root / "nowhere"), "model.device": "cuda"})
+    report = check.run(workspace, ignore)
+    levels = {finding.about: finding.level for finding in report.findings}
+    assert levels["photographs"] == levels["model"] == "error"
+    assert report.exit_code == 2
+    assert all(finding.hint for finding in report.findings if finding.level != "ok")
+
+
+def test_a_wrong_ci_yaml_is_an_error_that_ends_it(make_workspace):
+    workspace = make_workspace()
+    workspace.config_file.write_text("invert:\n  stepz: 3\n")
+    report = check.run(workspace, ignore)
+    assert report.exit_code == 2
+    assert "stepz" in report.findings[0].message
+
+
+def test_a_model_that_is_still_to_be_downloaded_is_no_error(make_workspace):
+    workspace = make_workspace(model__id="owner/model")
+    report = check.run(workspace, ignore)
+    assert report.exit_code == 0
+    assert warnings(report, "model") == ["owner/model is not on this machine"]
+
+
+def test_nothing_is_written(make_workspace):
+    workspace = make_workspace()
+    before = {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*")}
+    check.run(workspace, ignore)
+    assert {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*")} == before
+
+
+def test_the_estimate_follows_steps_batch_and_accumulation(make_workspace):
+    workspace = make_workspace()
+
+    def estimate(**overrides) -> check.Estimate:
+        changes = {key.replace("__", "."): value for key, value in overrides.items()}
+        return check.run(workspace, ignore, overrides=changes).estimates[0]
+
+    plain = estimate(invert__steps=10)
+    assert estimate(invert__steps=30).seconds == pytest.approx(3 * plain.seconds)
+    assert estimate(invert__steps=10, invert__accumulation=4).memory < plain.memory < estimate(invert__batch_size=8).memory
+
+
+@pytest.mark.parametrize("stage", ["invert", "finetune"])
+def test_a_step_is_counted_as_the_real_model_computes_it(model: StableDiffusion, base: Path, stage: str):
+    """The same layers with weights: equal operations, and equal bytes kept for the backward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cost = count_step(base, stage=stage, resolution=64, batch=2, dtype=torch.float32)
+    kept: dict[int, torch.Tensor] = {}
+    own = {weight.untyped_storage().data_ptr() for part in (model.unet, model.text_encoder) for weight in part.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    if stage == "finetune":
+        for name, weight in model.unet.named_parameters():
+            weight.requires_grad_(name in model.key_values)
+    else:
+        model.text_encoder.get_input_embeddings().weight.requires_grad_(True)
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        context = torch.randn(2, 24, 32)
+        if stage == "invert":
+            context = model.text_encoder(input_ids=torch.zeros(2, 24, dtype=torch.long)).last_hidden_state
+        model.unet(torch.randn(2, 4, 16, 16), torch.zeros(2, dtype=torch.long), context).sample.square().mean().backward()
+    assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert cost.activations == pytest.approx(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), rel=0.05)
+    assert cost.calls > 100
+
+
+def test_a_report_can_be_json(make_workspace):
+    report = check.run(make_workspace(), ignore)
+    plain = dataclasses.asdict(report)
+    assert {finding["level"] for finding in plain["findings"]} <= {"ok", "warning", "error"}
+    assert {estimate["stage"] for estimate in plain["estimates"]} == {"invert", "finetune"}
