@@ -71,7 +71,8 @@ class ModelConfig(_Group):
 
     id: str = _setting(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "Base model: an id on the hub, a folder in diffusers layout, or toybox (embedded, for trying things out).",
+        "Base model: an id on the hub, a folder in diffusers layout, a .safetensors checkpoint, or toybox (embedded, for trying "
+        "things out).",
         paper="Stable Diffusion 1.5",
         min_length=1,
     )
