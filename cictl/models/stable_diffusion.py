@@ -121,13 +121,13 @@ class StableDiffusion:
         """Ids [B, L] to the context that the cross-attention reads, [B, L, D]."""
         return self.text_encoder(input_ids=ids).last_hidden_state
 
-    def text_embedding(self, ids: Tensor, projection: Tensor) -> Tensor:
-        """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32.
+    def text_embedding(self, ids: Tensor, projection: Tensor, tower: Any | None = None) -> Tensor:
+        """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32, by ``tower`` or else the text encoder.
 
         Pooled at the first end-of-text token itself. The model's own pooling takes the largest id where its
         config says eos_token_id 2, as Stable Diffusion's does, and a new token's id is larger.
         """
-        context = self.encode_text(ids)
+        context = tower(input_ids=ids).last_hidden_state if tower else self.encode_text(ids)
         end = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
         pooled = context[torch.arange(len(ids), device=ids.device), end]
         return pooled.float() @ projection.T
