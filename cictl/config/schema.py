@@ -235,6 +235,13 @@ class GenerateConfig(_Group):
     batch_size: int = _setting(
         4, "Pictures denoised at a time: a question of memory, not of the result.", paper=NOT_STATED, shapes=False, ge=1, le=64
     )
+    safety_checker: Literal["auto", "off"] = _setting(
+        "auto",
+        "auto: pictures that the base model's own safety checker flags are blanked, if it ships one. "
+        "off: they are not, and the files say so.",
+        paper=NOT_STATED,
+        shapes=False,
+    )
 
 
 class CheckpointConfig(_Group):

@@ -15,11 +15,13 @@ from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
 
 EMBEDDED = Path(__file__).parent / "weights"
 
-# Safetensors only, and of those only what is used: no safety checker, no pickles, no second precision.
+CHECKER_FILES = ("safety_checker/config.json", "safety_checker/model.safetensors", "feature_extractor/preprocessor_config.json")
+
+# Safetensors only, and of those only what is used: no pickles, no second precision.
 _BASE_FILES = (
     "model_index.json", "scheduler/*.json", "tokenizer/*", "text_encoder/config.json", "text_encoder/model.safetensors",
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
+    "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
 _CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 

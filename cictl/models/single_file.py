@@ -52,11 +52,16 @@ def read_header(path: Path) -> Header:
     Raises:
         ModelAccessError: it is a pickle, no safetensors, or not whole.
     """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        begin = file.read(8)
-        length = int.from_bytes(begin, "little")
-        text = file.read(length) if len(begin) == 8 and length <= _LARGEST_HEADER else b""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            begin = file.read(8)
+            length = int.from_bytes(begin, "little")
+            text = file.read(length) if len(begin) == 8 and length <= _LARGEST_HEADER else b""
+    except OSError as error:
+        raise ModelAccessError(
+            f"{path} cannot be read: {error.strerror}", "give yourself the right to read it: chmod u+r"
+        ) from None
     # The first byte alone says nothing: a header's length can begin with 0x80 too.
     if path.suffix.lower() in PICKLES or (text[:1] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))):
         raise ModelAccessError(f"{path} is a pickle: loading one can run any code that its author put into it", _CONVERT)
@@ -66,9 +71,11 @@ def read_header(path: Path) -> Header:
         raise _truncated(path, size, 8 + length)
     try:
         fields = json.loads(text)
-        metadata = fields.pop("__metadata__", {})
+        metadata = {key: str(value) for key, value in fields.pop("__metadata__", {}).items()}
         ends = [8 + length + int(field["data_offsets"][1]) for field in fields.values()]
         shapes = {name: tuple(map(int, field["shape"])) for name, field in fields.items()}
+        if any(side < 0 for shape in shapes.values() for side in shape):
+            raise ValueError("a negative side")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise ModelAccessError(f"{path} is no safetensors file: its header cannot be read", _AGAIN) from None
     if max(ends, default=8 + length) > size:

@@ -232,6 +232,8 @@ def test_what_is_no_checkpoint_of_sd_1_is_named_for_what_it_is(shapes, said, tmp
     (b"version https://git-lfs.github.com/spec/v1\n", "no safetensors file"),
     ((9).to_bytes(8, "little") + b'{"a": [1}', "header cannot be read"),
     ((9).to_bytes(8, "little") + b'{"a": 12}', "header cannot be read"),
+    ((56).to_bytes(8, "little") + b'{"a": {"dtype":"F16","shape":[-1],"data_offsets":[0,0]}}', "header cannot be read"),
+    ((25).to_bytes(8, "little") + b'{"__metadata__": ["a"]}  ', "header cannot be read"),
     ((99).to_bytes(8, "little") + b'{"a": ', "is not whole: it has 14 bytes of 107"),
 ])  # fmt: skip
 def test_what_is_no_safetensors_file_is_refused(content, said, tmp_path):
