@@ -170,3 +170,15 @@ def test_a_clip_without_a_text_tower_is_refused(tuned, tmp_path):
     change(folder / "model.safetensors", lambda name, tensor: None if "text_model.final" in name else tensor)
     with pytest.raises(ModelAccessError, match=r"the CLIP text tower of .* is incomplete"):
         own_text_tower(locate_clip(str(folder)), load(tuned))
+
+
+def test_the_first_step_on_a_tuned_base_has_the_eq_2_of_the_base_that_it_was_tuned_from(make_workspace, base, tuned):
+    """Before the first update the tokens are the same, and so is the tower that reads them."""
+    losses = []
+    for name, folder in (("tuned", tuned), ("plain", base)):
+        workspace = make_workspace(name, model__id=str(folder))
+        invert.run(workspace, silent, overrides={"invert.steps": 1})
+        [(_, terms)] = left_by(workspace, "invert").losses
+        losses.append(terms)
+    assert losses[0]["contrastive"] == losses[1]["contrastive"]
+    assert losses[0]["diffusion"] != losses[1]["diffusion"]
