@@ -18,7 +18,7 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
-from cictl.errors import UsageError
+from cictl.errors import CictlError, UsageError
 from cictl.ui.report import print_result
 
 
@@ -126,6 +126,11 @@ def command(
                 print_result(f"the grid: {outcome.grid}")
 
         session.result(outcome, say)
+        if outcome.blanked and len(outcome.blanked) == len(outcome.pictures):
+            raise CictlError(
+                f"the base model's safety checker blanked all {len(outcome.pictures)} pictures",
+                "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
+            )
 
 
 def _read_prompts(path: Path) -> list[str]:

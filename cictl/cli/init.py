@@ -27,7 +27,7 @@ def command(
     more_images: Annotated[list[Path] | None, typer.Argument(metavar="[--images PATH...]", hidden=True)] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ID|FOLDER|toybox", help="Base model. Default: Stable Diffusion 1.5.", show_default=False),
+        typer.Option(metavar="ID|FOLDER|FILE|toybox", help="Base model. Default: Stable Diffusion 1.5.", show_default=False),
     ] = None,
     images: Annotated[
         list[Path] | None,

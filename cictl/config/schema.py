@@ -71,7 +71,8 @@ class ModelConfig(_Group):
 
     id: str = _setting(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "Base model: an id on the hub, a folder in diffusers layout, or toybox (embedded, for trying things out).",
+        "Base model: an id on the hub, a folder in diffusers layout, a .safetensors checkpoint, or toybox (embedded, for trying "
+        "things out).",
         paper="Stable Diffusion 1.5",
         min_length=1,
     )
@@ -233,6 +234,13 @@ class GenerateConfig(_Group):
     count: int = _setting(4, "Pictures a prompt, with seeds one after another.", paper="4", shapes=False, ge=1, le=10_000)
     batch_size: int = _setting(
         4, "Pictures denoised at a time: a question of memory, not of the result.", paper=NOT_STATED, shapes=False, ge=1, le=64
+    )
+    safety_checker: Literal["auto", "off"] = _setting(
+        "auto",
+        "auto: pictures that the base model's own safety checker flags are blanked, if it ships one. "
+        "off: they are not, and the files say so.",
+        paper=NOT_STATED,
+        shapes=False,
     )
 
 

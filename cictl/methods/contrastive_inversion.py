@@ -23,6 +23,7 @@ class ContrastiveInversion:
         photographs: encoded, with their CLIP embeddings unless the tokens have no auxiliary vectors.
         projection: CLIP's text projection, [D_shared, D_text].
         settings: group ``invert`` of ci.yaml.
+        tower: CLIP's own text tower, which knows ``tokens`` too, if the base's text encoder is another (for Eq. 2).
 
     Raises:
         UsageError: a prompt is too long for the model.
@@ -35,12 +36,14 @@ class ContrastiveInversion:
         photographs: EncodedPhotographs,
         projection: Tensor | None,
         settings: InvertConfig,
+        tower: nn.Module | None = None,
     ) -> None:
         self.model = model
         self.tokens = tokens
         self.photographs = photographs
         self.projection = projection
         self.settings = settings
+        self.tower = tower
         self.contrastive = settings.auxiliary_vectors > 0 and settings.contrastive_weight > 0
         self.prompt_ids = torch.stack([self._tokenize(prompt, "invert.prompts") for prompt in settings.prompts])
         if self.contrastive:
@@ -63,7 +66,7 @@ class ContrastiveInversion:
         if not self.contrastive:
             return Loss(diffusion, {"diffusion": diffusion.detach()})
         assert self.projection is not None and self.photographs.embeddings is not None
-        text = self.model.text_embedding(self.auxiliary_ids, self.projection)
+        text = self.model.text_embedding(self.auxiliary_ids, self.projection, self.tower)
         contrastive = contrastive_loss(text, self.photographs.embeddings, self.settings.temperature)
         total = diffusion + self.settings.contrastive_weight * contrastive
         return Loss(total, {"diffusion": diffusion.detach(), "contrastive": contrastive.detach()})

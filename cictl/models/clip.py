@@ -1,4 +1,4 @@
-"""The half of CLIP that Stable Diffusion's folder lacks: the image tower and both projections, for Eq. 2."""
+"""What Stable Diffusion's folder lacks of CLIP, for Eq. 2: the image tower, both projections, maybe the text tower."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch import Tensor
 from cictl.errors import ModelAccessError
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
+from cictl.models.stable_diffusion import StableDiffusion
+
+_WHOLE = "set model.clip in ci.yaml to the whole CLIP model, such as openai/clip-vit-large-patch14"
 
 
 def text_projection(clip: Located) -> Tensor:
@@ -28,10 +31,65 @@ def text_projection(clip: Located) -> Tensor:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor("text_projection.weight").float()
     except (OSError, SafetensorError) as error:
+        raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE) from None
+
+
+def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
+    """CLIP's own text tower, frozen, where the base's is another one; None where they are the same.
+
+    The projections fit CLIP's towers only, and many base models have a tuned text encoder. They count as the
+    same if no weight differs in the precision that ``model`` computes in, be it for a detour over fp16 or bf16,
+    in which many files are.
+
+    Args:
+        model: the base, which knows no new tokens yet.
+
+    Raises:
+        ModelAccessError: the folder holds no text tower, or one that cannot read what the base's tokenizer gives.
+    """
+    from transformers import CLIPTextModel
+
+    if _same_text_tower(clip, model):
+        return None
+    quiet_libraries()
+    try:
+        tower, report = CLIPTextModel.from_pretrained(
+            clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelAccessError(f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE) from None
+    _require_whole(report, clip, "text")
+    ours, length = model.text_encoder.config, model.tokenizer.model_max_length
+    theirs = tower.config
+    too_few = theirs.vocab_size < len(model.tokenizer) or theirs.max_position_embeddings < length
+    if theirs.hidden_size != ours.hidden_size or too_few:
         raise ModelAccessError(
-            f"{path} has no text projection ({error})",
-            "set model.clip in ci.yaml to the whole CLIP model, such as openai/clip-vit-large-patch14",
-        ) from None
+            f"{clip.id} is not the CLIP of {model.located.id}: its text tower has {theirs.vocab_size} vectors of "
+            f"{theirs.hidden_size} numbers and reads {theirs.max_position_embeddings} tokens, the base's tokenizer gives "
+            f"{len(model.tokenizer)} and {length}, as vectors of {ours.hidden_size}",
+            _WHOLE,
+        )
+    return tower.eval().requires_grad_(False).to(model.device, model.dtype)
+
+
+def _same_text_tower(clip: Located, model: StableDiffusion) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    path, prefix = clip.folder / "model.safetensors", "text_model."
+    ours = {name.removeprefix(prefix): weight for name, weight in model.text_encoder.named_parameters()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            theirs = {name.removeprefix(prefix) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+            if theirs - {"embeddings.position_ids"} != ours.keys():
+                return False
+            return all(_same(weight, file.get_tensor(prefix + name)) for name, weight in ours.items())
+    except (OSError, SafetensorError) as error:
+        raise ModelAccessError(f"{path} cannot be read ({error})", _WHOLE) from None
+
+
+def _same(ours: Tensor, theirs: Tensor) -> bool:
+    theirs = theirs.to(ours.device, torch.float32)
+    return any(torch.equal(ours, theirs.to(detour).to(ours.dtype)) for detour in (torch.float32, torch.float16, torch.bfloat16))
 
 
 def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch.device) -> Tensor:
@@ -58,11 +116,8 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise ModelAccessError(
-            f"{clip.folder} holds no CLIP image tower ({error})",
-            "set model.clip in ci.yaml to the whole CLIP model, such as openai/clip-vit-large-patch14",
-        ) from None
-    _require_whole(report, clip)
+        raise ModelAccessError(f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE) from None
+    _require_whole(report, clip, "image")
     pictures = [Image.fromarray(_to_bytes(pixels)) for pixels in photographs]
     tower = tower.eval().requires_grad_(False).to(device)
     embeddings = []
@@ -73,12 +128,12 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
     return torch.cat(embeddings)
 
 
-def _require_whole(report: Any, clip: Located) -> None:
+def _require_whole(report: Any, clip: Located, tower: str) -> None:
     missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
     if missing:
         raise ModelAccessError(
-            f"the CLIP image tower of {clip.id} is incomplete: {len(missing)} weights are missing, such as {missing[0]}",
-            "set model.clip in ci.yaml to the whole CLIP model, such as openai/clip-vit-large-patch14",
+            f"the CLIP {tower} tower of {clip.id} is incomplete: {len(missing)} weights are missing, such as {missing[0]}",
+            _WHOLE,
         )
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 from cictl.errors import ModelAccessError
 from cictl.files import sampled_digest, sha256_bytes
+from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
 
 EMBEDDED = Path(__file__).parent / "weights"
 
-# Safetensors only, and of those only what is used: no safety checker, no pickles, no second precision.
+CHECKER_FILES = ("safety_checker/config.json", "safety_checker/model.safetensors", "feature_extractor/preprocessor_config.json")
+
+# Safetensors only, and of those only what is used: no pickles, no second precision.
 _BASE_FILES = (
     "model_index.json", "scheduler/*.json", "tokenizer/*", "text_encoder/config.json", "text_encoder/model.safetensors",
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
+    "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
 _CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
@@ -29,21 +32,27 @@ class Located:
 
     Attributes:
         id: as ci.yaml names it.
-        folder: where its files lie.
+        folder: where its files lie; of a single file, the folder of configs that says how to read it.
         identity: a commit of the hub, or a digest of the files; equal for equal weights.
+        file: the checkpoint, if it is a single file.
     """
 
     id: str
     folder: Path
     identity: str
+    file: Path | None = None
 
 
 def locate_base(model_id: str, revision: str | None = None, *, offline: bool = False) -> Located:
-    """The folder of a base model in diffusers layout, downloaded if need be and not ``offline``.
+    """A base model: a folder in diffusers layout, downloaded if need be and not ``offline``, or a single file.
 
     Raises:
         ModelAccessError: it cannot be found or reached.
     """
+    file = Path(model_id).expanduser()
+    if model_id != "toybox" and file.is_file():
+        require_sd1(file)
+        return Located(model_id, SD1_CONFIGS, sampled_digest(file), file.resolve())
     located = _locate(model_id, revision, _BASE_FILES, embedded="", offline=offline)
     if not (located.folder / "unet" / "config.json").is_file():
         raise ModelAccessError(
@@ -74,13 +83,14 @@ def _locate(model_id: str, revision: str | None, files: tuple[str, ...], *, embe
         return Located(model_id, folder.resolve(), _digest(folder))
     if folder.is_file():
         raise ModelAccessError(
-            f"{model_id} is a single file; this version reads folders in diffusers layout",
-            "convert it with diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
+            f"{model_id} is a single file, where a whole CLIP model is wanted, both towers and both projections",
+            "set model.clip in ci.yaml to its folder, or to openai/clip-vit-large-patch14",
         )
-    if folder.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") != 1:
+    is_path = folder.is_absolute() or model_id.startswith((".", "~")) or model_id.endswith((".safetensors", *PICKLES))
+    if is_path or model_id.count("/") != 1:
         raise ModelAccessError(
-            f"{model_id} is neither a folder here nor an id of the form owner/name",
-            "set model.id in ci.yaml to a folder in diffusers layout, to an id on the hub, or to toybox",
+            f"{model_id} is neither a folder here nor an id of the form owner/name, nor a file here",
+            "set model.id in ci.yaml to a folder in diffusers layout, a .safetensors checkpoint, an id on the hub, or toybox",
         )
     return _download(model_id, revision, files, offline=offline)
 

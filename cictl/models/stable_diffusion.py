@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
+from cictl.models.single_file import load_parts, load_tokenizer, load_unet_weights
 
 _KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
@@ -47,23 +47,15 @@ class StableDiffusion:
 
     @classmethod
     def load(cls, located: Located, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
-        """Load from a folder in diffusers layout; the VAE stays on the CPU until it is asked for.
+        """Load from a folder in diffusers layout, or from one file; the VAE stays on the CPU until it is asked for.
 
         Raises:
             ModelAccessError: a part is missing, incomplete, or of another kind.
         """
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTokenizer
-
         quiet_libraries()
-        unet = _load_part(UNet2DConditionModel, located, "unet")
-        text_encoder = _load_part(CLIPTextModel, located, "text_encoder")
-        vae = _load_part(AutoencoderKL, located, "vae")
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(located.folder / "tokenizer")
-            scheduler = DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
-        except (OSError, ValueError) as error:
-            raise ModelAccessError(f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE) from None
+        parts = load_parts(located.file, located.folder) if located.file else _load_folder(located)
+        unet, text_encoder, vae = parts["unet"], parts["text_encoder"], parts["vae"]
+        tokenizer, scheduler = _load_small(located)
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ModelAccessError(
                 f"{located.id} is no Stable Diffusion 1.x: its UNet reads {unet.config.cross_attention_dim} numbers "
@@ -129,13 +121,13 @@ class StableDiffusion:
         """Ids [B, L] to the context that the cross-attention reads, [B, L, D]."""
         return self.text_encoder(input_ids=ids).last_hidden_state
 
-    def text_embedding(self, ids: Tensor, projection: Tensor) -> Tensor:
-        """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32.
+    def text_embedding(self, ids: Tensor, projection: Tensor, tower: Any | None = None) -> Tensor:
+        """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32, by ``tower`` or else the text encoder.
 
         Pooled at the first end-of-text token itself. The model's own pooling takes the largest id where its
         config says eos_token_id 2, as Stable Diffusion's does, and a new token's id is larger.
         """
-        context = self.encode_text(ids)
+        context = tower(input_ids=ids).last_hidden_state if tower else self.encode_text(ids)
         end = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
         pooled = context[torch.arange(len(ids), device=ids.device), end]
         return pooled.float() @ projection.T
@@ -205,15 +197,39 @@ class StableDiffusion:
         return self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=context).sample
 
 
-def base_key_values(folder: Path) -> dict[str, Tensor]:
+def base_key_values(located: Located) -> dict[str, Tensor]:
     """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest."""
     from safetensors import safe_open
 
-    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
+    if located.file:
+        return load_unet_weights(located.file, located.folder, lambda name: name.endswith(_KEY_VALUE))
+    with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
         return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
 
 
 _WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
+
+
+def _load_folder(located: Located) -> dict[str, Any]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    kinds = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel, "vae": AutoencoderKL}
+    return {part: _load_part(kind, located, part) for part, kind in kinds.items()}
+
+
+def _load_small(located: Located) -> tuple[Any, Any]:
+    """The tokenizer and the noise schedule."""
+    from diffusers import DDIMScheduler
+    from transformers import CLIPTokenizer
+
+    folder = located.folder / "tokenizer"
+    try:
+        packed = (folder / "merges.txt.gz").is_file()
+        tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
+        return tokenizer, DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
+    except (OSError, ValueError) as error:
+        raise ModelAccessError(f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE) from None
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:

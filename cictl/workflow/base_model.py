@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,9 +16,10 @@ from cictl.data.photographs import Photograph, load_pixels
 from cictl.data.png import write_png
 from cictl.engine.runtime import Runtime
 from cictl.engine.sampling import sample
-from cictl.events import Observer, PhaseStarted, PreviewSaved
+from cictl.events import Observer, PhaseStarted, PreviewSaved, Warned
 from cictl.models.clip import embed_images
 from cictl.models.locate import Located, locate_base
+from cictl.models.safety import SafetyChecker, ships_checker, unreadable_checker
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.workspace import Workspace
 
@@ -31,6 +33,24 @@ def open_base(config: Config, runtime: Runtime, observe: Observer) -> StableDiff
     observe(PhaseStarted(f"loading {config.model.id}"))
     located = locate_base(config.model.id, config.model.revision)
     return StableDiffusion.load(located, runtime.device, runtime.dtype)
+
+
+def open_checker(config: Config, model: StableDiffusion, observe: Observer) -> SafetyChecker | None:
+    """The safety checker that the base model ships, unless it ships none or ci.yaml says off.
+
+    Raises:
+        ModelAccessError: it is there and cannot be read.
+    """
+    if config.generate.safety_checker == "off":
+        return None
+    if unreadable_checker(model.located):
+        observe(
+            Warned(
+                f"the safety checker of {model.located.id} is not there as safetensors, whole, with its feature_extractor/: "
+                "pictures are not checked"
+            )
+        )
+    return SafetyChecker.load(model.located, model.device) if ships_checker(model.located) else None
 
 
 def encode_photographs(
@@ -58,6 +78,8 @@ def previewer(
         encode: gives the contexts of the preview's prompt and of the empty one, [1, L, D] each.
     """
 
+    checker = cache(lambda: open_checker(config, model, observe))  # loaded for the first preview, if there is one
+
     def preview(step: int) -> None:
         with torch.no_grad():
             context, negative = encode()
@@ -66,8 +88,10 @@ def previewer(
             model, context, negative, [config.seed], size=size, steps=config.preview.steps, guidance=config.generate.guidance
         )
         path = preview_path(workspace, stage, step)
-        write_png(path, model.decode(latents)[0])
+        pictures = model.decode(latents)
         model.free_vae()
+        checking = checker()
+        write_png(path, (checking.blank(pictures) if checking else pictures)[0])
         observe(PreviewSaved(step, path))
 
     return preview

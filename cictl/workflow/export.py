@@ -60,7 +60,7 @@ def run(
         name=concept.name,
         embedding=concept.tokens().concept.detach(),
         key_values=concept.key_values(),
-        base_key_values=base_key_values(base.folder) if concept.source == "finetune" else {},
+        base_key_values=base_key_values(base) if concept.source == "finetune" else {},
         facts={
             "base_model": "local" if Path(config.model.id).is_absolute() else config.model.id,
             "base_model_identity": base.identity,

@@ -23,11 +23,15 @@ from cictl.workspace import Workspace, slug
 
 @dataclass(frozen=True)
 class GenerateOutcome:
-    """What was asked for: the pictures, of which ``kept`` were there already, and the grid if one was made."""
+    """What was asked for: the pictures, and the grid if one was made.
+
+    ``kept`` of the pictures were there already; ``blanked`` are the paths of those that the safety checker blanked.
+    """
 
     pictures: list[dict[str, Any]]
     kept: int
     grid: str | None
+    blanked: list[str]
 
 
 def run(
@@ -73,6 +77,7 @@ def run(
         ],
         kept=drawn.kept,
         grid=workspace.shown(_write_grid(folder, list(dict.fromkeys(prompts)), drawn.paths)) if grid else None,
+        blanked=[workspace.shown(path) for path in drawn.blanked],
     )
 
 

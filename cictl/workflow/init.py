@@ -20,7 +20,7 @@ def run(
     """Make a workspace, and copy ``images`` into it.
 
     Args:
-        model: base model; None is Stable Diffusion 1.5.
+        model: base model, as model.id of ci.yaml; None is Stable Diffusion 1.5.
         kind: object, style or pose: it chooses the prompts.
         name: of the concept; None is taken from the folder's.
 
@@ -41,7 +41,7 @@ def run(
             f"{folder} holds other files that a workspace would overwrite", "give a new folder, as in: cictl init my-teapot"
         )
     chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
-    if model and Path(model).expanduser().is_dir():
+    if model and model != "toybox" and Path(model).expanduser().exists():
         model = str(Path(model).expanduser().resolve())  # so that it is found from whatever folder
     config = initial_config(name=chosen, kind=kind, model=model)
     try:

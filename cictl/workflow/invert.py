@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cictl.config import Config
 from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
-from cictl.events import Observer
+from cictl.events import Note, Observer
 from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
@@ -38,8 +38,8 @@ def _prepare(
     workspace: Workspace, runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer
 ) -> Prepared:
     from cictl.methods.contrastive_inversion import ContrastiveInversion
-    from cictl.models.clip import text_projection
-    from cictl.models.concept_tokens import initial_tokens
+    from cictl.models.clip import own_text_tower, text_projection
+    from cictl.models.concept_tokens import initial_tokens, inject_tokens
     from cictl.models.locate import locate_clip
     from cictl.workflow.base_model import encode_photographs, open_base, previewer
 
@@ -59,9 +59,13 @@ def _prepare(
         auxiliary_start=settings.auxiliary_start,
         seed=config.seed,
     )
+    tower = own_text_tower(clip, model) if clip else None
+    if tower is not None:
+        observe(Note(f"the text encoder of {config.model.id} is not that of {config.model.clip}: Eq. 2 uses the latter's"))
+        inject_tokens(model.tokenizer, tower, tokens)  # before the base, so that both give the tokens the same ids
     model.add_tokens(tokens)
     projection = text_projection(clip).to(model.device) if clip else None
-    method = ContrastiveInversion(model, tokens, encoded, projection, settings)
+    method = ContrastiveInversion(model, tokens, encoded, projection, settings, tower)
 
     def encode() -> tuple[Tensor, Tensor]:
         prompt = expand(config.preview.prompt, tokens.concept_names)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -16,6 +16,7 @@ from cictl.config import Config
 from cictl.data.png import write_png
 from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located, locate_base
+from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept, require_same_base
 from cictl.workflow.memory import out_of_memory_explained
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cictl.engine.runtime import Runtime, StopRequest
+    from cictl.models.safety import SafetyChecker
     from cictl.models.stable_diffusion import StableDiffusion
 
 
@@ -40,6 +42,7 @@ class Plan:
         text: as the tokenizer reads it, with the stored tokens.
         model, concept: identity of the base model and hash of the concept.
         width, height: in pixels.
+        safety_checker: whether that of the base model looks at it, on or off; nothing if it ships none.
     """
 
     prompt: str
@@ -54,11 +57,17 @@ class Plan:
     dtype: str
     model: str
     concept: str
+    safety_checker: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything in it that is not nothing by default."""
+        return {key: value for key, value in asdict(self).items() if value or key != "safety_checker"}
 
     @property
     def digest(self) -> str:
         """Of everything in it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def file_name(self) -> str:
@@ -68,15 +77,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The path of each picture, in the order of the plans, and how many were there already."""
+    """The path of each picture, in the order of the plans, how many were there already, and the blanked ones."""
 
     paths: list[Path]
     kept: int
+    blanked: list[Path]
 
 
 def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text: str, seed: int) -> Plan:
     """The plan of one picture with the settings of ci.yaml."""
     settings = config.generate
+    checked = "off" if settings.safety_checker == "off" else "on"
     return Plan(
         prompt=prompt,
         text=text,
@@ -90,6 +101,7 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
         dtype=config.model.dtype,
         model=base.identity,
         concept=concept.hash,
+        safety_checker=checked if ships_checker(base) else "",
     )
 
 
@@ -121,7 +133,7 @@ def draw_pictures(
         metadata: whether the files say how they were made.
 
     Returns:
-        The path of each plan's picture, and how many were there already.
+        The path of each plan's picture, how many were there already, and which the safety checker blanked.
 
     Raises:
         Interrupted: by a signal; what was finished is on the disk.
@@ -132,24 +144,26 @@ def draw_pictures(
     observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
     if missing:
         from cictl.engine.runtime import Runtime, graceful_stop
-        from cictl.workflow.base_model import open_base
+        from cictl.workflow.base_model import open_base, open_checker
 
         with graceful_stop() as stop, out_of_memory_explained(_LESS_MEMORY):
             observe(PhaseStarted("loading the libraries"))
             runtime = Runtime.create(config.model.device, config.model.dtype)
             model = open_base(config, runtime, observe)
+            checker = open_checker(config, model, observe)
             concept.install(model)
             made = len(plans) - len(missing)
-            for path, pixels in _draw(config, model, runtime, missing, stop, observe, again):
+            for path, pixels in _draw(config, model, checker, runtime, missing, stop, observe, again):
                 write_png(path, pixels, texts[path])
                 made += 1
                 observe(ImageSaved(made, len(plans), path, runtime.memory()))
-    return Drawn(paths, len(plans) - len(missing))
+    return Drawn(paths, len(plans) - len(missing), _blanked(paths, plans, config, observe))
 
 
 def _draw(
     config: Config,
     model: StableDiffusion,
+    checker: SafetyChecker | None,
     runtime: Runtime,
     missing: dict[Path, Plan],
     stop: StopRequest,
@@ -188,9 +202,26 @@ def _draw(
             sampler=plan.sampler,
             after_step=after_step,
         )
-        for (path, _), pixels in zip(part, model.decode(latents), strict=True):
+        pictures = model.decode(latents)
+        if checker:
+            pictures = checker.blank(pictures)
+        for (path, _), pixels in zip(part, pictures, strict=True):
             yield path, pixels
     model.free_vae()
+
+
+def _blanked(paths: Sequence[Path], plans: Sequence[Plan], config: Config, observe: Observer) -> list[Path]:
+    """Those that the safety checker blanked, now or in an earlier run: a checked picture that is black all over."""
+    blanked = []
+    for path, plan in zip(paths, plans, strict=True):
+        if plan.safety_checker == "on":
+            with Image.open(path) as image:
+                if image.getbbox() is None:
+                    blanked.append(path)
+    if blanked:
+        names = ", ".join(path.name for path in blanked)
+        observe(Warned(f"the safety checker of {config.model.id} blanked {len(blanked)} of {len(paths)} pictures: {names}"))
+    return blanked
 
 
 def _texts(plan: Plan, config: Config) -> dict[str, str]:
@@ -203,10 +234,11 @@ def _texts(plan: Plan, config: Config) -> dict[str, str]:
         f"Steps: {plan.steps}, Sampler: {samplers[plan.sampler]}, CFG scale: {plan.guidance:g}, Seed: {plan.seed}, "
         f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
         + (f"Concept hash: {plan.concept[:10]}, " if plan.text != plan.prompt else "")
+        + ("Safety checker: off, " if plan.safety_checker == "off" else "")
         + f"Version: cictl {cictl.__version__}"
     )
     facts = {
-        **asdict(plan),
+        **plan.facts,
         "alias": CONCEPT,
         "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id,
     }

@@ -31,13 +31,6 @@ def test_what_is_neither_a_folder_nor_an_id_is_refused_without_asking_the_networ
     assert caught.value.exit_code == 4
 
 
-def test_a_single_file_is_refused_with_the_way_to_convert_it(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelAccessError, match="single file") as caught:
-        locate_base(str(tmp_path / "model.safetensors"))
-    assert "from_single_file" in caught.value.hint
-
-
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ModelAccessError, match=r"unet/config\.json"):
         locate_base(str(tmp_path))

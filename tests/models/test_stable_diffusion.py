@@ -137,8 +137,8 @@ def test_nothing_of_the_base_can_be_trained_and_nothing_drops_out(model):
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
 
-def test_key_values_can_be_read_without_loading_the_base(model, base):
-    read = base_key_values(base)
+def test_key_values_can_be_read_without_loading_the_base(model, located):
+    read = base_key_values(located)
     assert read.keys() == model.key_values.keys()
     assert all(torch.equal(read[name], model.key_values[name]) for name in read)
 

@@ -1,0 +1,274 @@
+"""A checkpoint in one file, in the layout of the LDM code: what it is, from its header; and its parts.
+
+The names are translated by diffusers' own converters. What kind of file it is, and whether it is whole, is
+decided before any weight is read. Imports neither torch nor diffusers before it loads something.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cictl.errors import ModelAccessError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SD1_CONFIGS = Path(__file__).parent / "configs" / "sd1"
+PICKLES = (".ckpt", ".bin", ".pt", ".pth")
+
+_UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
+_PREFIXES = {"unet": _UNET, "text_encoder": _TEXT, "vae": _VAE}
+_TITLES = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}
+_LARGEST_HEADER = 100_000_000  # what the safetensors library itself accepts
+_TAKE = (
+    "set model.id in ci.yaml to a whole checkpoint of Stable Diffusion 1.x, as .safetensors or as a folder in diffusers layout"
+)
+_AGAIN = "download it again; a file of a few KB is often a login page, or a pointer that git lfs pull replaces by the file"
+_CONVERT = (
+    "most pages offer a .safetensors file beside it; otherwise, if you trust it: python -c 'from diffusers import "
+    'StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\', then set model.id to FOLDER'
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself: the shape of each tensor, and free texts."""
+
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file, whose length must be that of the file.
+
+    Raises:
+        ModelAccessError: it is a pickle, no safetensors, or not whole.
+    """
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            begin = file.read(8)
+            length = int.from_bytes(begin, "little")
+            text = file.read(length) if len(begin) == 8 and length <= _LARGEST_HEADER else b""
+    except OSError as error:
+        raise ModelAccessError(
+            f"{path} cannot be read: {error.strerror}", "give yourself the right to read it: chmod u+r"
+        ) from None
+    # The first byte alone says nothing: a header's length can begin with 0x80 too.
+    if path.suffix.lower() in PICKLES or (text[:1] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))):
+        raise ModelAccessError(f"{path} is a pickle: loading one can run any code that its author put into it", _CONVERT)
+    if not text.startswith(b"{"):
+        raise ModelAccessError(f"{path} is no safetensors file ({size} bytes)", _AGAIN)
+    if len(text) < length:
+        raise _truncated(path, size, 8 + length)
+    try:
+        fields = json.loads(text)
+        metadata = {key: str(value) for key, value in fields.pop("__metadata__", {}).items()}
+        ends = [8 + length + int(field["data_offsets"][1]) for field in fields.values()]
+        shapes = {name: tuple(map(int, field["shape"])) for name, field in fields.items()}
+        if any(side < 0 for shape in shapes.values() for side in shape):
+            raise ValueError("a negative side")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise ModelAccessError(f"{path} is no safetensors file: its header cannot be read", _AGAIN) from None
+    if max(ends, default=8 + length) > size:
+        raise _truncated(path, size, max(ends))
+    return Header(shapes, metadata)
+
+
+def require_sd1(path: Path) -> None:
+    """Refuse, from its header alone, a file that is no checkpoint of Stable Diffusion 1.x in LDM layout.
+
+    Raises:
+        ModelAccessError: saying what it is instead.
+    """
+    header = read_header(path)
+    for what, applies in _OTHERS:
+        if applies(header):
+            raise ModelAccessError(f"{path} is {what}", _TAKE)
+    lacking = [_TITLES[part] for part, prefix in _PREFIXES.items() if not any(name.startswith(prefix) for name in header.shapes)]
+    if len(lacking) == len(_PREFIXES):
+        raise ModelAccessError(f"{path} is no checkpoint in LDM layout: nothing in it is named {_UNET}*", _TAKE)
+    if lacking:
+        raise ModelAccessError(f"{path} is only a part of a checkpoint: it has no {' and no '.join(lacking)}", _TAKE)
+
+
+def load_parts(file: Path, configs: Path) -> dict[str, Any]:
+    """The unet, vae and text_encoder of ``file`` in fp32, which must have every weight that ``configs`` ask for.
+
+    Args:
+        configs: a folder with unet/, vae/ and text_encoder/config.json in diffusers layout.
+
+    Raises:
+        ModelAccessError: a weight is missing or of another shape; nothing was read then.
+    """
+    import torch
+    from accelerate import init_empty_weights
+
+    models = {}
+    with init_empty_weights():  # the parameters alone; buffers, such as the text encoder's positions, are real
+        for part in _PREFIXES:
+            models[part] = _of_config(part, configs)
+    shapes = read_header(file).shapes
+    for part, model in models.items():
+        names = {name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name.startswith(_PREFIXES[part])}
+        _require_fit(file, part, model, _translate(part, names, model.config))
+    with _opened(file) as stored:
+        for part, model in models.items():
+            read = {name: stored.get_tensor(name) for name in shapes if name.startswith(_PREFIXES[part])}
+            weights = _translate(part, read, model.config)
+            # Copies: what is read lies in the file itself, which may be replaced while the model is in use.
+            wanted = {name: weights[name].to(torch.float32, copy=True).contiguous() for name in model.state_dict()}
+            model.load_state_dict(wanted, assign=True)
+    return models
+
+
+def load_unet_weights(file: Path, configs: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Those weights of the UNet, by their names in diffusers layout, that ``wanted`` says; in fp32.
+
+    Only they are read from the file: the others go through the converter as shapes.
+
+    Raises:
+        ModelAccessError: the file cannot be read.
+    """
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    shapes = {name: shape for name, shape in read_header(file).shapes.items() if name.startswith(_UNET)}
+    with _opened(file) as stored:
+        tensors = {
+            name: stored.get_tensor(name) if wanted(name) else torch.empty(shape, device="meta") for name, shape in shapes.items()
+        }
+    translated = _translate("unet", tensors, UNet2DConditionModel.load_config(configs, subfolder="unet"))
+    return {name: tensor.float() for name, tensor in translated.items() if wanted(name)}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer from the merges alone: its vocabulary is the bytes, the merges, and two marks, in that order.
+
+    Args:
+        folder: that holds merges.txt.gz.
+    """
+    import gzip
+
+    from transformers import CLIPTokenizer
+
+    lines = gzip.decompress((folder / "merges.txt.gz").read_bytes()).decode().splitlines()[1:]
+    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    characters = _byte_characters()
+    tokens = [*characters, *(f"{character}</w>" for character in characters), *map("".join, merges)]
+    vocabulary = {token: index for index, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def _byte_characters() -> list[str]:
+    """A printable character for each byte, in the order in which GPT-2's and CLIP's vocabularies have them."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [*map(chr, printable), *(chr(256 + index) for index in range(256 - len(printable)))]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as stored:
+            yield stored
+    except (OSError, SafetensorError) as error:
+        raise ModelAccessError(f"{file} cannot be read ({error})", _AGAIN) from None
+
+
+def _of_config(part: str, configs: Path) -> Any:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    if part == "text_encoder":
+        return CLIPTextModel(CLIPTextConfig.from_pretrained(configs / part))
+    kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+    return kind.from_config(kind.load_config(configs, subfolder=part))
+
+
+def _translate(part: str, tensors: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """The weights of one part under the names, and in the shapes, that diffusers and transformers give them."""
+    from diffusers.loaders import single_file_utils as ldm
+
+    if part == "unet":
+        return ldm.convert_ldm_unet_checkpoint(tensors, config)
+    if part == "vae":
+        return ldm.convert_ldm_vae_checkpoint(tensors, config)
+    # Old checkpoints, and transformers since 5.6, have no text_model. between.
+    return {name.removeprefix("text_model."): tensor for name, tensor in ldm.convert_ldm_clip_checkpoint(tensors).items()}
+
+
+def _require_fit(file: Path, part: str, model: Any, found: Mapping[str, Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if missing := sorted(expected.keys() - found.keys()):
+        raise ModelAccessError(f"{file}: the {_TITLES[part]} lacks {len(missing)} weights, such as {missing[0]}", _AGAIN)
+    for name, shape in expected.items():
+        if tuple(found[name].shape) != shape:
+            raise ModelAccessError(
+                f"{file} is no Stable Diffusion 1.x: {name} of its {_TITLES[part]} is {_shown(found[name].shape)}, "
+                f"not {_shown(shape)}",
+                _TAKE,
+            )
+
+
+def _shown(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _truncated(path: Path, size: int, expected: int) -> ModelAccessError:
+    return ModelAccessError(f"{path} is not whole: it has {size} bytes of {expected}", _AGAIN)
+
+
+# -- what a file can be instead, most telling first ---------------------------------------------------
+
+
+def _any_named(*parts: str) -> Callable[[Header], bool]:
+    return lambda header: any(part in name for name in header.shapes for part in parts)
+
+
+def _any_begins(*prefixes: str) -> Callable[[Header], bool]:
+    return lambda header: any(name.startswith(prefixes) for name in header.shapes)
+
+
+def _is_embedding(header: Header) -> bool:
+    few = 0 < len(header.shapes) <= 2
+    return few and all(len(shape) <= 2 and math.prod(shape) < 1_000_000 for shape in header.shapes.values())
+
+
+def _reads_1024(header: Header) -> bool:
+    shapes = header.shapes.items()
+    return any(name.startswith(_UNET) and name.endswith(".attn2.to_k.weight") and shape[1:] == (1024,) for name, shape in shapes)
+
+
+def _takes_more_than_latents(header: Header) -> bool:
+    return header.shapes.get(f"{_UNET}input_blocks.0.0.weight", (0, 4))[1:2] not in ((4,), ())
+
+
+def _predicts_v(header: Header) -> bool:
+    return "v_pred" in header.shapes or header.metadata.get("modelspec.prediction_type", "").startswith("v")
+
+
+_OTHERS: tuple[tuple[str, Callable[[Header], bool]], ...] = (
+    ("a LoRA, an addition to a model and not a model", _any_named("lora_", ".lora", "hada_w", ".lokr_", "oft_blocks")),
+    ("an embedding (textual inversion), an addition to a model and not a model", _is_embedding),
+    ("a ControlNet, an addition to a model and not a model", _any_begins("control_model.", "controlnet_")),
+    ("Stable Diffusion XL, not 1.x", _any_begins("conditioner.embedders.")),
+    ("Stable Diffusion 3 or Flux, not Stable Diffusion 1.x", _any_named("joint_blocks.", "double_blocks.")),
+    ("Stable Diffusion 2, not 1.x", _any_begins("cond_stage_model.model.")),
+    ("Stable Diffusion 2, not 1.x", _reads_1024),
+    ("an inpainting or an image-editing model: its UNet takes more than latents", _takes_more_than_latents),
+    ("a model with v-prediction, and a file without its configuration", _predicts_v),
+    (
+        "one part of a model in diffusers layout; the whole folder is wanted",
+        _any_begins("down_blocks.", "encoder.down_blocks.", "text_model.", "embeddings."),
+    ),
+)
