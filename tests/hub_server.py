@@ -73,6 +73,11 @@ class Hub:
         return [asked.path.partition("/resolve/")[2].partition("/")[2] for asked in self.asked
                 if asked.server == "hub" and asked.method == method and "/resolve/" in asked.path]  # fmt: skip
 
+    def tokens(self, server: str) -> set[str | None]:
+        """The Authorization headers of all requests about repositories (the library also asks for a list of its own)."""
+        return {asked.headers.get("authorization") for asked in self.asked
+                if asked.server == server and "agent-harnesses" not in asked.path}  # fmt: skip
+
     def reset(self) -> None:
         self.refuse, self.cut, self.cuts, self.spoil, self.knows_ranges = {}, {}, float("inf"), set(), True
         self.asked.clear()
@@ -116,7 +121,7 @@ def _handler(hub: Hub, name: str) -> type[BaseHTTPRequestHandler]:
             else:
                 self._say(404, {}, b"")
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def _say(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)

@@ -49,8 +49,7 @@ def without_token(text: object) -> str:
     token = get_token()
     shown = _QUERY.sub("", str(text))
     if token:
-        for form in (token, repr(token)[1:-1]):  # errors quote headers as Python's repr
-            shown = shown.replace(form, "<token>")
+        shown = shown.replace(token, "<token>")
     return shown
 
 
@@ -177,7 +176,7 @@ def _refused(error: Exception, request: Request) -> ModelAccessError:
         )
     if status == 403:
         return ModelAccessError(
-            f"{hub_name()} forbids access to {request.id} (403)",
+            f"{hub_name()} forbids access to {request.id} (403{_its_words(error)})",
             f"look at https://huggingface.co/{request.id} for what it asks for, then: {login}",
         )
     if status == 429:
@@ -193,11 +192,16 @@ def _refused(error: Exception, request: Request) -> ModelAccessError:
             "type the same command again in a few minutes; https://status.huggingface.co says more",
         )
     return ModelAccessError(
-        f"{hub_name()} refused {request.id} ({status}): {_first_line(error)}", "type the same command again in a few minutes"
+        f"{hub_name()} refused {request.id} ({status}{_its_words(error)})", "type the same command again in a few minutes"
     )
 
 
 def _unreachable(error: Exception, request: Request) -> ModelAccessError:
+    if isinstance(error, UnicodeEncodeError):
+        return ModelAccessError(
+            f"your access token holds a character that none has, so that {hub_name()} was not asked for {request.id}",
+            "hf auth login with a token copied anew, or correct HF_TOKEN",
+        )
     text = _first_line(error)
     if "Timeout" in type(error).__name__:
         why = "it did not answer in time"
@@ -224,6 +228,12 @@ def _wait(headers: object) -> str:
         return ""
     seconds = int(value)
     return f"{seconds} seconds" if seconds < 120 else f"{-(-seconds // 60)} minutes"
+
+
+def _its_words(error: Exception) -> str:
+    """What the hub gives as its reason, such as that a token lacks a permission."""
+    reason = " ".join(without_token(getattr(error, "server_message", None) or "").split())
+    return f": {reason}" if reason else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
     Event,
     FileSaved,
     ImageSaved,
@@ -40,6 +41,7 @@ TRAINING: list[Event] = [
     FileSaved(LONG, 123456, True),
     PhaseStarted(NASTY * 5),
 ]
+FETCHING: list[Event] = [DownloadProgress(NASTY * 3, NASTY, 0, 2**32), DownloadProgress(NASTY * 3, NASTY, 2**30, 2**32)]
 SAMPLING: list[Event] = [
     PicturesPlanned(8, 2),
     SamplingStep(3, 50, CPU),
@@ -50,7 +52,9 @@ SAMPLING: list[Event] = [
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
-@pytest.mark.parametrize("events", [TRAINING, SAMPLING, TRAINING + SAMPLING], ids=["training", "pictures", "both"])
+@pytest.mark.parametrize(
+    "events", [TRAINING, SAMPLING, TRAINING + SAMPLING, FETCHING], ids=["training", "pictures", "both", "fetching"]
+)
 def test_no_line_is_wider_than_the_terminal(events: list[Event], glyphs: object, width: int) -> None:
     drawn = draw(*events, width=width, title=NASTY * 5, glyphs=glyphs)  # type: ignore[arg-type]
     assert max(map(cell_len, drawn.splitlines())) <= width
@@ -164,3 +168,20 @@ def _render(renderable: object, width: int = 60) -> str:
     paper = io.StringIO()
     Console(width=width, file=paper, force_terminal=True, color_system=None).print(renderable)
     return paper.getvalue()
+
+
+def test_a_download_has_a_bar_with_the_bytes_of_the_total_and_leaves_a_line() -> None:
+    clock = Clock()
+    screen = Screen("dog", glyphs=UNICODE, clock=clock)
+    screen.take(DownloadProgress("owner/tiny", "unet/x.safetensors", 0, 2**32))
+    clock.now += 100
+    screen.take(DownloadProgress("owner/tiny", "unet/x.safetensors", 2**30, 2**32))
+    drawn = _render(screen)
+    assert "fetching owner/tiny  unet/x.safetensors" in drawn
+    assert "━" in drawn and "1.0/4.0 GiB  25%  10 MiB/s  ETA 0:05:00" in drawn
+    clock.now += 300
+    (line,) = screen.take(DownloadProgress("owner/tiny", "unet/x.safetensors", 2**32, 2**32))
+    assert "fetching" not in _render(screen)
+    paper = io.StringIO()
+    Console(width=80, file=paper).print(line)
+    assert "fetched owner/tiny  4.0 GiB  0:06:40" in paper.getvalue()
