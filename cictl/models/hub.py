@@ -276,7 +276,7 @@ class _Meter:
     def add(self, count: int) -> None:
         """``count`` bytes have come, or have to come again if it is negative."""
         self._done += count
-        if time.monotonic() - self._told_at >= _SECONDS_BETWEEN_EVENTS:
+        if self._done < self._total and time.monotonic() - self._told_at >= _SECONDS_BETWEEN_EVENTS:
             self.emit()
 
     def emit(self) -> None:

@@ -103,6 +103,7 @@ def test_the_total_is_known_before_the_first_byte_is_asked_for(hub):
     assert {event.total for event in events} == {sum((folder / name).stat().st_size for name in READ)}
     assert events[0].done == 0
     assert events[-1].done == events[-1].total
+    assert sum(event.done == event.total for event in events) == 1  # only when the bytes have been verified
     assert [event.done for event in events] == sorted(event.done for event in events)
     clip = Recorder()
     folder = locate_clip("owner/tiny-clip", observe=clip).folder

@@ -206,7 +206,7 @@ def test_a_download_says_its_total_first_and_then_how_far_it_is() -> None:
     observe(DownloadProgress("owner/clip", "model.safetensors", gib, 2 * gib))
     lines = stream.getvalue().splitlines()
     assert lines[0] == "fetching owner/tiny  0 B/4.0 GiB  0%  unet/x.safetensors"
-    assert lines[1] == "fetching owner/tiny  123 MiB/4.0 GiB  3%  10 MiB/s  ETA 0:06:28  unet/x.safetensors"
+    assert lines[1] == "fetching owner/tiny  123 MiB/4.0 GiB  2%  10 MiB/s  ETA 0:06:28  unet/x.safetensors"
     assert lines[-2] == "fetching owner/tiny  4.0/4.0 GiB  100%  10 MiB/s  unet/x.safetensors"
     assert lines[-1] == "fetching owner/clip  1.0/2.0 GiB  50%  model.safetensors"
     assert 20 <= len(lines) <= 50

@@ -52,9 +52,7 @@ SAMPLING: list[Event] = [
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
-@pytest.mark.parametrize(
-    "events", [TRAINING, SAMPLING, TRAINING + SAMPLING, FETCHING], ids=["training", "pictures", "both", "fetching"]
-)
+@pytest.mark.parametrize("events", [TRAINING, SAMPLING, TRAINING + SAMPLING], ids=["training", "pictures", "both"])
 def test_no_line_is_wider_than_the_terminal(events: list[Event], glyphs: object, width: int) -> None:
     drawn = draw(*events, width=width, title=NASTY * 5, glyphs=glyphs)  # type: ignore[arg-type]
     assert max(map(cell_len, drawn.splitlines())) <= width
@@ -185,3 +183,9 @@ def test_a_download_has_a_bar_with_the_bytes_of_the_total_and_leaves_a_line() ->
     paper = io.StringIO()
     Console(width=80, file=paper).print(line)
     assert "fetched owner/tiny  4.0 GiB  0:06:40" in paper.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 60, 120])
+def test_a_download_fits_alone_and_within_the_panel(width: int) -> None:
+    for events in (FETCHING, SAMPLING + FETCHING):
+        assert max(map(cell_len, draw(*events, width=width).splitlines())) <= width
