@@ -148,8 +148,7 @@ def _refused(error: Exception, request: Request) -> ModelAccessError:
     from huggingface_hub import get_token
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    response = error.response  # type: ignore[attr-defined]
-    status = int(response.status_code)
+    status = int(error.response.status_code)  # type: ignore[attr-defined]
     login = "hf auth login" if get_token() is None else "hf auth whoami (the token in use may be another account's)"
     if isinstance(error, GatedRepoError):  # a kind of RepositoryNotFoundError, so it comes first
         return ModelAccessError(
@@ -164,15 +163,19 @@ def _refused(error: Exception, request: Request) -> ModelAccessError:
         )
     if isinstance(error, DisabledRepoError):
         return ModelAccessError(f"the hub has disabled {request.id}", f"set {request.key} in ci.yaml to another model")
-    if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return ModelAccessError(
-            f"{hub_name()} does not accept your access token for {request.id} (401)",
-            "hf auth login with a new one, or unset HF_TOKEN if it is set: public models need none",
-        )
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
+    return _refused_by_status(status, error, request, login, absent=isinstance(error, RepositoryNotFoundError) or status == 404)
+
+
+def _refused_by_status(status: int, error: Exception, request: Request, login: str, *, absent: bool) -> ModelAccessError:
+    if absent:
         return ModelAccessError(
             f"{request.id} does not exist on {hub_name()}, or is private and you may not see it ({status})",
             f"check the spelling of {request.key} in ci.yaml; for a private model: {login}",
+        )
+    if status == 401:
+        return ModelAccessError(
+            f"{hub_name()} does not accept your access token for {request.id} (401)",
+            "hf auth login with a new one, or unset HF_TOKEN if it is set: public models need none",
         )
     if status == 403:
         return ModelAccessError(
@@ -180,11 +183,11 @@ def _refused(error: Exception, request: Request) -> ModelAccessError:
             f"look at https://huggingface.co/{request.id} for what it asks for, then: {login}",
         )
     if status == 429:
-        wait = _wait(response.headers)
+        wait = _wait(error.response.headers)  # type: ignore[attr-defined]
         return ModelAccessError(
             f"{hub_name()} has had too many requests from you or your network, {request.id} among them (429)",
             f"type the same command again {f'in {wait}' if wait else 'in a few minutes'}"
-            + ("; logged in one may ask more often: hf auth login" if get_token() is None else ""),
+            + ("; logged in one may ask more often: hf auth login" if login == "hf auth login" else ""),
         )
     if status >= 500:
         return ModelAccessError(
