@@ -60,6 +60,19 @@ class PhaseStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadProgress(Event):
+    """``done`` of ``total`` bytes of a model's files are on this machine; ``file`` is being fetched.
+
+    The first one comes before the first byte is asked for; there is none for a model that is all there.
+    """
+
+    model: str
+    file: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class StageStarted(Event):
     """A training stage begins, or goes on, at ``first_step`` of ``steps`` (steps that are done)."""
 

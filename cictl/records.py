@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 RESULT = "result.safetensors"
 STATE = "state.safetensors"
 
+_MEANS = {"model.revision": "identity.model", "model.clip_revision": "identity.clip"}
 _SEAL = "sha256"
 _STEP_FOLDER = re.compile(r"step-(\d{7,})")
 
@@ -133,8 +134,15 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             continue
         current = now["fields"][field]
         unknown = field.startswith("identity.") and None in (value, current)
+        if field in _MEANS and _same_commit(_MEANS[field], before["fields"], now["fields"]):
+            continue
         if current != value and not unknown:
             yield Difference(field, value, current)
+
+
+def _same_commit(identity: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two names of a revision, such as a branch and the commit that it was at, mean the same weights."""
+    return before.get(identity) is not None and before.get(identity) == now.get(identity)
 
 
 def archive(folder: Path, name: str) -> Path:

@@ -5,12 +5,13 @@ Imports neither torch nor diffusers, so that `cictl status` can use it.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cictl.errors import ModelAccessError
+from cictl.events import Observer, ignore
 from cictl.files import sampled_digest, sha256_bytes
+from cictl.models import hub, hub_errors
 from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
 
 EMBEDDED = Path(__file__).parent / "weights"
@@ -19,7 +20,8 @@ CHECKER_FILES = ("safety_checker/config.json", "safety_checker/model.safetensors
 
 # Safetensors only, and of those only what is used: no pickles, no second precision.
 _BASE_FILES = (
-    "model_index.json", "scheduler/*.json", "tokenizer/*", "text_encoder/config.json", "text_encoder/model.safetensors",
+    "model_index.json", "scheduler/*.json", "tokenizer/*.json", "tokenizer/*.txt",
+    "text_encoder/config.json", "text_encoder/model.safetensors",
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
@@ -43,17 +45,23 @@ class Located:
     file: Path | None = None
 
 
-def locate_base(model_id: str, revision: str | None = None, *, offline: bool = False) -> Located:
+def locate_base(model_id: str, revision: str | None = None, *, offline: bool = False, observe: Observer = ignore) -> Located:
     """A base model: a folder in diffusers layout, downloaded if need be and not ``offline``, or a single file.
+
+    Args:
+        revision: a commit, branch or tag on the hub; None is its main branch.
+        offline: look on this machine only.
+        observe: is told how a download goes.
 
     Raises:
         ModelAccessError: it cannot be found or reached.
+        ResourceError: there is no room for it.
     """
     file = Path(model_id).expanduser()
     if model_id != "toybox" and file.is_file():
         require_sd1(file)
         return Located(model_id, SD1_CONFIGS, sampled_digest(file), file.resolve())
-    located = _locate(model_id, revision, _BASE_FILES, embedded="", offline=offline)
+    located = _locate(base_request(model_id, revision), embedded="", offline=offline, observe=observe)
     if not (located.folder / "unet" / "config.json").is_file():
         raise ModelAccessError(
             f"{model_id} is not a model in diffusers layout: {located.folder} holds no unet/config.json",
@@ -63,16 +71,24 @@ def locate_base(model_id: str, revision: str | None = None, *, offline: bool = F
     return located
 
 
-def locate_clip(model_id: str, revision: str | None = None, *, offline: bool = False) -> Located:
-    """The folder of a whole CLIP model (both towers and both projections).
+def locate_clip(model_id: str, revision: str | None = None, *, offline: bool = False, observe: Observer = ignore) -> Located:
+    """The folder of a whole CLIP model (both towers and both projections); see :func:`locate_base`.
 
     Raises:
         ModelAccessError: it cannot be found or reached.
+        ResourceError: there is no room for it.
     """
-    return _locate(model_id, revision, _CLIP_FILES, embedded="clip", offline=offline)
+    request = hub_errors.Request(model_id, revision or hub.MAIN, _CLIP_FILES, "model.clip", "model.clip_revision")
+    return _locate(request, embedded="clip", offline=offline, observe=observe)
 
 
-def _locate(model_id: str, revision: str | None, files: tuple[str, ...], *, embedded: str, offline: bool) -> Located:
+def base_request(model_id: str, revision: str | None) -> hub_errors.Request:
+    """What is asked of the hub for a base model."""
+    return hub_errors.Request(model_id, revision or hub.MAIN, _BASE_FILES, "model.id", "model.revision")
+
+
+def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observe: Observer) -> Located:
+    model_id = request.id
     folder = EMBEDDED / model_id / embedded
     if model_id == "toybox":
         if not folder.is_dir():
@@ -90,52 +106,12 @@ def _locate(model_id: str, revision: str | None, files: tuple[str, ...], *, embe
     if is_path or model_id.count("/") != 1:
         raise ModelAccessError(
             f"{model_id} is neither a folder here nor an id of the form owner/name, nor a file here",
-            "set model.id in ci.yaml to a folder in diffusers layout, a .safetensors checkpoint, an id on the hub, or toybox",
+            f"set {request.key} in ci.yaml to a folder in diffusers layout, a .safetensors file, an id on the hub, or toybox",
         )
-    return _download(model_id, revision, files, offline=offline)
-
-
-def _download(model_id: str, revision: str | None, files: tuple[str, ...], *, offline: bool) -> Located:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON", "on")
-    page = f"https://huggingface.co/{model_id}"
-    try:
-        folder = snapshot_download(model_id, revision=revision, allow_patterns=list(files), local_files_only=offline)
-    except GatedRepoError:  # a kind of RepositoryNotFoundError, so it comes first
-        raise ModelAccessError(
-            f"{model_id} asks you to accept its terms first", f"accept them at {page}, then: hf auth login"
-        ) from None
-    except RepositoryNotFoundError:
-        raise ModelAccessError(
-            f"{model_id} does not exist on the hub, or is private and you are not logged in",
-            "check the spelling of model.id in ci.yaml; for a private model: hf auth login",
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelAccessError(
-            f"{model_id} has no revision {revision}", "correct model.revision in ci.yaml; null is the newest"
-        ) from None
-    except LocalEntryNotFoundError:
-        why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else "the hub cannot be reached"
-        raise ModelAccessError(
-            f"{model_id} is not on this machine, and {why}",
-            "connect to the network once, or set model.id to a folder in diffusers layout, or try --model toybox",
-        ) from None
-    except HfHubHTTPError as error:
-        raise ModelAccessError(f"the hub refused {model_id}: {error}", "try again in a few minutes") from None
-    except Exception as error:  # the network's own errors have no common class
-        raise ModelAccessError(
-            f"{model_id} cannot be downloaded: {type(error).__name__}: {error}",
-            "check the network, or set model.id to a folder in diffusers layout, or try --model toybox",
-        ) from None
-    return Located(model_id, Path(folder), Path(folder).name)
+    snapshot = hub.snapshot_on_disk(request) if offline else hub.fetch(request, observe)
+    if snapshot is None:
+        raise hub_errors.offline(request)
+    return Located(model_id, snapshot, snapshot.name)
 
 
 def _digest(folder: Path) -> str:

@@ -12,6 +12,7 @@ from cictl.events import Memory
 from cictl.ui import formats
 from cictl.ui.glyphs import Glyphs
 from cictl.ui.sparkline import History, sparkline
+from cictl.ui.state import Download
 
 _NARROWEST_METER = 8
 
@@ -52,6 +53,16 @@ def counted_bar(done: int, total: int, width: int, glyphs: Glyphs, style: str, u
     count = f"{done:>{len(str(total))}}/{total}{unit}"
     tail = f"  {count}  {formats.percent(done, total):>4}"
     return Text.assemble(bar(done, total, max(0, width - len(tail)), glyphs, style), tail)
+
+
+def download(state: Download, width: int, glyphs: Glyphs, now: float, model: str, file: str) -> list[Text]:
+    """What is fetched, and below it a bar with the bytes of the total."""
+    title = Text(formats.clip(f"fetching {model}  {file}", width, glyphs.ellipsis))
+    tail = ""
+    for fact in state.facts(now):  # the last ones are left out where it is narrow
+        if len(tail) + 2 + len(fact) + _NARROWEST_METER <= width:
+            tail += f"  {fact}"
+    return [title, Text.assemble(bar(state.done, state.total, max(0, width - len(tail)), glyphs, "cyan"), tail)]
 
 
 def facts(pairs: Iterable[tuple[str, str]], glyphs: Glyphs) -> Text:

@@ -62,13 +62,16 @@ def memory_label(memory: Memory) -> str:
 
 def memory_use(memory: Memory) -> str:
     """In use of the total, such as ``1.1/23.4 GiB``; the unit is said once where it is the same."""
-    if memory.total <= 0:
-        return size(memory.allocated)
-    allocated, allocated_unit = _scaled(memory.allocated)
-    total, total_unit = _scaled(memory.total)
-    if allocated_unit == total_unit:
-        return f"{allocated}/{total} {total_unit}"
-    return f"{allocated} {allocated_unit}/{total} {total_unit}"
+    return of_total(memory.allocated, memory.total) if memory.total > 0 else size(memory.allocated)
+
+
+def of_total(count: int, total: int) -> str:
+    """Bytes of a total, such as ``1.1/4.0 GiB``; the unit is said once where it is the same."""
+    number, unit = _scaled(count)
+    total_number, total_unit = _scaled(total)
+    if unit == total_unit:
+        return f"{number}/{total_number} {total_unit}"
+    return f"{number} {unit}/{total_number} {total_unit}"
 
 
 def clip(text: str, width: int, ellipsis: str = "…") -> str:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
     Event,
     FileSaved,
     ImageSaved,
@@ -26,7 +27,7 @@ from cictl.events import (
 from cictl.ui import formats
 from cictl.ui.glyphs import printable
 from cictl.ui.screen import Clock
-from cictl.ui.state import Sampling, Training
+from cictl.ui.state import Download, Sampling, Training
 
 _PARTS = 20  # a line at every twentieth of the steps at least
 _SHORTEST_SILENCE = 10.0
@@ -66,6 +67,7 @@ class PlainLines:
         self._clock = clock
         self._training: Training | None = None
         self._sampling: Sampling | None = None
+        self._download: Download | None = None
         self._pacer = Pacer(clock())
 
     def __call__(self, event: Event) -> None:
@@ -91,6 +93,8 @@ class PlainLines:
                 yield f"warning: {message}"
             case PhaseStarted(message):
                 yield f"{message} ..."
+            case DownloadProgress():
+                yield from self._fetching(event, now)
             case StageStarted(stage, first_step, steps, device, dtype, parameters):
                 self._training, self._pacer = Training.from_start(event, now), Pacer(now)
                 goes_on = f" from step {first_step}" if first_step else ""
@@ -129,6 +133,14 @@ class PlainLines:
             *([] if eta is None else [f"ETA {formats.duration(eta)}"]),
             _memory(event.memory),
         ])  # fmt: skip
+
+    def _fetching(self, event: DownloadProgress, now: float) -> Iterable[str]:
+        before = self._download
+        self._download = Download.of(event, now, before)
+        if self._download is not before:
+            self._pacer = Pacer(now)
+        if self._pacer.due(event.done / event.total if event.total else 1.0, now):
+            yield "  ".join([f"fetching {event.model}", *self._download.facts(now), event.file])
 
     def _denoising(self, event: SamplingStep, now: float) -> Iterable[str]:
         state = self._sampling

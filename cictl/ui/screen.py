@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
     Event,
     FileSaved,
     ImageSaved,
@@ -30,7 +31,7 @@ from cictl.events import (
 )
 from cictl.ui import draw, formats
 from cictl.ui.glyphs import Glyphs, printable
-from cictl.ui.state import Phase, Sampling, Training
+from cictl.ui.state import Download, Phase, Sampling, Training
 
 Clock = Callable[[], float]
 Outcome = Literal["running", "finished", "stopped"]
@@ -65,6 +66,7 @@ class Screen:
         self._lock = RLock()
         self._outcome: Outcome = "running"
         self._phase: Phase | None = None
+        self._download: Download | None = None
         self._training: Training | None = None
         self._sampling: Sampling | None = None
 
@@ -85,15 +87,15 @@ class Screen:
         with self._lock:
             now = self._clock()
             lines = [*self._training_lines(width - 4, now), *self._sampling_lines(width - 4, now)]
-            phase = self._phase_line(width - (4 if lines else 0), now)
+            phase = self._phase_lines(width - (4 if lines else 0), now)
             style = self._border()
             title, subtitle = self._heading(width - 8), self._subtitle(width - 8)
         if lines:
-            body = Group(*lines, *([phase] if phase else []))
+            body = Group(*lines, *phase)
             yield Panel(body, title=title, title_align="left", subtitle=subtitle, subtitle_align="right",
                         border_style=style, width=width)  # fmt: skip
-        elif phase:
-            yield phase
+        else:
+            yield from phase
 
     def _take(self, event: Event, now: float) -> Iterable[RenderableType]:
         if not isinstance(event, Note | Warned):
@@ -117,6 +119,10 @@ class Screen:
                 self._sampling.saved(event, now)
             case PhaseStarted(message):
                 self._phase = Phase(self._text(message), now)
+            case DownloadProgress():
+                self._download = Download.of(event, now, self._download)
+                if event.done >= event.total:
+                    yield from self._end_download(now)
             case StageStarted():
                 yield from self._retire(now)
                 self._training = Training.from_start(event, now)
@@ -165,6 +171,12 @@ class Screen:
         phase, self._phase = self._phase, None
         if phase and done and not self._in_training:
             yield self._ticked(f"{phase.message}  {formats.duration(now - phase.started_at)}")
+
+    def _end_download(self, now: float) -> Iterable[RenderableType]:
+        download, self._download = self._download, None
+        if download:
+            spent = formats.duration(now - download.started_at)
+            yield self._ticked(f"fetched {self._text(download.model)}  {formats.size(download.total)}  {spent}")
 
     def _retire(self, now: float) -> Iterable[RenderableType]:
         """Takes what is over off the panel, and leaves a line about it."""
@@ -265,13 +277,16 @@ class Screen:
             eta = state.eta(now)
             yield "ETA", "--" if eta is None else formats.duration(eta)
 
-    def _phase_line(self, width: int, now: float) -> Text | None:
+    def _phase_lines(self, width: int, now: float) -> list[Text]:
+        if self._download:
+            model, file = self._text(self._download.model), self._text(self._download.file)
+            return draw.download(self._download, width, self._glyphs, now, model, file)
         if not self._phase:
-            return None
+            return []
         frames = self._glyphs.spinner
         spent = formats.duration(now - self._phase.started_at)
         message = formats.clip(self._phase.message, width - len(spent) - 4, self._glyphs.ellipsis)
-        return Text.assemble((frames[int(now * 8) % len(frames)], "cyan"), f" {message}  ", (spent, "dim"))
+        return [Text.assemble((frames[int(now * 8) % len(frames)], "cyan"), f" {message}  ", (spent, "dim"))]
 
     def _column(self) -> int:
         """The width of the labels, the same in all of the panel."""

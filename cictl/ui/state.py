@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
     ImageSaved,
     Memory,
     PicturesPlanned,
@@ -16,6 +17,7 @@ from cictl.events import (
     StageStarted,
     StepCompleted,
 )
+from cictl.ui import formats
 from cictl.ui.sparkline import History
 
 _NEWEST_SHARE = 0.3  # of the newest pace in the one the ETA is made from
@@ -27,6 +29,37 @@ class Phase:
 
     message: str
     started_at: float
+
+
+@dataclass(slots=True)
+class Download:
+    """A model's files being fetched: ``done`` of ``total`` bytes, ``first_done`` of which were there before."""
+
+    model: str
+    started_at: float
+    first_done: int
+    file: str = ""
+    done: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, event: DownloadProgress, now: float, before: object = None) -> Download:
+        """``before`` gone on with, or a new one if that is of another model."""
+        same = isinstance(before, Download) and before.model == event.model
+        state = before if isinstance(before, Download) and same else cls(event.model, now, event.done)
+        state.file, state.done, state.total = event.file, event.done, event.total
+        return state
+
+    def facts(self, now: float) -> list[str]:
+        """How much there is, and, once that can be known, how quickly it comes and when it ends."""
+        known = [formats.of_total(self.done, self.total), formats.percent(self.done, self.total)]
+        fetched, spent = self.done - self.first_done, now - self.started_at
+        if fetched > 0 and spent > 0:
+            pace = fetched / spent
+            known.append(f"{formats.size(round(pace))}/s")
+            if self.done < self.total:
+                known.append(f"ETA {formats.duration((self.total - self.done) / pace)}")
+        return known
 
 
 @dataclass(slots=True)

@@ -18,20 +18,19 @@ from cictl.engine.runtime import Runtime
 from cictl.engine.sampling import sample
 from cictl.events import Observer, PhaseStarted, PreviewSaved, Warned
 from cictl.models.clip import embed_images
-from cictl.models.locate import Located, locate_base
+from cictl.models.locate import Located
 from cictl.models.safety import SafetyChecker, ships_checker, unreadable_checker
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.workspace import Workspace
 
 
-def open_base(config: Config, runtime: Runtime, observe: Observer) -> StableDiffusion:
-    """Find, download if need be, and load the base model.
+def open_base(located: Located, runtime: Runtime, observe: Observer) -> StableDiffusion:
+    """Load the base model.
 
     Raises:
-        ModelAccessError: it cannot be had.
+        ModelAccessError: its files cannot be read.
     """
-    observe(PhaseStarted(f"loading {config.model.id}"))
-    located = locate_base(config.model.id, config.model.revision)
+    observe(PhaseStarted(f"loading {located.id}"))
     return StableDiffusion.load(located, runtime.device, runtime.dtype)
 
 

@@ -12,6 +12,7 @@ from cictl.data.prompts import token_names
 from cictl.errors import StateError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
+from cictl.models.hub import is_commit
 from cictl.records import RESULT, Checkpoint, latest_checkpoint
 from cictl.workspace import Workspace
 
@@ -150,17 +151,20 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
     return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
 
 
-def require_same_base(concept: Concept, identity: str) -> None:
-    """The base model must be the one that the concept was learned on.
+def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
+    """The base model must be the one that the checkpoints were trained on.
 
     Raises:
         StateError: it is another.
     """
-    for checkpoint in concept.checkpoints:
-        trained_on = checkpoint.manifest["fingerprint"]["fields"].get("identity.model")
+    for checkpoint in checkpoints:
+        fields = checkpoint.manifest["fingerprint"]["fields"]
+        trained_on = fields.get("identity.model")
         if trained_on not in (None, identity):
-            was = checkpoint.manifest["fingerprint"]["fields"].get("model.id")
+            was, commit = fields.get("model.id"), is_commit(trained_on)
+            revision = trained_on if commit else fields.get("model.revision") or "null"
             raise StateError(
-                f"the concept was learned on another base model: {was} with the digest {trained_on[:12]}, not {identity[:12]}",
-                "set model.id and model.revision in ci.yaml to what they were",
+                f"the concept was learned on another base model: {was} with the {'commit' if commit else 'digest'} "
+                f"{trained_on[:12]}, not {identity[:12]}",
+                f"set model.id to {was} and model.revision to {revision} in ci.yaml (or with --set), or: cictl invert --restart",
             )

@@ -12,7 +12,7 @@ from cictl.errors import UsageError
 from cictl.events import FileSaved, Observer, PhaseStarted, Warned
 from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
-from cictl.workflow.pictures import find_base
+from cictl.workflow.pictures import find_base_of
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 
@@ -49,7 +49,7 @@ def run(
     concept = find_concept(workspace, None, observe)
     if concept.source == "invert":
         observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
-    base = find_base(config, concept)
+    base = find_base_of(workspace, config, concept, observe)
     observe(PhaseStarted("reading the tensors"))
 
     from cictl.exporters import safetensors_files as exporter

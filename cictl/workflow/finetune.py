@@ -11,7 +11,8 @@ from cictl.data.prompts import expand
 from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.records import RESULT, Checkpoint
-from cictl.workflow.concept import require_inverted
+from cictl.workflow.concept import require_inverted, require_same_base
+from cictl.workflow.pins import find_base, read_pins
 from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
@@ -59,7 +60,9 @@ def _prepare(
     from cictl.models.concept_tokens import ConceptTokens
     from cictl.workflow.base_model import encode_photographs, open_base, previewer
 
-    model = open_base(config, runtime, observe)
+    base = find_base(config, read_pins(workspace, config), observe)
+    require_same_base([inverted], base.identity)
+    model = open_base(base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, None, observe)
     tokens = ConceptTokens.from_tensors(config.concept.name, read_tensors(inverted, RESULT))
     if tokens.keys and tokens.keys != encoded.keys:

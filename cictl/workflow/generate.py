@@ -16,7 +16,7 @@ from cictl.events import Observer
 from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Source, find_concept
-from cictl.workflow.pictures import draw_pictures, find_base, make_plan
+from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
 
@@ -60,7 +60,7 @@ def run(
     _check_prompts(prompts, source)
     config = configure(workspace, overrides or {})
     concept = find_concept(workspace, source, observe)
-    base = find_base(config, concept)
+    base = find_base_of(workspace, config, concept, observe)
     names = concept.layout().concept_names if concept.source != "base" else []
     seeds = range(config.seed, config.seed + config.generate.count)
     plans = [
@@ -69,7 +69,7 @@ def run(
         for seed in seeds
     ]
     folder = out or workspace.outputs
-    drawn = draw_pictures(config, concept, plans, folder, observe, again="the same command", metadata=metadata)
+    drawn = draw_pictures(config, base, concept, plans, folder, observe, again="the same command", metadata=metadata)
     return GenerateOutcome(
         pictures=[
             {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}

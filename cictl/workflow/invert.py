@@ -9,6 +9,7 @@ from cictl.config import Config
 from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.events import Note, Observer
+from cictl.workflow.pins import find_base, find_clip, read_pins
 from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
@@ -40,13 +41,14 @@ def _prepare(
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import own_text_tower, text_projection
     from cictl.models.concept_tokens import initial_tokens, inject_tokens
-    from cictl.models.locate import locate_clip
     from cictl.workflow.base_model import encode_photographs, open_base, previewer
 
     settings = config.invert
     contrastive = settings.auxiliary_vectors > 0 and settings.contrastive_weight > 0
-    model = open_base(config, runtime, observe)
-    clip = locate_clip(config.model.clip, config.model.clip_revision) if contrastive else None
+    pins = read_pins(workspace, config)
+    base = find_base(config, pins, observe)
+    clip = find_clip(config, pins, observe) if contrastive else None  # before anything large is loaded, since it may fail
+    model = open_base(base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, clip, observe)
     tokens = initial_tokens(
         model.tokenizer,

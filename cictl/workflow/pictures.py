@@ -15,12 +15,13 @@ import cictl
 from cictl.config import Config
 from cictl.data.png import write_png
 from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
-from cictl.models.locate import Located, locate_base
+from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept, require_same_base
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workspace import slug
+from cictl.workflow.pins import find_base, read_pins
+from cictl.workspace import Workspace, slug
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,19 +106,20 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
     )
 
 
-def find_base(config: Config, concept: Concept) -> Located:
+def find_base_of(workspace: Workspace, config: Config, concept: Concept, observe: Observer) -> Located:
     """The base model, which must be the one that the concept was learned on.
 
     Raises:
-        ModelAccessError, StateError: it cannot be had, or is another.
+        ModelAccessError, ResourceError, StateError: it cannot be had, or is another.
     """
-    base = locate_base(config.model.id, config.model.revision)
-    require_same_base(concept, base.identity)
+    base = find_base(config, read_pins(workspace, config), observe)
+    require_same_base(concept.checkpoints, base.identity)
     return base
 
 
 def draw_pictures(
     config: Config,
+    base: Located,
     concept: Concept,
     plans: Sequence[Plan],
     folder: Path,
@@ -149,7 +151,7 @@ def draw_pictures(
         with graceful_stop() as stop, out_of_memory_explained(_LESS_MEMORY):
             observe(PhaseStarted("loading the libraries"))
             runtime = Runtime.create(config.model.device, config.model.dtype)
-            model = open_base(config, runtime, observe)
+            model = open_base(base, runtime, observe)
             checker = open_checker(config, model, observe)
             concept.install(model)
             made = len(plans) - len(missing)

@@ -15,7 +15,7 @@ from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
-from cictl.workflow.pictures import draw_pictures, find_base, make_plan
+from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 
@@ -48,7 +48,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
             f"{len(gone)} of the photographs that stage 1 was trained with are no longer in {workspace.shown(workspace.images)}",
             "put them back (cictl status names them), or: cictl invert --restart",
         )
-    base = find_base(config, concept)
+    base = find_base_of(workspace, config, concept, observe)
     prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}
     keys = sorted(tokens.keys, key=lambda key: photographs[key].path.name)
     for key in keys:
@@ -57,7 +57,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     seeds = range(config.seed, config.seed + config.generate.count)
     plans = [make_plan(config, base, concept, prompt, text, seed) for prompt, text in prompts.items() for seed in seeds]
     folder = workspace.outputs / "preview-aux"
-    paths = draw_pictures(config, concept, plans, folder, observe, again="cictl preview-aux").paths
+    paths = draw_pictures(config, base, concept, plans, folder, observe, again="cictl preview-aux").paths
 
     count = len(seeds)
     own = [photographs[key] for key in keys]

@@ -12,8 +12,10 @@ from cictl.config import Config, Sources, load_config, trajectory
 from cictl.config.schema import Stage
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
+from cictl.models.hub import is_commit
 from cictl.models.locate import locate_base, locate_clip
 from cictl.records import Checkpoint, Difference, archive, differences, latest_checkpoint
+from cictl.workflow.pins import read_pins
 from cictl.workspace import Workspace
 
 STAGES: tuple[Stage, ...] = ("invert", "finetune")
@@ -22,6 +24,7 @@ TITLES: dict[str, str] = {
     "invert": "stage 1, Contrastive Inversion",
     "finetune": "stage 2, disentangled cross-attention fine-tuning",
 }
+_REVISIONS = {"identity.model": "model.revision", "identity.clip": "model.clip_revision"}
 
 Action = Literal["run", "resume", "skip"]
 Fingerprint = Mapping[str, Any]
@@ -68,9 +71,10 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
     """
     photographs = {sha256: name for name, sha256 in fingerprints(workspace.images).items()}
     fields = trajectory(config, stage)
-    fields["identity.model"] = _identity(locate_base, config.model.id, config.model.revision)
+    pins = read_pins(workspace, config)
+    fields["identity.model"] = pins.model or _identity(locate_base, config.model.id, config.model.revision)
     if config.invert.auxiliary_vectors and config.invert.contrastive_weight:
-        fields["identity.clip"] = _identity(locate_clip, config.model.clip, config.model.clip_revision)
+        fields["identity.clip"] = pins.clip or _identity(locate_clip, config.model.clip, config.model.clip_revision)
     if stage == "finetune":
         inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
         fields[INVERTED] = inverted.result_hash if inverted else None
@@ -104,10 +108,19 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
                 f"cictl {stage} --restart puts them aside and starts anew",
             )
         return Decision("run", None)
-    if changed := differences(checkpoint.manifest["fingerprint"], now):
-        raise _changed(workspace, stage, checkpoint, changed)
+    require_unchanged(workspace, stage, checkpoint, now)
     action: Action = "skip" if checkpoint.step >= steps else "resume"
     return Decision(action, checkpoint, damaged)
+
+
+def require_unchanged(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, now: Fingerprint) -> None:
+    """``now`` must be the fingerprint that ``checkpoint`` was made from.
+
+    Raises:
+        StateError: photographs, settings or the base model are others.
+    """
+    if changed := differences(checkpoint.manifest["fingerprint"], now):
+        raise _changed(workspace, stage, checkpoint, changed)
 
 
 def describe(changed: Sequence[Difference]) -> list[str]:
@@ -124,6 +137,9 @@ def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed
     described = describe(changed)
     lines = "\n".join(f"  {line}" for line in described)
     where = " and --set" if checkpoint.manifest.get("overrides") else ""
+    commits = [f"{key} {item.before}" for item in changed for field, key in _REVISIONS.items() if item.field == field
+               and is_commit(item.before)]  # fmt: skip
+    where += f"; {' and '.join(commits)} is what it was" if commits else ""
     undo = (
         f"undo the change (in {workspace.shown(workspace.images)}, {workspace.shown(workspace.config_file)}{where}) to go on, or "
     )

@@ -16,6 +16,8 @@ from cictl.config.schema import Stage
 from cictl.data.photographs import Photograph, find_photographs
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
+    Event,
     Note,
     Observer,
     PhaseStarted,
@@ -26,7 +28,7 @@ from cictl.events import (
 from cictl.records import STATE, Checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides
+from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides, require_unchanged
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -141,11 +143,18 @@ def _train(
     with graceful_stop() as stop, EventLog(log_path, first if decision.checkpoint else None, observe) as log:
         log(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(config.model.device, config.model.dtype)
-        prepared = prepare(runtime, config, photographs, log)
+
+        def tell(event: Event) -> None:
+            log(event)
+            if stop and isinstance(event, DownloadProgress):  # a download may take longer than anybody waits
+                raise stop.interruption("stopped while downloading; what has come is kept", f"cictl {stage} goes on from there")
+
+        prepared = prepare(runtime, config, photographs, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
         saver = _Saver(folder, method, optimizer, runtime, _facts(workspace, stage, config, overrides, runtime), log)
         if decision.checkpoint:
+            require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
             _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
         count = sum(parameter.numel() for parameter in method.trainable().values())

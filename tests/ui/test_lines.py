@@ -12,6 +12,7 @@ import pytest
 
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
     FileSaved,
     ImageSaved,
     Note,
@@ -192,3 +193,20 @@ def test_signal_handlers_come_and_go() -> None:
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_download_says_its_total_first_and_then_how_far_it_is() -> None:
+    clock, stream = Clock(), io.StringIO()
+    observe = PlainLines(stream, clock=clock)
+    gib = 2**30
+    for second in range(0, 401, 4):
+        clock.now += 4
+        observe(DownloadProgress("owner/tiny", "unet/x.safetensors", second * gib // 100, 4 * gib))
+    clock.now += 1
+    observe(DownloadProgress("owner/clip", "model.safetensors", gib, 2 * gib))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "fetching owner/tiny  0 B/4.0 GiB  0%  unet/x.safetensors"
+    assert lines[1] == "fetching owner/tiny  123 MiB/4.0 GiB  2%  10 MiB/s  ETA 0:06:28  unet/x.safetensors"
+    assert lines[-2] == "fetching owner/tiny  4.0/4.0 GiB  100%  10 MiB/s  unet/x.safetensors"
+    assert lines[-1] == "fetching owner/clip  1.0/2.0 GiB  50%  model.safetensors"
+    assert 20 <= len(lines) <= 50

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cictl.events import (
     CheckpointSaved,
+    DownloadProgress,
     Event,
     FileSaved,
     ImageSaved,
@@ -40,6 +41,7 @@ TRAINING: list[Event] = [
     FileSaved(LONG, 123456, True),
     PhaseStarted(NASTY * 5),
 ]
+FETCHING: list[Event] = [DownloadProgress(NASTY * 3, NASTY, 0, 2**32), DownloadProgress(NASTY * 3, NASTY, 2**30, 2**32)]
 SAMPLING: list[Event] = [
     PicturesPlanned(8, 2),
     SamplingStep(3, 50, CPU),
@@ -164,3 +166,26 @@ def _render(renderable: object, width: int = 60) -> str:
     paper = io.StringIO()
     Console(width=width, file=paper, force_terminal=True, color_system=None).print(renderable)
     return paper.getvalue()
+
+
+def test_a_download_has_a_bar_with_the_bytes_of_the_total_and_leaves_a_line() -> None:
+    clock = Clock()
+    screen = Screen("dog", glyphs=UNICODE, clock=clock)
+    screen.take(DownloadProgress("owner/tiny", "unet/x.safetensors", 0, 2**32))
+    clock.now += 100
+    screen.take(DownloadProgress("owner/tiny", "unet/x.safetensors", 2**30, 2**32))
+    drawn = _render(screen)
+    assert "fetching owner/tiny  unet/x.safetensors" in drawn
+    assert "━" in drawn and "1.0/4.0 GiB  25%  10 MiB/s  ETA 0:05:00" in drawn
+    clock.now += 300
+    (line,) = screen.take(DownloadProgress("owner/tiny", "unet/x.safetensors", 2**32, 2**32))
+    assert "fetching" not in _render(screen)
+    paper = io.StringIO()
+    Console(width=80, file=paper).print(line)
+    assert "fetched owner/tiny  4.0 GiB  0:06:40" in paper.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 60, 120])
+def test_a_download_fits_alone_and_within_the_panel(width: int) -> None:
+    for events in (FETCHING, SAMPLING + FETCHING):
+        assert max(map(cell_len, draw(*events, width=width).splitlines())) <= width

@@ -1,0 +1,335 @@
+"""Models on the hub: which commit a name means, what of it is on this machine, and fetching the rest.
+
+The files lie in the hub's own cache, where other programs find them and ``hf cache`` manages them. They are fetched
+here and not by the hub's library since that begins a file anew after a cut, and the UNet alone has 3.4 GB. The access
+token is the library's business: it is read from where ``hf auth login`` or HF_TOKEN put it, and never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from cictl.errors import CictlError, ModelAccessError, ResourceError
+from cictl.events import DownloadProgress, Note, Observer, PhaseStarted, Warned
+from cictl.files import write_atomic
+from cictl.models import hub_errors
+from cictl.models.hub_errors import Request
+
+MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SECONDS_BETWEEN_EVENTS = 1.0
+_SECONDS_FOR_A_LOOK = 3.0  # a look whether a branch has moved must not hold anybody up
+_ATTEMPTS = 5  # without a new byte
+_ROOM_TO_SPARE = 1 << 28
+
+
+def is_commit(text: str | None) -> bool:
+    """Whether ``text`` names weights for good, as a branch does not."""
+    return bool(text and _COMMIT.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a repository; ``hash`` is its SHA-256, or git's SHA-1 for small ones, and its name in the cache."""
+
+    name: str
+    size: int
+    hash: str
+
+
+def snapshot_on_disk(request: Request) -> Path | None:
+    """The folder of the commit that ``request`` means as far as this machine knows, if all its files are there."""
+    storage = _storage(request)
+    commit = request.revision
+    if not is_commit(commit):
+        try:
+            commit = (storage / "refs" / request.revision).read_text("ascii").strip()
+        except (OSError, ValueError):
+            return None
+        if not is_commit(commit):
+            return None
+    folder = storage / "snapshots" / commit
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return folder if not _lacking(request, names) else None
+
+
+def fetch(request: Request, observe: Observer) -> Path:
+    """The folder of the commit that ``request`` means as of now, downloaded as far as need be.
+
+    A commit that is all on the disk is not asked for. If the hub says no or nothing, what an earlier run fetched of the
+    same branch is used, and a warning says so.
+
+    Raises:
+        ModelAccessError: the hub cannot be reached, refuses, or has not the files.
+        ResourceError: there is no room for them.
+    """
+    from huggingface_hub import constants
+
+    found = snapshot_on_disk(request)
+    if found and is_commit(request.revision):
+        return found
+    if constants.is_offline_mode():
+        if found:
+            return found
+        raise hub_errors.offline(request)
+    try:
+        with hub_errors.library_warnings(observe), hub_errors.disk_errors():
+            return _fetch(request, observe)
+    except CictlError as error:
+        if not found or not isinstance(error, _NoAnswer):
+            raise
+        observe(Warned(f"{error.message}; going on with commit {found.name}, which {request.revision} was before"))
+        return found
+
+
+def branch_head(request: Request) -> str | None:
+    """The commit that a branch is at now, or None if the hub does not say so quickly."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.is_offline_mode():
+        return None
+    try:
+        return HfApi().model_info(request.id, revision=request.revision, timeout=_SECONDS_FOR_A_LOOK).sha
+    except Exception:  # of any kind: nothing depends on the answer
+        return None
+
+
+class _EndedEarly(Exception):
+    """The server closed the connection before the file's last byte."""
+
+
+class _NoAnswer(ModelAccessError):
+    """The hub did not say which commit a branch is at."""
+
+
+def _fetch(request: Request, observe: Observer) -> Path:
+    from filelock import FileLock
+
+    storage = _storage(request)
+    lock = storage.parent / ".locks" / storage.name / "cictl.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    observe(PhaseStarted(f"asking {hub_errors.hub_name()} for {request.id}"))
+    with FileLock(lock):  # two downloads into one file would spoil it
+        commit, files = _listing(request)
+        folder = storage / "snapshots" / commit
+        _fetch_files(request, commit, files, observe)
+        if not is_commit(request.revision):
+            ref = storage / "refs" / request.revision
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(ref, commit.encode())  # last: until then, the branch is what was whole before
+    return folder
+
+
+def _listing(request: Request) -> tuple[str, list[_File]]:
+    """The commit, and the files that are wanted of it with their sizes; one request, before any byte is fetched.
+
+    Raises:
+        ModelAccessError: no answer, or a repository without the files.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    try:
+        info = HfApi().model_info(request.id, revision=request.revision, files_metadata=True, timeout=timeout)
+    except RevisionNotFoundError as error:
+        raise hub_errors.explained(error, request) from None
+    except CictlError:
+        raise
+    except Exception as error:
+        problem = hub_errors.explained(error, request)
+        raise _NoAnswer(problem.message, problem.hint) from None
+    if not is_commit(info.sha):
+        raise ModelAccessError(f"{hub_errors.hub_name()} names no commit of {request.id}", "unset HF_ENDPOINT, or correct it")
+    siblings = list(info.siblings or ())
+    names = {sibling.rfilename for sibling in siblings}
+    if missing := _lacking(request, names):
+        raise hub_errors.without_files(request, missing, names)
+    return str(info.sha), [_file(sibling) for sibling in siblings if _wanted(request, sibling.rfilename)]
+
+
+def _file(sibling: Any) -> _File:
+    digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    if sibling.size is None or not _HASH.fullmatch(digest or ""):  # it becomes a file's name
+        raise ModelAccessError(
+            f"{hub_errors.hub_name()} does not say how large {sibling.rfilename} is, or what its hash is",
+            "unset HF_ENDPOINT, or set it to a hub that does",
+        )
+    return _File(sibling.rfilename, sibling.size, digest)
+
+
+def _fetch_files(request: Request, commit: str, files: Sequence[_File], observe: Observer) -> None:
+    """Fetch what is missing, small files first.
+
+    Raises:
+        ModelAccessError, ResourceError: as :func:`fetch` says.
+    """
+    from huggingface_hub import hf_hub_download
+
+    blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
+    blobs.mkdir(parents=True, exist_ok=True)
+    missing = [file for file in sorted(files, key=lambda file: file.size) if not (folder / file.name).is_file()]
+    absent = [file for file in missing if not (blobs / file.hash).is_file()]
+    total = sum(file.size for file in files)
+    kept = total - sum(file.size - _size(_part(blobs, file)) for file in absent)
+    if absent:
+        _require_room(request, total - kept, blobs)
+        began = any(_part(blobs, file).is_file() for file in absent) or len(absent) < len(files)
+        if began:
+            whole = len(files) - len(absent)
+            observe(
+                Note(f"{request.id}: going on with what is there, {whole} of {len(files)} files, {kept:,} of {total:,} bytes")
+            )
+    meter = _Meter(request.id, total, kept, observe)
+    for file in missing:
+        if file in absent:
+            meter.begin(file.name)
+            _fetch_file(request, commit, file, blobs, meter)
+        with hub_errors.explaining(request):
+            hf_hub_download(request.id, file.name, revision=commit)  # finds the bytes in the cache, and gives them their name
+    if absent:
+        meter.end()
+
+
+def _fetch_file(request: Request, commit: str, file: _File, blobs: Path, meter: _Meter) -> None:
+    """Fetch one file to its place in the cache, going on with a part of it; it appears there whole and verified.
+
+    Raises:
+        ModelAccessError: the hub refuses, the connection stays cut, or what arrived is something else.
+        ResourceError: the disk is full.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    part, attempt = _part(blobs, file), 0
+    while (before := _size(part)) != file.size or not part.exists():
+        try:
+            _stream(request, commit, file, part, meter)
+        except HfHubHTTPError as error:  # a kind of OSError, so it comes first
+            raise hub_errors.explained(error, request) from None
+        except (CictlError, OSError):
+            raise
+        except Exception as error:  # the network's own errors have no class that the library promises
+            attempt = 0 if _size(part) > before else attempt + 1
+            if attempt >= _ATTEMPTS:
+                raise hub_errors.cut_off(error, request, file.name, _size(part), file.size) from None
+            meter.emit()
+            time.sleep(min(8.0, 0.5 * 2**attempt))
+    if _digest(part, file) != file.hash:
+        part.unlink()
+        raise hub_errors.damaged(request, file.name)
+    part.replace(blobs / file.hash)
+
+
+def _stream(request: Request, commit: str, file: _File, part: Path, meter: _Meter) -> None:
+    """Append what is missing of ``file`` to ``part``.
+
+    Raises:
+        ModelAccessError: more comes than there should be.
+        HfHubHTTPError: the hub refuses.
+        Exception: of the network.
+    """
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    have = _size(part)
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # compressed, bytes could not be counted
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    url = hf_hub_url(request.id, file.name, revision=commit)
+    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+        hf_raise_for_status(response)
+        resumed = have and response.status_code == 206
+        if have and not resumed:  # the server knows no ranges and sends the file from its beginning
+            meter.add(-have)
+        with open(part, "ab" if resumed else "wb", buffering=0) as out:
+            for chunk in response.iter_raw():
+                out.write(chunk)
+                meter.add(len(chunk))
+                if out.tell() > file.size:
+                    out.truncate(0)
+                    raise hub_errors.damaged(request, file.name)
+    if _size(part) < file.size:
+        raise _EndedEarly("the file ended early")
+
+
+class _Meter:
+    """Counts bytes, and tells of them now and then."""
+
+    def __init__(self, model: str, total: int, done: int, observe: Observer) -> None:
+        self._model, self._total, self._done, self._observe = model, total, done, observe
+        self._file, self._told_at = "", float("-inf")
+
+    def begin(self, file: str) -> None:
+        """``file`` is the next."""
+        self._file = file
+        self.add(0)
+
+    def add(self, count: int) -> None:
+        """``count`` bytes have come, or have to come again if it is negative."""
+        self._done += count
+        if self._done < self._total and time.monotonic() - self._told_at >= _SECONDS_BETWEEN_EVENTS:
+            self.emit()
+
+    def emit(self) -> None:
+        self._told_at = time.monotonic()
+        self._observe(DownloadProgress(self._model, self._file, self._done, self._total))
+
+    def end(self) -> None:
+        """All is there."""
+        self._done = self._total
+        self.emit()
+
+
+def _storage(request: Request) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{request.id.replace('/', '--')}"
+
+
+def _part(blobs: Path, file: _File) -> Path:
+    return blobs / f"{file.hash}.cictl.incomplete"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _wanted(request: Request, name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in request.files)
+
+
+def _lacking(request: Request, names: set[str]) -> list[str]:
+    """The files of ``request`` that are not among ``names``; of patterns in a folder one must fit something."""
+    lacking = [file for file in request.files if "*" not in file and file not in names]
+    folders: dict[str, bool] = {}
+    for pattern in request.files:
+        if "*" in pattern:
+            folder = pattern.rpartition("/")[0]
+            folders[folder] = folders.get(folder, False) or any(fnmatchcase(name, pattern) for name in names)
+    return lacking + [f"{folder}/*" for folder, there in folders.items() if not there]
+
+
+def _digest(path: Path, file: _File) -> str:
+    digest = hashlib.sha256() if len(file.hash) == 64 else hashlib.sha1(f"blob {file.size}\0".encode())  # git's
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _require_room(request: Request, needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _ROOM_TO_SPARE:
+        raise ResourceError(
+            f"{request.id} needs {needed:,} bytes more, and the disk of {folder} has {free:,} free",
+            "make room there, or set HF_HOME to a folder on another disk; then type the same command again",
+        )

@@ -1,0 +1,74 @@
+"""A workspace stays with the commit that it was trained with, also when its branch moves on. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cictl.config import Config
+from cictl.events import Observer, Warned, ignore
+from cictl.models import hub
+from cictl.models.locate import Located, base_request, locate_base, locate_clip
+from cictl.records import Checkpoint, latest_checkpoint
+from cictl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The commits that stage 1 was trained with, None where ci.yaml now asks for another model, or a folder."""
+
+    model: str | None = None
+    clip: str | None = None
+
+
+def read_pins(workspace: Workspace, config: Config) -> Pins:
+    """The commits that the last checkpoint of stage 1 records."""
+    checkpoint, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
+    if checkpoint is None:
+        return Pins()
+    model, clip = config.model, config.model.clip
+    return Pins(
+        model=_pin(checkpoint, ("model.id", "model.revision", "identity.model"), model.id, model.revision),
+        clip=_pin(checkpoint, ("model.clip", "model.clip_revision", "identity.clip"), clip, model.clip_revision),
+    )
+
+
+def find_base(config: Config, pins: Pins, observe: Observer = ignore, *, tell_if_moved: bool = True) -> Located:
+    """The base model at its pinned commit, or else at the revision of ci.yaml, downloaded if need be.
+
+    Args:
+        tell_if_moved: ask the hub whether the branch is elsewhere by now; nothing depends on its answer.
+
+    Raises:
+        ModelAccessError, ResourceError: it cannot be had.
+    """
+    located = locate_base(config.model.id, pins.model or config.model.revision, observe=observe)
+    if pins.model and tell_if_moved and not hub.is_commit(config.model.revision):
+        request = base_request(config.model.id, config.model.revision)
+        head = hub.branch_head(request)
+        if head not in (None, pins.model):
+            observe(
+                Warned(
+                    f"{request.id}: {request.revision} has moved on the hub, to commit {head}. This workspace stays with "
+                    f"{pins.model}, which it was trained with; cictl invert --restart takes the new one"
+                )
+            )
+    return located
+
+
+def find_clip(config: Config, pins: Pins, observe: Observer = ignore) -> Located:
+    """The CLIP model at its pinned commit, or else at the revision of ci.yaml, downloaded if need be.
+
+    Raises:
+        ModelAccessError, ResourceError: it cannot be had.
+    """
+    return locate_clip(config.model.clip, pins.clip or config.model.clip_revision, observe=observe)
+
+
+def _pin(checkpoint: Checkpoint, fields: tuple[str, str, str], model_id: str, revision: str | None) -> str | None:
+    recorded = checkpoint.manifest["fingerprint"]["fields"]
+    then, then_revision, identity = (recorded.get(field) for field in fields)
+    same = then == model_id and (then_revision or hub.MAIN) == (revision or hub.MAIN)
+    if not same or not hub.is_commit(identity) or Path(model_id).expanduser().is_dir():
+        return None
+    return str(identity)

@@ -1,0 +1,98 @@
+"""A workspace whose model is on the hub stays with the commit that it was trained with."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from cictl.errors import Interrupted, StateError
+from cictl.events import DownloadProgress, Warned
+from cictl.models.locate import locate_base
+from cictl.records import latest_checkpoint
+from cictl.workflow import finetune, generate, invert, status
+from tests.hub_server import Repository
+from tests.models.test_hub import UNET, hub, served  # noqa: F401
+from tests.support import Recorder, left_by, silent, write_settings
+
+WEIGHTS = UNET
+
+
+@pytest.fixture
+def workspace(hub, make_workspace):  # noqa: F811
+    return make_workspace(model__id="owner/tiny", model__clip="owner/tiny-clip", invert__steps=2, finetune__steps=2)
+
+
+def recorded(workspace, stage: str = "invert") -> str:
+    checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage))
+    return checkpoint.manifest["fingerprint"]["fields"]["identity.model"]
+
+
+def move(repository: Repository, branch: str = "main") -> str:
+    """Another commit on ``branch``, with other weights."""
+    files = dict(repository.commits[repository.branches["main"]])
+    files[WEIGHTS] = files[WEIGHTS][:-1] + bytes([files[WEIGHTS][-1] ^ 1])
+    return repository.commit(files, branch)
+
+
+def test_when_the_branch_moves_the_workspace_stays_and_says_so_until_a_restart(hub, workspace):  # noqa: F811
+    repository = hub.repositories["owner/tiny"]
+    first = repository.branches["main"]
+    invert.run(workspace, silent)
+    assert recorded(workspace) == first
+    second = move(repository)
+    assert locate_base("owner/tiny").identity == second  # another workspace has fetched it meanwhile
+
+    recorder = Recorder()
+    invert.run(workspace, recorder, overrides={"invert.steps": 3})
+    ((warning,),) = [recorder.texts(Warned)]
+    assert f"main has moved on the hub, to commit {second}" in warning
+    assert f"stays with {first}" in warning
+    finetune.run(workspace, silent)
+    assert recorded(workspace, "invert") == recorded(workspace, "finetune") == first
+    assert status.run(workspace).problem == ""
+    drawn = Recorder()
+    generate.run(workspace, ["a photo of S*"], drawn)
+    assert any("has moved on the hub" in text for text in drawn.texts(Warned))
+
+    invert.run(workspace, silent, restart=True)
+    assert recorded(workspace) == second
+    with pytest.raises(StateError, match="changed since"):
+        finetune.run(workspace, silent, overrides={"finetune.steps": 3})
+
+
+def test_the_commit_may_be_written_down_and_other_weights_may_not(hub, workspace):  # noqa: F811
+    repository = hub.repositories["owner/tiny"]
+    first = repository.branches["main"]
+    invert.run(workspace, silent)
+    write_settings(workspace, {"model.revision": first})
+    invert.run(workspace, silent, overrides={"invert.steps": 3})
+    assert left_by(workspace, "invert").step == 3
+
+    repository.branches["other"] = first
+    locate_base("owner/tiny", "other")
+    second = move(repository, "other")
+    write_settings(workspace, {"model.revision": "other"})
+    for _ in range(2):  # while this machine thinks that it is the same commit, and when it knows better
+        with pytest.raises(StateError) as caught:
+            invert.run(workspace, silent, overrides={"invert.steps": 4})
+        assert left_by(workspace, "invert").step == 3
+    assert f"identity.model: {first} -> {second}" in caught.value.message
+    assert f"model.revision {first} is what it was" in caught.value.hint
+    with pytest.raises(StateError) as caught:
+        finetune.run(workspace, silent)
+    assert f"model.revision to {first}" in caught.value.hint
+
+
+def test_a_signal_ends_a_download_and_the_next_run_goes_on(hub, workspace):  # noqa: F811
+    def interrupt(event):
+        if isinstance(event, DownloadProgress) and event.file == WEIGHTS:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        invert.run(workspace, interrupt)
+    assert caught.value.stopped_with == 143
+    assert "stopped while downloading" in caught.value.message
+    invert.run(workspace, silent)
+    assert left_by(workspace, "invert").step == 2
