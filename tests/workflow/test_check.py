@@ -99,7 +99,7 @@ def test_a_model_that_is_still_to_be_downloaded_is_no_error(make_workspace):
     workspace = make_workspace(model__id="owner/model")
     report = check.run(workspace, ignore)
     assert report.exit_code == 0
-    assert warnings(report, "model") == ["owner/model is not on this machine"]
+    assert warnings(report, "model") == ["owner/model (model.id) is not on this machine"]
 
 
 def test_nothing_is_written(make_workspace):
