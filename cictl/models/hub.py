@@ -37,6 +37,9 @@ def is_commit(text: str | None) -> bool:
     return bool(text and _COMMIT.fullmatch(text))
 
 
+_OPTIONAL = ("safety_checker/", "feature_extractor/")  # not every model ships a checker
+
+
 @dataclass(frozen=True)
 class _File:
     """A file of a repository; ``hash`` is its SHA-256, or git's SHA-1 for small ones, and its name in the cache."""
@@ -309,7 +312,8 @@ def _wanted(request: Request, name: str) -> bool:
 
 def _lacking(request: Request, names: set[str]) -> list[str]:
     """The files of ``request`` that are not among ``names``; of patterns in a folder one must fit something."""
-    lacking = [file for file in request.files if "*" not in file and file not in names]
+    needed = [file for file in request.files if not file.startswith(_OPTIONAL)]
+    lacking = [file for file in needed if "*" not in file and file not in names]
     folders: dict[str, bool] = {}
     for pattern in request.files:
         if "*" in pattern:
