@@ -40,7 +40,7 @@ def served(base: Path) -> Iterator[Hub]:
         files = hub.repositories["owner/tiny"].commits[hub.repositories["owner/tiny"].branches["main"]]
         files |= {  # what is never read
             "unet/diffusion_pytorch_model.bin": b"pickle", "unet/diffusion_pytorch_model.fp16.safetensors": b"half",
-            "safety_checker/model.safetensors": b"no", "tokenizer/extra.pkl": b"pickle", "README.md": b"words",
+            "watermark/model.safetensors": b"no", "tokenizer/extra.pkl": b"pickle", "README.md": b"words",
         }  # fmt: skip
         yield hub
 
