@@ -40,7 +40,7 @@ class Arm:
     training: Training | None = None
 
 
-PRESET = Training("preset", "the preset")
+PRESET = Training("preset", "the preset, n = 1")
 PLAIN = Training("n0", "without auxiliary tokens, n = 0", {"invert.auxiliary_vectors": 0})
 
 WORDS = Arm("base-words", "base model, in words", "words")
@@ -62,18 +62,18 @@ def both(name: str, about: str, **overrides: Any) -> tuple[Arm, ...]:
 
 ABLATIONS = (
     *MAIN,
-    *both("n1", "n = 1", invert__auxiliary_vectors=1),
     *both("n2", "n = 2", invert__auxiliary_vectors=2),
+    *both("n4", "n = 4", invert__auxiliary_vectors=4),
     *both("n8", "n = 8", invert__auxiliary_vectors=8),
     *both("weight0", "without Eq. 2", invert__contrastive_weight=0.0),
     *both("temperature1", "temperature 1", invert__temperature=1.0),
     *both("shared", "one shared K, V", finetune__disentangled=False),
 )
 
-# One step aside from the preset at a time, for choosing it on the development concepts.
+# Steps aside from the preset, for choosing it on the development concepts.
 TUNING = (
     *MAIN,
-    *both("invert-200", "200 steps of stage 1", invert__steps=200),
+    *both("vectors-2", "S* of 2 vectors", concept__vectors=2),
     *both("invert-500", "500 steps of stage 1", invert__steps=500),
     *both("invert-lr-2e-3", "stage 1 at 2e-3", invert__learning_rate=2e-3),
     *both("invert-lr-1e-2", "stage 1 at 1e-2", invert__learning_rate=1e-2),
@@ -81,8 +81,17 @@ TUNING = (
     *both("finetune-240", "240 steps of stage 2", finetune__steps=240),
     *both("finetune-lr-5e-4", "stage 2 at 5e-4", finetune__learning_rate=5e-4),
     *both("finetune-lr-2e-3", "stage 2 at 2e-3", finetune__learning_rate=2e-3),
+    *both(
+        "long",
+        "400 steps of stage 1 at 1e-2, 200 of stage 2",
+        invert__steps=400,
+        invert__learning_rate=1e-2,
+        finetune__steps=200,
+    ),
+    *both("lambda-0.1", "lambda 0.1", finetune__auxiliary_scale=0.1),
     *both("lambda-0.5", "lambda 0.5", finetune__auxiliary_scale=0.5),
-    *both("lambda-2", "lambda 2", finetune__auxiliary_scale=2.0),
+    *both("lambda-1", "lambda 1", finetune__auxiliary_scale=1.0),
+    *both("n4-lambda-1", "n = 4, lambda 1", invert__auxiliary_vectors=4, finetune__auxiliary_scale=1.0),
     *both("context-tokens", "K^a, V^a attend to A_i* alone", finetune__auxiliary_context="tokens"),
     *both("temperature-0.1", "temperature 0.1", invert__temperature=0.1),
     *both("temperature-0.5", "temperature 0.5", invert__temperature=0.5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,23 @@ PROMPTS = (
     "a photo of a cube-shaped red and white striped teapot in a studio",
     "a photo of a red cube on a meadow next to a small blue ball", "a photo of a yellow mug upside down in the snow",
 )  # fmt: skip
-# The least share that the judge must read right in generated pictures.
+# The least that the judge must read right in generated pictures of prompts from the grammar.
 BARS = {"form": 0.90, "colour": 0.95, "background": 0.95, "pattern": 0.85, "style": 0.95, "companion": 0.85}
+_MOST_BYTES = 25 * 2**20
+_RETRIEVAL = "CLIP, the right caption among 64"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something that the weights must reach, and what they reach."""
+
+    of: str
+    reached: float
+    least: float
+
+    @property
+    def met(self) -> bool:
+        return self.reached >= self.least
 
 
 @dataclass(frozen=True)
@@ -79,15 +94,37 @@ def evaluate(work: Path, folder: Path, count: int, steps: int, guidance: float) 
     print(f"| the judge reads right in | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for line in lines:
         print(line.markdown(columns), flush=True)
-    found = {"VAE, dB": decibel, "CLIP, the right caption among 64": retrieval(folder, model)}
+    found = {"VAE, dB": decibel, _RETRIEVAL: retrieval(folder, model)}
     found |= {f"CLIP, zero-shot {name}": share for name, share in attributes_zero_shot(folder, model).items()}
-    for name, value in found.items():
-        print(f"{name}: {value:.3f}")
-    report = {"steps": steps, "guidance": guidance, "lines": [dataclasses.asdict(line) for line in lines], "others": found}
+    bars = _bars(lines, found, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    print("\n| bar | reached | at least | met |\n|---|---|---|---|")
+    for bar in bars:
+        print(f"| {bar.of} | {bar.reached:.3f} | {bar.least:g} | {'yes' if bar.met else 'no'} |")
+    report = {
+        "steps": steps,
+        "guidance": guidance,
+        "lines": [dataclasses.asdict(line) for line in lines],
+        "others": found,
+        "bars": [dataclasses.asdict(bar) for bar in bars],
+    }
     write_atomic(work / "evaluation.json", json.dumps(report, indent=1).encode())
     pictures = draw(model, [prompt for prompt in PROMPTS for _ in range(3)], steps, guidance)
     rows = [Row("", list(pictures[start : start + 12])) for start in range(0, len(pictures), 12)]
     write_png(work / "sheet.png", sheet(rows, tile=128))
+
+
+def _bars(lines: Sequence[Line], found: Mapping[str, float], size: int) -> list[Bar]:
+    """Each bar; ``lines`` in the order in which :func:`evaluate` makes them."""
+    renders, decoded, grammar, unseen, seen, overrides, _ = (line.right for line in lines)
+    bars = [Bar(f"generated: {name}", grammar[name], least) for name, least in BARS.items()]
+    worst = min(unseen[name] - seen[name] for name in BARS)
+    bars.append(Bar("looks never trained on, less those that were, in the worst attribute", worst, -0.10))
+    bars.append(Bar("shape overrides never trained on: form", overrides["form"], 0.60))
+    worst = min(decoded[name] - renders[name] for name in BARS)
+    bars.append(Bar("the VAE's reconstructions less renders, in the worst attribute", worst, -0.03))
+    bars += [Bar("VAE, dB", found["VAE, dB"], 27.0), Bar(_RETRIEVAL, found[_RETRIEVAL], 0.90)]
+    bars += [Bar(name, share, 0.85) for name, share in found.items() if name.startswith("CLIP, zero-shot")]
+    return [*bars, Bar("MiB left of 25", (_MOST_BYTES - size) / 2**20, 0.0)]
 
 
 def draw(model: StableDiffusion, prompts: list[str], steps: int, guidance: float) -> np.ndarray:

@@ -36,9 +36,14 @@ def train_judge(worker: Worker, minutes: float) -> None:
     train(Recipe("judge", {"judge": 2e-3}, minutes, decay_from=0.3, ema=0.995), worker, {"judge": judge}, loss)
 
 
-def _spoiled(x: Tensor, rng: np.random.Generator) -> Tensor:
+def shifted(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pictures [B, 3, H, W], all moved by the same few pixels."""
     left, top = rng.integers(0, 2 * _SHIFT + 1, 2)
-    x = F.pad(x, (_SHIFT,) * 4, mode="replicate")[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+    return F.pad(x, (_SHIFT,) * 4, mode="replicate")[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+
+
+def _spoiled(x: Tensor, rng: np.random.Generator) -> Tensor:
+    x = shifted(x, rng)
     blurred = F.avg_pool2d(F.pad(x, (1,) * 4, mode="replicate"), 3, 1)
     x = torch.lerp(x, blurred, float(rng.random()))
     return x + _NOISE * float(rng.random()) * torch.randn_like(x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +12,11 @@ from torch import Tensor
 from cictl.models.clip import embed_images, text_projection
 from cictl.models.locate import Located
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.toybox.recipe.changes import CHANGES, can_tell
 from cictl.toybox.recipe.data import held_out_pool
 from cictl.toybox.recipe.vae import to_pixels
 from cictl.toybox.world.captions import caption
-from cictl.toybox.world.scene import BACKGROUNDS, COLOURS, COMPANION_SHAPES, PATTERNS, SHAPES, STYLES, Scene, poses_of
-
-_CHANGES: dict[str, Callable[[Scene], list[Scene]]] = {
-    "form": lambda scene: [replace(scene, noun=noun, form=noun) for noun in SHAPES],
-    "colour": lambda scene: [replace(scene, colour=colour) for colour in COLOURS],
-    "accent": lambda scene: [replace(scene, accent=colour) for colour in COLOURS],
-    "pattern": lambda scene: [replace(scene, pattern=pattern) for pattern in PATTERNS[1:]],
-    "background": lambda scene: [replace(scene, background=place) for place in BACKGROUNDS],
-    "style": lambda scene: [replace(scene, style=style) for style in STYLES],
-    "pose": lambda scene: [replace(scene, pose=pose) for pose in poses_of(scene.form)],
-    "companion shape": lambda scene: [replace(scene, companion=(shape, _beside(scene)[1])) for shape in COMPANION_SHAPES],
-    "companion colour": lambda scene: [replace(scene, companion=(_beside(scene)[0], colour)) for colour in COLOURS],
-}
+from cictl.toybox.world.scene import Scene
 
 
 def retrieval(folder: Path, model: StableDiffusion, count: int = 640, among: int = 64) -> float:
@@ -48,33 +35,15 @@ def attributes_zero_shot(folder: Path, model: StableDiffusion, count: int = 200)
     scenes, seen = _unseen(folder, count)
     rng = np.random.default_rng(0)
     shares = {}
-    for name, change in _CHANGES.items():
+    for name, change in CHANGES.items():
         right = []
         for scene, picture in zip(scenes, seen, strict=True):
-            if _can_tell(name, scene):
+            if can_tell(name, scene):
                 options = change(scene)
                 near = _read(folder, model, [caption(option, rng, full=True) for option in options]) @ picture
                 right.append(options[int(near.argmax())] == scene)
         shares[name] = float(np.mean(right))
     return shares
-
-
-def _can_tell(name: str, scene: Scene) -> bool:
-    """Whether the scene has that attribute, visibly."""
-    coloured = scene.style != "sketch"
-    return {
-        "form": scene.form == scene.noun,
-        "colour": coloured,
-        "accent": coloured and scene.accent is not None,
-        "pattern": scene.accent is not None,
-        "companion shape": scene.companion is not None,
-        "companion colour": coloured and scene.companion is not None,
-    }.get(name, True)
-
-
-def _beside(scene: Scene) -> tuple[str, str]:
-    assert scene.companion is not None  # asked only where there is one
-    return scene.companion
 
 
 @torch.no_grad()
