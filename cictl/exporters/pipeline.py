@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cictl.engine.sampling import make_scheduler
 from cictl.exporters.content import Built, Content, Exportable, Options, Place, Tensors, metadata, rounding_note, stored
-from cictl.exporters.usage import snippet
+from cictl.exporters.usage import opening, snippet
 from cictl.models.concept_tokens import ConceptTokens, inject_tokens
 from cictl.models.locate import CHECKER_FILES, Located
 from cictl.models.safety import ships_checker
@@ -57,7 +57,7 @@ def build(source: Exportable, options: Options) -> Built:
         files |= {name: source.base.folder / name for name in CHECKER_FILES}
 
     def usage(place: Place) -> dict[str, str]:
-        return {"diffusers": snippet(source.name, f"StableDiffusionPipeline.from_pretrained({place.whole})")}
+        return {"diffusers": snippet(source.name, opening("from_pretrained", place.whole))}
 
     return Built(files, usage, rounding_note(source, source.key_values, options.dtype))
 

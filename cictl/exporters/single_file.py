@@ -25,7 +25,7 @@ from cictl.exporters.content import (
     stored,
 )
 from cictl.exporters.embedding import embedding_file, embedding_path
-from cictl.exporters.usage import comfy, load_embedding, snippet
+from cictl.exporters.usage import comfy, load_embedding, opening, snippet
 from cictl.models.ldm_names import text_tensors, unet_tensors, vae_tensors
 from cictl.models.single_file import translate
 from cictl.models.stable_diffusion import StableDiffusion
@@ -45,7 +45,7 @@ def build(source: Exportable, options: Options) -> Built:
     path = f"checkpoints/{source.name}.safetensors"
 
     def usage(place: Place) -> dict[str, str]:
-        opened = f"StableDiffusionPipeline.from_single_file({place.file(path)}, config={place.configs})"
+        opened = opening("from_single_file", place.file(path), f"config={place.configs}")
         load = load_embedding(place, embedding_path(source.name), source.name)
         return {
             "ComfyUI": f"a Load Checkpoint node with {source.name}.safetensors, and {comfy(source.name)}",

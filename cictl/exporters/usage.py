@@ -10,6 +10,16 @@ from cictl.exporters.content import Place
 PICTURE = "a photo of <{name}> in the snow"
 
 
+def opening(how: str, *arguments: str) -> str:
+    """The expression that opens a pipeline, in fp32 whatever its files are in, so that nothing of the change is rounded.
+
+    Args:
+        how: from_pretrained or from_single_file.
+        arguments: Python expressions.
+    """
+    return f"StableDiffusionPipeline.{how}({', '.join([*arguments, 'torch_dtype=torch.float32'])})"
+
+
 def snippet(name: str, opened: str, loads: Sequence[str] = ()) -> str:
     """A Python program that draws a picture of the concept with diffusers.
 
@@ -18,6 +28,7 @@ def snippet(name: str, opened: str, loads: Sequence[str] = ()) -> str:
         loads: what is done with it.
     """
     lines = [
+        "import torch",
         "from diffusers import StableDiffusionPipeline",
         "",
         f"pipe = {opened}",

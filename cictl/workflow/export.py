@@ -190,6 +190,7 @@ def _write(
 def _place(folder: str, source: Exportable, *, typed: bool) -> Place:
     """Where the export and the base model are: as typed here, or as a card says it, which names no path of this machine."""
     from cictl.exporters.content import Place
+    from cictl.exporters.usage import opening
 
     base, model = source.base, source.facts["base_model"]
     if model not in ("local", "toybox"):
@@ -200,7 +201,7 @@ def _place(folder: str, source: Exportable, *, typed: bool) -> Place:
     opens = "from_single_file" if base.file else "from_pretrained"
     # What reads a single file is the layout of the published model where the base itself is one.
     published = '"stable-diffusion-v1-5/stable-diffusion-v1-5"'
-    return Place(folder.replace("\\", "/"), f"StableDiffusionPipeline.{opens}({configs})", published if base.file else configs)
+    return Place(folder.replace("\\", "/"), opening(opens, configs), published if base.file else configs)
 
 
 def _is_local(value: str) -> bool:
