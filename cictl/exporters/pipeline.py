@@ -54,7 +54,7 @@ def build(source: Exportable, options: Options) -> Built:
         **{f"tokenizer/{name}": content for name, content in _tokenizer(model, source).items()},
     }
     if ships_checker(source.base):
-        files |= {name: source.base.folder / name for name in CHECKER_FILES}
+        files |= {name: _copied(source.base.folder / name) for name in CHECKER_FILES}
 
     def usage(place: Place) -> dict[str, str]:
         return {"diffusers": snippet(source.name, opening("from_pretrained", place.whole))}
@@ -87,9 +87,20 @@ def _index(base: Located) -> dict[str, Any]:
 
 
 def _config(base: Located, part: str) -> dict[str, Any]:
-    """The base's own, without the path of the machine on which it was saved."""
-    values = json.loads((base.folder / part / "config.json").read_text("utf-8"))
-    return {key: value for key, value in values.items() if key not in ("_name_or_path", "dtype", "torch_dtype")}
+    """The base's own, whose precision is not that of the export."""
+    values: dict[str, Any] = _without_paths(json.loads((base.folder / part / "config.json").read_text("utf-8")))
+    return {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
+
+
+def _copied(path: Path) -> Content:
+    return path if path.suffix == ".safetensors" else _json(_without_paths(json.loads(path.read_text("utf-8"))))
+
+
+def _without_paths(values: Any) -> Any:
+    """The same JSON without what ``from_pretrained`` of the libraries notes: where a model was loaded from."""
+    if isinstance(values, dict):
+        return {key: _without_paths(value) for key, value in values.items() if key != "_name_or_path"}
+    return values
 
 
 def _scheduler(model: StableDiffusion) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
         if tuned and tuned.step:
             checkpoints.append(tuned)
         elif source == "finetune":
-            raise StateError("stage 2 has not been run", "cictl finetune, or generate with --stage invert")
+            raise StateError("stage 2 has not been run", "cictl finetune, or take --stage invert")
     if step is not None:
         checkpoints[-1] = _checkpoint_of(workspace, "finetune" if len(checkpoints) == 2 else "invert", step)
         inverted = checkpoints[0]
@@ -151,7 +151,7 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
     if len(checkpoints) == 2 and made_from != inverted.result_hash:
         raise StateError(
             "stage 2 was trained on the tokens of an earlier run of stage 1",
-            "cictl finetune --restart, or generate with --stage invert",
+            "cictl finetune --restart, or take --stage invert",
         )
     results = [(checkpoint.folder / RESULT).read_bytes() for checkpoint in checkpoints]
     return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
