@@ -83,4 +83,7 @@ def describe(source: Exportable, options: Options) -> str:
     error = relative_error(products, changes(source))
     rank = next(iter(factors.values())).rank
     kept = percent(max(0.0, 1 - error**2))
-    return f"rank {rank} in {len(factors)} modules, keeps {kept} of the change's energy, relative error {percent(error)}"
+    said = f"rank {rank} in {len(factors)} modules, keeps {kept} of the change's energy, relative error {percent(error)}"
+    numbers = sum(pair.down.numel() + pair.up.numel() for pair in factors.values())
+    whole = sum(weight.numel() for weight in source.key_values.values())
+    return said if numbers < whole else f"{said}; lycoris is smaller, and exact"

@@ -111,6 +111,11 @@ def test_a_lora_of_rank_r_has_49_536_numbers_a_rank(source):
     assert sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(".alpha")) == 2 * 49_536
 
 
+@pytest.mark.parametrize(("rank", "said"), [(386, False), (388, True)])
+def test_above_rank_387_it_says_that_lycoris_is_smaller(source, rank, said):
+    assert ("lycoris is smaller, and exact" in lora.build(source, Options(rank=rank)).notes[0]) == said
+
+
 def test_bundle(source):
     expected = {**kohya_shapes(2), "bundle_emb.my-teapot.string_to_param.*": (3, 768)}
     assert shapes(file(bundle.build(source, Options()), "loras/my-teapot.safetensors")) == expected
