@@ -76,3 +76,17 @@ def test_all_leaves_out_in_one_line_each_what_stage_1_cannot_give(copy_of_traine
     assert len(lines) == sum(one.needs == "finetune" for one in FORMATS)
     assert all("stage 2 has not been run" in line for line in lines)
     assert not list(Path(tmp_path / "out").rglob("*lora*"))
+
+
+def test_status_says_in_a_line_what_was_exported(copy_of_trained):
+    def shown() -> str:
+        output = CliRunner().invoke(app, ["status", "-C", str(copy_of_trained.root)]).stdout
+        return next(line for line in output.splitlines() if line.strip().startswith("exports")).split(maxsplit=1)[1].strip()
+
+    assert shown() == "none"
+    cictl("-C", str(copy_of_trained.root))
+    assert shown() == "export/embeddings/my-teapot.safetensors, export/loras/my-teapot.safetensors"
+    (copy_of_trained.outputs / "export" / ".exporting-x-1").mkdir()
+    (copy_of_trained.outputs / "export" / ".exporting-x-1" / "part.safetensors").write_bytes(b"")
+    cictl("-C", str(copy_of_trained.root), "--format", "lora", "--format", "bundle")
+    assert shown() == "5 files: bundle, lora"
