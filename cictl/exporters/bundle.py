@@ -1,6 +1,7 @@
-"""Format ``bundle``: one kohya file with the embedding inside, as A1111 and Forge load it.
+"""Format ``bundle``: one kohya file with the embedding inside, as A1111 loads it.
 
-To the keys of ``lora`` comes ``bundle_emb.<name>.string_to_param.*`` [m, D].
+To the keys of ``lora`` comes ``bundle_emb.<name>.string_to_param.*`` [m, D]. Forge and ComfyUI pass that key over, and
+diffusers refuses a file that has it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def build(source: Exportable, options: Options) -> Built:
     file = Tensors(tensors, kohya_metadata(source, factors))
 
     def usage(place: Place) -> dict[str, str]:
-        return {"A1111 / Forge": f"{source.name} <lora:{source.name}:1>"}
+        return {"A1111": f"{source.name} <lora:{source.name}:1>"}
 
     notes = [describe(source, options)]
     return Built({f"loras/{source.name}.safetensors": file}, usage, notes)

@@ -56,7 +56,7 @@ FORMATS = (
         "approximate", "0.2 MB times the rank", "finetune", "diffusers_lora",
     ),
     Format(
-        "bundle", "a LoRA of the changes of K, V with the embedding in it", "A1111, Forge",
+        "bundle", "a LoRA of the changes of K, V with the embedding in it", "A1111",
         "approximate", "0.2 MB times the rank", "finetune", "bundle",
     ),
     Format(

@@ -12,6 +12,7 @@ from cictl.errors import StateError, UsageError
 from cictl.events import FileSaved, Observer, PhaseStarted, Warned
 from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
+from cictl.models.hub import is_commit
 from cictl.models.locate import Located
 from cictl.workflow.concept import Concept, find_concept
 from cictl.workflow.pictures import find_base_of
@@ -90,7 +91,7 @@ def run(
         first, why = next(iter(left_out.items()))
         raise StateError(f"{first} cannot be exported: {why}", "cictl finetune; or: cictl export --format embedding")
     base = find_base_of(workspace, config, concept, observe)
-    if concept.source == "invert" and any(one.name == DEFAULT for one in wanted):
+    if concept.source == "invert" and stage is None and any(one.name == DEFAULT for one in wanted):
         observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
     observe(PhaseStarted("reading the tensors"))
 
@@ -105,6 +106,8 @@ def run(
     for one in wanted:
         if one.name in left_out:
             continue
+        if one.name != DEFAULT:
+            observe(PhaseStarted(f"making {one.name}"))
         try:
             built = one.build(source, Options(rank, dtype))
         except UnfitError as error:
@@ -141,7 +144,7 @@ def _exportable(concept: Concept, base: Located, name: str, model_id: str) -> Ex
         base_key_values=base_key_values(base) if concept.source == "finetune" else {},
         base=base,
         facts={
-            "base_model": "local" if _is_local(model_id) else model_id,
+            "base_model": "local" if model_id != "toybox" and Path(model_id).expanduser().exists() else model_id,
             "base_model_identity": base.identity,
             "trigger": name,
             "stage": concept.source,
@@ -169,7 +172,7 @@ def _write(
         settings={
             key: value
             for key, value in last["fingerprint"]["fields"].items()
-            if not key.startswith(("model.", "identity.", "result of")) and not _is_local(str(value))
+            if not key.startswith(("model.", "identity.", "result of"))  # which may be paths, and are said elsewhere
         },
         versions={
             key: str(value)
@@ -199,12 +202,7 @@ def _place(folder: str, source: Exportable, *, typed: bool) -> Place:
         path = str(base.file or base.folder) if typed else "PATH/TO/THE/BASE-MODEL"
         configs = repr(path) if "\\" in path or '"' in path else f'"{path}"'
     opens = "from_single_file" if base.file else "from_pretrained"
+    revision = [f'revision="{base.identity}"'] if is_commit(base.identity) and not base.file else []
     # What reads a single file is the layout of the published model where the base itself is one.
     published = '"stable-diffusion-v1-5/stable-diffusion-v1-5"'
-    return Place(folder.replace("\\", "/"), opening(opens, configs), published if base.file else configs)
-
-
-def _is_local(value: str) -> bool:
-    """Whether this is a path here rather than an id on the hub or an ordinary word."""
-    path = Path(value).expanduser()
-    return path.is_absolute() or (("/" in value or value.endswith(".safetensors")) and path.exists())
+    return Place(folder.replace("\\", "/"), opening(opens, configs, *revision), published if base.file else configs)

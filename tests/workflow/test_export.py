@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from cictl.errors import CictlError, ResourceError, StateError, UsageError
 from cictl.events import FileSaved, Warned
 from cictl.exporters import writing
+from cictl.exporters.content import Exportable
 from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
+from cictl.models.locate import Located
 from cictl.workflow import export, generate
 from tests.support import Recorder, left_by, silent
 
@@ -227,6 +229,14 @@ def test_stage_and_step_of_stage_1(trained, tmp_path):
     assert not torch.equal(kept["concept"], left_by(trained, "invert").result["concept"])
 
 
+def test_a_base_in_a_folder_named_by_a_bare_word_is_local_all_the_same(copy_of_trained, base, tmp_path, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    outcome = export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "out", overrides={"model.id": base.name})
+    assert f'from_pretrained("{base}", ' in outcome.usage["lora"]["diffusers"]
+    card = (tmp_path / "out" / "lora" / "my-teapot" / "README.md").read_text("utf-8")
+    assert "- local, " in card and base.name not in card
+
+
 def test_another_name_is_the_word_and_the_file(trained, tmp_path):
     outcome = export.run(trained, silent, formats=["diffusers-embedding", "lora"], name="teapot-2", out=tmp_path)
     assert set(load_file(tmp_path / "diffusers-embedding" / "teapot-2" / "learned_embeds.safetensors")) == {"<teapot-2>"}
@@ -278,3 +288,16 @@ def test_a_picture_of_this_concept_lies_beside_it_and_later_ones_change_nothing(
     draw("a blue S*")
     assert export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "out").already_done
     assert files(folder) == before
+
+
+@pytest.mark.parametrize(("model", "located", "typed", "expected"), [
+    ("owner/sd", Located("owner/sd", Path("/cache/x"), "a" * 40), True, f'from_pretrained("owner/sd", revision="{"a" * 40}", '),
+    ("owner/sd", Located("owner/sd", Path("/cache/x"), "a" * 40), False, f'from_pretrained("owner/sd", revision="{"a" * 40}", '),
+    ("local", Located("/models/sd", Path("/models/sd"), "b" * 64), True, 'from_pretrained("/models/sd", '),
+    ("local", Located("/models/sd", Path("/models/sd"), "b" * 64), False, 'from_pretrained("PATH/TO/THE/BASE-MODEL", '),
+    ("local", Located("sd.safetensors", Path("/configs"), "b" * 64, Path("/models/sd.safetensors")), True,
+     'from_single_file("/models/sd.safetensors", '),
+])  # fmt: skip
+def test_the_base_is_opened_at_its_commit_and_a_card_names_no_path(model, located, typed, expected):
+    source = Exportable("my-teapot", torch.zeros(1, 2), {}, {}, located, {"base_model": model})
+    assert export._place("", source, typed=typed).base == f"StableDiffusionPipeline.{expected}torch_dtype=torch.float32)"
