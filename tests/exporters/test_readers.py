@@ -72,6 +72,17 @@ def test_what_is_printed_for_diffusers_draws_the_same_picture(exported, ours, mo
     assert np.abs(drawn_by(pipe) - ours).max() <= 1
 
 
+@pytest.mark.parametrize("name", LORAS)
+def test_a_lora_of_full_rank_adds_up_to_the_tuned_weights(exported, trained, base, monkeypatch, tmp_path, name):
+    """A strength that is a little wrong would hardly be seen in a picture."""
+    pipe = opened(exported[0].usage[name]["diffusers"], monkeypatch, tmp_path)
+    pipe.fuse_lora()
+    fused = {key.replace(".base_layer", ""): tensor for key, tensor in pipe.unet.state_dict().items()}
+    weights = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
+    for key, tuned in left_by(trained, "finetune").result.items():
+        assert (fused[key] - tuned).norm() < 1e-4 * (tuned - weights[key]).norm(), key
+
+
 @pytest.mark.parametrize("name", ["embedding", "diffusers-embedding"])
 def test_an_embedding_alone_draws_what_stage_1_draws(exported, before_stage_2, monkeypatch, tmp_path, name):
     pipe = opened(exported[0].usage[name]["diffusers"], monkeypatch, tmp_path)
