@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cictl.config import Config, commented_yaml
 from cictl.config.yaml_file import parse_yaml
-from cictl.data.draws import EncodedPhotographs, draw_batch, randomness
+from cictl.data.draws import Batch, EncodedPhotographs, draw_batch, randomness
 from cictl.events import Event, StageStarted, StepCompleted, ignore
 from cictl.records import RESULT, STATE, latest_checkpoint
 from cictl.workflow.event_log import read_losses
@@ -107,7 +107,9 @@ def encoded(count: int = 3, channels: int = 4, side: int = 16, width: int = 32) 
     )
 
 
-def batch_of(photographs: EncodedPhotographs, step: int = 0, samples: range | None = None, batch_size: int = 4, seed: int = 0):
+def batch_of(
+    photographs: EncodedPhotographs, step: int = 0, samples: range | None = None, batch_size: int = 4, seed: int = 0
+) -> Batch:
     return draw_batch(
         photographs, seed=seed, stage="invert", step=step, samples=samples or range(batch_size), batch_size=batch_size,
         timesteps=1000,

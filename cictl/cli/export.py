@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +17,48 @@ from cictl.cli.options import (
     VerboseOption,
     exit_codes,
     open_session,
+    print_json,
 )
-from cictl.ui.report import print_result
+from cictl.errors import UsageError
+from cictl.exporters.registry import FORMATS
+from cictl.ui.report import print_result, table
+
+
+class Source(StrEnum):
+    """What is exported."""
+
+    finetune = "finetune"
+    invert = "invert"
+
+
+class Precision(StrEnum):
+    """In what the numbers are stored."""
+
+    fp16 = "fp16"
+    bf16 = "bf16"
+    fp32 = "fp32"
 
 
 def command(
-    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="safetensors.")] = "safetensors",
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="NAME", help="May be repeated. Default: safetensors.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All formats.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Show the formats.")] = False,
+    source: Annotated[
+        Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The checkpoint of this step of that stage. Default: its last.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder. Default: outputs/export/.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The word to type. Default: concept.name.", show_default=False)
+    ] = None,
+    rank: Annotated[str, typer.Option(metavar="R|auto", help="Of LoRAs; auto keeps 99% of each change's energy.")] = "auto",
+    dtype: Annotated[Precision, typer.Option(help="In what weights are stored.")] = Precision.fp32,
     force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
     directory: DirectoryOption = None,
     assignments: SetOption = None,
@@ -31,21 +67,37 @@ def command(
     verbose: VerboseOption = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Write files that ComfyUI and A1111 load.
+    """Write files that ComfyUI, A1111, Forge and diffusers load.
 
-    The embedding of S*, and the exact changes of K and V.
+    The embedding of S*, and what training made of K and V: as changes, as a LoRA, or in a whole model.
 
     \b
     cictl export
-    cictl export --format safetensors --out ~/exports
+    cictl export --format lora --rank 16 --dtype fp16
+    cictl export --all --out ~/exports
+    cictl export --list
     """
     with exit_codes(json=json, debug=debug):
+        if listing:
+            _list(json)
+            return
         from cictl.workflow import export
 
         session = open_session(directory, assignments, json, quiet, verbose)
         with session.display() as observe:
             outcome = export.run(
-                session.workspace, observe, format_name=format_name, out=out, force=force, overrides=session.overrides
+                session.workspace,
+                observe,
+                formats=formats or (),
+                every=every,
+                stage=source.value if source else None,
+                step=step,
+                out=out,
+                name=name,
+                rank=_rank(rank),
+                dtype=dtype.value,
+                force=force,
+                overrides=session.overrides,
             )
 
         def say() -> None:
@@ -53,11 +105,40 @@ def command(
                 print_result("already done: the files are there, and equal")
             for file in outcome.files:
                 print_result(f"{file['path']}  {_size(file['bytes'])}")
-            print_result("what to type:")
-            for program, text in outcome.usage.items():
-                print_result(f"  {program}: {text}")
+            for one, why in outcome.left_out.items():
+                print_result(f"left out: {one}: {why}")
+            for one, notes in outcome.notes.items():
+                print_result(*(f"{one}: {note}" for note in notes))
+            for one, usage in outcome.usage.items():
+                print_result(f"what to type ({one}):" if len(outcome.usage) > 1 else "what to type:")
+                for program, text in usage.items():
+                    _say_usage(program, text)
 
         session.result(outcome, say)
+
+
+def _say_usage(program: str, text: str) -> None:
+    if "\n" in text:
+        print_result(f"  {program}:", *(f"    {line}" if line else "" for line in text.splitlines()))
+    else:
+        print_result(f"  {program}: {text}")
+
+
+def _list(json: bool) -> None:
+    columns = ("name", "holds", "read by", "form", "size on SD 1.5")
+    rows = [(one.name, one.holds, one.readers, one.fidelity, one.size) for one in FORMATS]
+    if json:
+        print_json({"formats": [dict(zip(columns, row, strict=True)) for row in rows]})
+    else:
+        print_result(table("", columns, rows))
+
+
+def _rank(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--rank {text} is no rank", "a whole number from 1 on, or auto")
+    return int(text)
 
 
 def _size(size: int) -> str:

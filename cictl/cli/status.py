@@ -25,7 +25,7 @@ def command(
             rows = [["photographs", str(len(report.photographs))]]
             names = {"invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in report.stages]
-            rows += [["pictures", str(report.pictures)], ["exports", ", ".join(report.exports) or "none"]]
+            rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports)]]
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
             shown: dict[str, object] = {}
             for stage in report.stages:
@@ -41,3 +41,11 @@ def command(
                 print_result(f"      {report.problem}")
 
         session.result(report, say)
+
+
+def _exports(files: list[str]) -> str:
+    """The files, or, of more than a line's worth, how many in which formats."""
+    if len(files) <= 2:
+        return ", ".join(files) or "none"
+    formats = sorted({path.split("/")[1] for path in files if path.split("/")[1] not in ("embeddings", "loras")})
+    return f"{len(files)} files: {', '.join(formats)}" if formats else f"{len(files)} files"

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cictl.errors import ModelAccessError
+from cictl.models.ldm_names import TEXT as _TEXT
+from cictl.models.ldm_names import UNET as _UNET
+from cictl.models.ldm_names import VAE as _VAE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 SD1_CONFIGS = Path(__file__).parent / "configs" / "sd1"
 PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 
-_UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 _PREFIXES = {"unet": _UNET, "text_encoder": _TEXT, "vae": _VAE}
 _TITLES = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}
 _LARGEST_HEADER = 100_000_000  # what the safetensors library itself accepts
@@ -119,11 +121,11 @@ def load_parts(file: Path, configs: Path) -> dict[str, Any]:
     shapes = read_header(file).shapes
     for part, model in models.items():
         names = {name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name.startswith(_PREFIXES[part])}
-        _require_fit(file, part, model, _translate(part, names, model.config))
+        _require_fit(file, part, model, translate(part, names, model.config))
     with _opened(file) as stored:
         for part, model in models.items():
             read = {name: stored.get_tensor(name) for name in shapes if name.startswith(_PREFIXES[part])}
-            weights = _translate(part, read, model.config)
+            weights = translate(part, read, model.config)
             # Copies: what is read lies in the file itself, which may be replaced while the model is in use.
             wanted = {name: weights[name].to(torch.float32, copy=True).contiguous() for name in model.state_dict()}
             model.load_state_dict(wanted, assign=True)
@@ -146,7 +148,7 @@ def load_unet_weights(file: Path, configs: Path, wanted: Callable[[str], bool]) 
         tensors = {
             name: stored.get_tensor(name) if wanted(name) else torch.empty(shape, device="meta") for name, shape in shapes.items()
         }
-    translated = _translate("unet", tensors, UNet2DConditionModel.load_config(configs, subfolder="unet"))
+    translated = translate("unet", tensors, UNet2DConditionModel.load_config(configs, subfolder="unet"))
     return {name: tensor.float() for name, tensor in translated.items() if wanted(name)}
 
 
@@ -195,12 +197,12 @@ def _of_config(part: str, configs: Path) -> Any:
     return kind.from_config(kind.load_config(configs, subfolder=part))
 
 
-def _translate(part: str, tensors: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+def translate(part: str, tensors: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """The weights of one part under the names, and in the shapes, that diffusers and transformers give them."""
     from diffusers.loaders import single_file_utils as ldm
 
     if part == "unet":
-        return ldm.convert_ldm_unet_checkpoint(tensors, config)
+        return ldm.convert_ldm_unet_checkpoint(dict(tensors), config)
     if part == "vae":
         return ldm.convert_ldm_vae_checkpoint(tensors, config)
     # Old checkpoints, and transformers since 5.6, have no text_model. between.

@@ -13,7 +13,7 @@ from cictl.errors import StateError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
-from cictl.records import RESULT, Checkpoint, latest_checkpoint
+from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -106,23 +106,26 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
     return checkpoint
 
 
-def find_concept(workspace: Workspace, source: Source | None, observe: Observer) -> Concept:
+def find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None = None) -> Concept:
     """The concept from the last checkpoints, of the furthest stage unless ``source`` says which.
 
     A training that is still going on is no obstacle: its last checkpoint is used, and a warning says so.
 
+    Args:
+        step: of that stage, the checkpoint after so many steps in place of the last one.
+
     Raises:
-        StateError: the stage has not been run.
+        StateError: the stage has not been run, or has no checkpoint of that step; the message lists those it has.
     """
     if source == "base":
         return Concept("base", "", ())
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
-            return _find_concept(workspace, source, observe)
+            return _find_concept(workspace, source, observe, step)
     raise StateError("the checkpoints change faster than they can be read", "try again, or raise checkpoint.interval")
 
 
-def _find_concept(workspace: Workspace, source: Source | None, observe: Observer) -> Concept:
+def _find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None) -> Concept:
     inverted = require_inverted(workspace)
     if inverted.step == 0:
         raise StateError("stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert")
@@ -135,7 +138,10 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
         if tuned and tuned.step:
             checkpoints.append(tuned)
         elif source == "finetune":
-            raise StateError("stage 2 has not been run", "cictl finetune, or generate with --stage invert")
+            raise StateError("stage 2 has not been run", "cictl finetune, or take --stage invert")
+    if step is not None:
+        checkpoints[-1] = _checkpoint_of(workspace, "finetune" if len(checkpoints) == 2 else "invert", step)
+        inverted = checkpoints[0]
     for checkpoint in checkpoints:
         if not checkpoint.complete:
             observe(
@@ -145,10 +151,23 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
     if len(checkpoints) == 2 and made_from != inverted.result_hash:
         raise StateError(
             "stage 2 was trained on the tokens of an earlier run of stage 1",
-            "cictl finetune --restart, or generate with --stage invert",
+            "cictl finetune --restart, or take --stage invert",
         )
     results = [(checkpoint.folder / RESULT).read_bytes() for checkpoint in checkpoints]
     return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
+
+
+def _checkpoint_of(workspace: Workspace, stage: str, step: int) -> Checkpoint:
+    folders = checkpoint_folders(workspace.stage_folder(stage))
+    kept = [one for one in (read_checkpoint(folder)[0] for folder in folders) if one and one.step]
+    for checkpoint in kept:
+        if checkpoint.step == step:
+            return checkpoint
+    steps = ", ".join(str(checkpoint.step) for checkpoint in reversed(kept))
+    raise StateError(
+        f"cictl {stage} has no checkpoint of step {step}; there are: {steps}",
+        f"--step {kept[0].step}, or leave --step out (a training keeps its last two checkpoints)",
+    )
 
 
 def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:

@@ -2,82 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cictl
-from cictl.errors import UsageError
+from cictl.errors import StateError, UsageError
 from cictl.events import FileSaved, Observer, PhaseStarted, Warned
+from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
-from cictl.workflow.concept import find_concept
+from cictl.models.hub import is_commit
+from cictl.models.locate import Located
+from cictl.workflow.concept import Concept, find_concept
 from cictl.workflow.pictures import find_base_of
+from cictl.workflow.samples import Sample, find_sample
 from cictl.workflow.stage import configure
-from cictl.workspace import Workspace
+from cictl.workspace import Workspace, check_name
 
-FORMATS = ("safetensors",)
+if TYPE_CHECKING:
+    from cictl.exporters.content import Built, Exportable, Place
+    from cictl.exporters.writing import Exported
+
+Stage = Literal["finetune", "invert"]
+DTYPES = ("fp16", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
 class ExportOutcome:
-    """The files, whether all of them were there already, and what to type in which program."""
+    """What was exported.
+
+    Attributes:
+        files: path, bytes, format, and whether it was there already (``kept``).
+        already_done: whether all of them were.
+        usage: what to type, by format and program.
+        notes: what was measured, by format.
+        left_out: why, by format.
+    """
 
     files: list[dict[str, Any]]
     already_done: bool
-    usage: dict[str, str]
+    usage: dict[str, dict[str, str]]
+    notes: dict[str, list[str]]
+    left_out: dict[str, str]
 
 
 def run(
     workspace: Workspace,
     observe: Observer,
     *,
-    format_name: str = "safetensors",
+    formats: Sequence[str] = (),
+    every: bool = False,
+    stage: Stage | None = None,
+    step: int | None = None,
     out: Path | None = None,
+    name: str | None = None,
+    rank: int | None = None,
+    dtype: str = "fp32",
     force: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> ExportOutcome:
-    """Export the concept; from stage 1 alone, the embedding alone.
+    """Export the concept.
+
+    Args:
+        formats: names of formats; none is ``safetensors``.
+        every: all formats; those that cannot be made are left out, and the outcome says why.
+        stage, step: which checkpoint; None is the furthest stage and its last one.
+        out: folder of the exports; None is outputs/export/.
+        name: the word to type; None is the concept's name.
+        rank: of LoRAs; None keeps 99% of each change's energy.
+        dtype: fp16, bf16 or fp32.
+        force: replace files that hold something else.
 
     Raises:
-        UsageError: there is no such format.
-        StateError: nothing has been trained yet, or a file holds something else.
+        UsageError: an argument is wrong.
+        StateError: nothing has been trained yet, or not enough of it, or a file holds something else.
     """
-    if format_name not in FORMATS:
-        raise UsageError(f"there is no format {format_name!r}", f"there is: {', '.join(FORMATS)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}")
+    if rank is not None and rank < 1:
+        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto")
+    wanted = list(FORMATS) if every else find_formats(formats or [DEFAULT])
+    name = check_name(name) if name is not None else None
     config = configure(workspace, overrides or {})
-    concept = find_concept(workspace, None, observe)
-    if concept.source == "invert":
-        observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
+    concept = find_concept(workspace, stage, observe, step)
+    left_out = {one.name: _missing(one, concept) for one in wanted if _missing(one, concept)}
+    if left_out and not every:
+        first, why = next(iter(left_out.items()))
+        raise StateError(f"{first} cannot be exported: {why}", "cictl finetune; or: cictl export --format embedding")
     base = find_base_of(workspace, config, concept, observe)
+    if concept.source == "invert" and stage is None and any(one.name == DEFAULT for one in wanted):
+        observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
     observe(PhaseStarted("reading the tensors"))
 
-    from cictl.exporters import safetensors_files as exporter
+    from cictl.exporters.content import Options, UnfitError
+
+    source = _exportable(concept, base, name or concept.name, config.model.id)
+    folder = out or workspace.outputs / "export"
+    sample = find_sample(workspace, concept)
+    files: list[dict[str, Any]] = []
+    usage: dict[str, dict[str, str]] = {}
+    notes: dict[str, list[str]] = {}
+    for one in wanted:
+        if one.name in left_out:
+            continue
+        if one.name != DEFAULT:
+            observe(PhaseStarted(f"making {one.name}"))
+        try:
+            built = one.build(source, Options(rank, dtype))
+        except UnfitError as error:
+            if not every:
+                raise
+            left_out[one.name] = error.message
+            continue
+        where = folder if one.name == DEFAULT else folder / one.name / source.name
+        for file in _write(one, built, where, source, concept, sample, force):
+            if not file.kept:
+                observe(FileSaved(file.path, file.size, verified=True))
+            files.append({"path": workspace.shown(file.path), "bytes": file.size, "kept": file.kept, "format": one.name})
+        usage[one.name] = built.usage(_place(str(where.absolute()), source, typed=True))
+        notes[one.name] = list(built.notes)
+    return ExportOutcome(files, all(file["kept"] for file in files), usage, notes, left_out)
+
+
+def _missing(one: Format, concept: Concept) -> str:
+    """What ``concept`` lacks for a format, or nothing."""
+    if one.needs == "finetune" and concept.source == "invert":
+        return "it holds what stage 2 makes of K and V, and stage 2 has not been run (or --stage invert leaves it aside)"
+    return ""
+
+
+def _exportable(concept: Concept, base: Located, name: str, model_id: str) -> Exportable:
+    from cictl.exporters.content import Exportable
     from cictl.models.stable_diffusion import base_key_values
 
     last = concept.checkpoints[-1]
-    source = exporter.Exportable(
-        name=concept.name,
+    return Exportable(
+        name=name,
         embedding=concept.tokens().concept.detach(),
         key_values=concept.key_values(),
         base_key_values=base_key_values(base) if concept.source == "finetune" else {},
+        base=base,
         facts={
-            "base_model": "local" if Path(config.model.id).is_absolute() else config.model.id,
+            "base_model": "local" if model_id != "toybox" and Path(model_id).expanduser().exists() else model_id,
             "base_model_identity": base.identity,
-            "trigger": concept.name,
+            "trigger": name,
             "stage": concept.source,
             "step": last.step,
             "config_sha256": sha256_bytes(repr(sorted(last.manifest["fingerprint"]["fields"].items())).encode()),
             "cictl": cictl.__version__,
         },
     )
-    folder = out or workspace.outputs / "export"
-    written = exporter.export(source, folder, force=force)
-    for file in written:
-        if not file.kept:
-            observe(FileSaved(file.path, file.size, verified=True))
-    return ExportOutcome(
-        files=[{"path": workspace.shown(file.path), "bytes": file.size, "kept": file.kept} for file in written],
-        already_done=all(file.kept for file in written),
-        usage=exporter.usage(source),
+
+
+def _write(
+    one: Format, built: Built, folder: Path, source: Exportable, concept: Concept, sample: Sample | None, force: bool
+) -> list[Exported]:
+    from cictl.exporters.card import SAMPLE, Card, render
+    from cictl.exporters.content import Content
+    from cictl.exporters.writing import CARD, write
+
+    last = concept.checkpoints[-1].manifest
+    card = Card(
+        name=source.name,
+        holds=one.holds,
+        base=source.facts["base_model"],
+        identity=source.facts["base_model_identity"],
+        stages={str(checkpoint.manifest["stage"]): checkpoint.step for checkpoint in concept.checkpoints},
+        settings={
+            key: value
+            for key, value in last["fingerprint"]["fields"].items()
+            if not key.startswith(("model.", "identity.", "result of"))  # which may be paths, and are said elsewhere
+        },
+        versions={
+            key: str(value)
+            for key, value in last["circumstances"].items()
+            if key in ("cictl", "torch", "diffusers", "transformers")
+        },
+        notes=list(built.notes),
+        usage=built.usage(_place("", source, typed=False)),
+        sample=sample.caption(source.name) if sample else None,
     )
+
+    def describe(hashes: Mapping[str, str]) -> dict[str, Content]:
+        return {CARD: render(card, hashes), **({SAMPLE: sample.content} if sample else {})}
+
+    return write(built.files, folder, describe=describe, force=force)
+
+
+def _place(folder: str, source: Exportable, *, typed: bool) -> Place:
+    """Where the export and the base model are: as typed here, or as a card says it, which names no path of this machine."""
+    from cictl.exporters.content import Place
+    from cictl.exporters.usage import opening
+
+    base, model = source.base, source.facts["base_model"]
+    if model not in ("local", "toybox"):
+        configs = f'"{model}"'
+    else:
+        path = str(base.file or base.folder) if typed else "PATH/TO/THE/BASE-MODEL"
+        configs = repr(path) if "\\" in path or '"' in path else f'"{path}"'
+    opens = "from_single_file" if base.file else "from_pretrained"
+    revision = [f'revision="{base.identity}"'] if is_commit(base.identity) and not base.file else []
+    # What reads a single file is the layout of the published model where the base itself is one.
+    published = '"stable-diffusion-v1-5/stable-diffusion-v1-5"'
+    return Place(folder.replace("\\", "/"), opening(opens, configs, *revision), published if base.file else configs)

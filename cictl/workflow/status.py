@@ -62,7 +62,8 @@ def run(workspace: Workspace) -> Status:
     config = configure(workspace, {})
     photographs = sorted(fingerprints(workspace.images)) if workspace.images.is_dir() else []
     stages = [_stage_status(workspace, stage) for stage in STAGES]
-    exports = sorted(str(path.relative_to(workspace.outputs)) for path in workspace.outputs.glob("export/**/*.safetensors"))
+    found = [path.relative_to(workspace.outputs) for path in workspace.outputs.glob("export/**/*.safetensors")]
+    exports = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
     next_command, problem = _next(workspace, photographs, stages, pictures, exports)
     return Status(

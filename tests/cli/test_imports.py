@@ -52,6 +52,7 @@ def test_init_and_status_import_no_torch_even_in_a_trained_workspace(tmp_path, t
     for arguments in (
         ["init", str(tmp_path / "new"), "--images", str(photographs[0].parent)],
         ["status", "-C", str(trained.root)],
+        ["export", "--list"],
         ["--help"],
     ):
         done = python(RUN, *arguments)

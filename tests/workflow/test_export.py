@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from cictl.errors import ResourceError, StateError, UsageError
+from cictl.errors import CictlError, ResourceError, StateError, UsageError
 from cictl.events import FileSaved, Warned
-from cictl.exporters import safetensors_files
-from cictl.workflow import export
+from cictl.exporters import writing
+from cictl.exporters.content import Exportable
+from cictl.exporters.registry import FORMATS
+from cictl.files import sha256_file
+from cictl.models.locate import Located
+from cictl.workflow import export, generate
 from tests.support import Recorder, left_by, silent
 
 
@@ -44,11 +49,14 @@ def test_the_base_plus_each_difference_is_the_tuned_weight(trained, tmp_path, ba
         torch.testing.assert_close(weights[f"{layer}.weight"] + diff, tuned[f"{layer}.weight"], rtol=1e-6, atol=1e-7)
 
 
-def test_nothing_auxiliary_and_no_path_of_this_machine_is_exported(trained, tmp_path, base):
-    export.run(trained, silent, out=tmp_path)
-    for content in files(tmp_path).values():
-        for word in ("auxiliary", str(base), str(trained.root), "/tmp", "photo-"):
-            assert word.encode() not in content
+def test_nothing_auxiliary_and_no_path_of_this_machine_is_in_any_format(trained, tmp_path, base):
+    outcome = export.run(trained, silent, every=True, out=tmp_path)
+    assert {file["format"] for file in outcome.files} == {one.name for one in FORMATS}
+    for name, content in files(tmp_path).items():
+        for word in (str(base), str(trained.root), "/tmp", "photo-", str(Path.cwd()), str(Path.home())):
+            assert word.encode() not in content, (name, word)
+        if not name.endswith("README.md"):  # which has the settings of the training
+            assert b"auxiliary" not in content
 
 
 def test_the_metadata_says_where_it_comes_from(trained, tmp_path):
@@ -91,23 +99,205 @@ def test_from_stage_1_the_embedding_alone_is_exported_with_a_warning(copy_of_tra
     shutil.rmtree(copy_of_trained.stage_folder("finetune"))
     recorder = Recorder()
     outcome = export.run(copy_of_trained, recorder, out=tmp_path / "out")
-    assert set(files(tmp_path / "out")) == {"embeddings/my-teapot.safetensors"}
+    assert set(files(tmp_path / "out")) == {"embeddings/my-teapot.safetensors", "README.md"}
     assert "only the embedding" in recorder.texts(Warned)[0]
     assert "lora" not in str(outcome.usage)
 
 
 def test_an_unknown_format_and_an_untrained_workspace_are_refused(trained, make_workspace):
     with pytest.raises(UsageError, match="there is no format 'ckpt'"):
-        export.run(trained, silent, format_name="ckpt")
+        export.run(trained, silent, formats=["ckpt"])
     with pytest.raises(StateError, match="has not been run"):
         export.run(make_workspace(), silent)
 
 
-def test_a_full_disk_is_a_resource_error(trained, tmp_path, monkeypatch):
-    def full(path, content):
-        raise OSError(28, "No space left on device")
+def full_after(files: int, monkeypatch) -> None:
+    """Let the disk be full once some files were written."""
+    put, written = writing._put, []
 
-    monkeypatch.setattr(safetensors_files, "write_atomic", full)
-    with pytest.raises(ResourceError, match="No space left"):
-        export.run(trained, silent, out=tmp_path)
+    def limited(path, content):
+        written.append(path)
+        if len(written) > files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"a part")
+            raise OSError(28, "No space left on device")
+        put(path, content)
+
+    monkeypatch.setattr(writing, "_put", limited)
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+@pytest.mark.parametrize("name", ["safetensors", "pipeline"])
+def test_a_full_disk_is_a_resource_error_and_leaves_nothing(trained, tmp_path, monkeypatch, name, written):
+    full_after(written, monkeypatch)
+    with pytest.raises(ResourceError, match="No space left") as caught:
+        export.run(trained, silent, formats=[name], out=tmp_path / "out")
+    assert caught.value.exit_code == 5
     assert not files(tmp_path)
+
+
+def test_a_full_disk_while_replacing_leaves_what_was_there(trained, tmp_path, monkeypatch):
+    export.run(trained, silent, formats=["lora"], out=tmp_path, rank=1)
+    before = files(tmp_path)
+    full_after(1, monkeypatch)
+    with pytest.raises(ResourceError):
+        export.run(trained, silent, formats=["lora"], out=tmp_path, rank=2, force=True)
+    assert files(tmp_path) == before
+
+
+def test_what_does_not_read_back_is_an_error_and_leaves_nothing(trained, tmp_path, monkeypatch):
+    put = writing._put
+
+    def flipping(path, content):
+        put(path, content)
+        if path.name == "my-teapot.safetensors":
+            raw = path.read_bytes()
+            path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+
+    monkeypatch.setattr(writing, "_put", flipping)
+    with pytest.raises(CictlError, match="does not read back as it was written"):
+        export.run(trained, silent, formats=["lora"], out=tmp_path)
+    assert not files(tmp_path)
+
+
+# -- which, of what, and under which name -----------------------------------------------------------------
+
+
+def test_all_formats_twice_are_already_done_and_have_the_same_bytes_elsewhere(trained, tmp_path):
+    export.run(trained, silent, every=True, out=tmp_path / "one")
+    before = files(tmp_path / "one")
+    assert export.run(trained, silent, every=True, out=tmp_path / "one").already_done
+    assert files(tmp_path / "one") == before
+    export.run(trained, silent, every=True, out=tmp_path / "two")
+    assert files(tmp_path / "two") == before
+
+
+@pytest.mark.parametrize("one", [one.name for one in FORMATS if one.name != "safetensors"])
+def test_a_flipped_bit_in_any_file_of_any_format_is_noticed(trained, tmp_path, one):
+    outcome = export.run(trained, silent, formats=[one], out=tmp_path)
+    for path in (Path(file["path"]) for file in outcome.files):
+        right = path.read_bytes()
+        path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+        with pytest.raises(StateError, match="holds another export"):
+            export.run(trained, silent, formats=[one], out=tmp_path)
+        export.run(trained, silent, formats=[one], out=tmp_path, force=True)
+        assert path.read_bytes() == right
+
+
+def test_another_rank_or_dtype_is_another_export(trained, tmp_path):
+    export.run(trained, silent, formats=["lora"], out=tmp_path)
+    for other in ({"rank": 1}, {"dtype": "fp16"}):
+        with pytest.raises(StateError, match="holds another export"):
+            export.run(trained, silent, formats=["lora"], out=tmp_path, **other)
+        export.run(trained, silent, formats=["lora"], out=tmp_path, force=True, **other)
+        export.run(trained, silent, formats=["lora"], out=tmp_path, force=True)
+
+
+def test_from_stage_1_all_says_what_is_missing_and_one_alone_is_refused(copy_of_trained, tmp_path):
+    shutil.rmtree(copy_of_trained.stage_folder("finetune"))
+    outcome = export.run(copy_of_trained, silent, every=True, out=tmp_path / "out")
+    assert {file["format"] for file in outcome.files} == {one.name for one in FORMATS if one.needs == "invert"}
+    assert set(outcome.left_out) == {one.name for one in FORMATS if one.needs == "finetune"}
+    assert all("stage 2 has not been run" in why for why in outcome.left_out.values())
+    with pytest.raises(StateError, match=r"lora cannot be exported: .* stage 2 has not been run") as caught:
+        export.run(copy_of_trained, silent, formats=["embedding", "lora"], out=tmp_path / "other")
+    assert caught.value.hint.startswith("cictl finetune")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_checkpoint_of_a_step_is_exported_or_those_there_are_are_listed(trained, tmp_path):
+    export.run(trained, silent, formats=["custom-diffusion"], step=4, out=tmp_path)
+    (path,) = tmp_path.rglob("pytorch_custom*")
+    kept = load_file(trained.stage_folder("finetune") / "step-0000004" / "result.safetensors")
+    exported = load_file(path)
+    for name, weight in kept.items():
+        layer, projection = name.removesuffix(".weight").rsplit(".", 1)
+        assert torch.equal(exported[f"{layer}.processor.{projection}_custom_diffusion.weight"], weight)
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["cictl"])["step"] == 4
+    with pytest.raises(StateError, match=r"cictl finetune has no checkpoint of step 5; there are: 4, 6"):
+        export.run(trained, silent, step=5, out=tmp_path)
+    with pytest.raises(StateError, match=r"cictl invert has no checkpoint of step 6; there are: 4, 8"):
+        export.run(trained, silent, stage="invert", step=6, out=tmp_path)
+
+
+def test_stage_and_step_of_stage_1(trained, tmp_path):
+    export.run(trained, silent, formats=["embedding"], stage="invert", step=4, out=tmp_path)
+    (path,) = tmp_path.rglob("*.safetensors")
+    kept = load_file(trained.stage_folder("invert") / "step-0000004" / "result.safetensors")
+    assert torch.equal(load_file(path)["emb_params"], kept["concept"])
+    assert not torch.equal(kept["concept"], left_by(trained, "invert").result["concept"])
+
+
+def test_a_base_in_a_folder_named_by_a_bare_word_is_local_all_the_same(copy_of_trained, base, tmp_path, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    outcome = export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "out", overrides={"model.id": base.name})
+    assert f'from_pretrained("{base}", ' in outcome.usage["lora"]["diffusers"]
+    card = (tmp_path / "out" / "lora" / "my-teapot" / "README.md").read_text("utf-8")
+    assert "- local, " in card and base.name not in card
+
+
+def test_another_name_is_the_word_and_the_file(trained, tmp_path):
+    outcome = export.run(trained, silent, formats=["diffusers-embedding", "lora"], name="teapot-2", out=tmp_path)
+    assert set(load_file(tmp_path / "diffusers-embedding" / "teapot-2" / "learned_embeds.safetensors")) == {"<teapot-2>"}
+    assert (tmp_path / "lora" / "teapot-2" / "embeddings" / "teapot-2.safetensors").is_file()
+    assert outcome.usage["lora"]["A1111 / Forge"] == "teapot-2 <lora:teapot-2:1>"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "a\\b", "/root", "..", ".", "", "con", "nul", "Big", "a b", "x" * 41, "a\n"])
+def test_a_name_that_is_no_plain_file_name_on_every_system_is_refused(trained, tmp_path, name):
+    with pytest.raises(UsageError, match="cannot be the name of a concept"):
+        export.run(trained, silent, every=True, name=name, out=tmp_path / "out")
+    assert not files(tmp_path)
+
+
+def test_wrong_ranks_and_dtypes_are_refused(trained):
+    with pytest.raises(UsageError, match="cannot have rank 0"):
+        export.run(trained, silent, formats=["lora"], rank=0)
+    with pytest.raises(UsageError, match="there is no dtype 'fp8'"):
+        export.run(trained, silent, dtype="fp8")
+
+
+# -- the card beside it -----------------------------------------------------------------------------------
+
+
+def test_the_card_names_every_file_with_its_hash_and_what_to_type(trained, tmp_path):
+    export.run(trained, silent, formats=["lora"], out=tmp_path, dtype="fp16")
+    folder = tmp_path / "lora" / "my-teapot"
+    card = (folder / "README.md").read_text("utf-8")
+    for name in ("loras/my-teapot.safetensors", "embeddings/my-teapot.safetensors"):
+        assert f"| {name} | {sha256_file(folder / name)} |" in card
+    for said in ("my-teapot <lora:my-teapot:1>", "embedding:my-teapot", "- finetune: 6 steps", "relative error",
+                 "licence: not known to cictl", "cictl 0.", 'load_lora_weights("loras/my-teapot.safetensors")'):  # fmt: skip
+        assert said in card, said
+
+
+def test_a_picture_of_this_concept_lies_beside_it_and_later_ones_change_nothing(copy_of_trained, tmp_path):
+    def draw(prompt: str, **source) -> None:
+        generate.run(copy_of_trained, [prompt], silent, overrides={"generate.count": 1, "generate.steps": 1}, **source)
+
+    draw("S* in the snow", source="invert")  # not what is exported
+    export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "before")
+    assert not list((tmp_path / "before").rglob("sample.png"))
+    draw("a red S*")
+    export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "out")
+    folder = tmp_path / "out" / "lora" / "my-teapot"
+    assert "![a red my-teapot](sample.png)" in (folder / "README.md").read_text("utf-8")
+    assert (folder / "sample.png").read_bytes() == next(copy_of_trained.outputs.glob("a-red-*.png")).read_bytes()
+    before = files(folder)
+    draw("a blue S*")
+    assert export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "out").already_done
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(("model", "located", "typed", "expected"), [
+    ("owner/sd", Located("owner/sd", Path("/cache/x"), "a" * 40), True, f'from_pretrained("owner/sd", revision="{"a" * 40}", '),
+    ("owner/sd", Located("owner/sd", Path("/cache/x"), "a" * 40), False, f'from_pretrained("owner/sd", revision="{"a" * 40}", '),
+    ("local", Located("/models/sd", Path("/models/sd"), "b" * 64), True, 'from_pretrained("/models/sd", '),
+    ("local", Located("/models/sd", Path("/models/sd"), "b" * 64), False, 'from_pretrained("PATH/TO/THE/BASE-MODEL", '),
+    ("local", Located("sd.safetensors", Path("/configs"), "b" * 64, Path("/models/sd.safetensors")), True,
+     'from_single_file("/models/sd.safetensors", '),
+])  # fmt: skip
+def test_the_base_is_opened_at_its_commit_and_a_card_names_no_path(model, located, typed, expected):
+    source = Exportable("my-teapot", torch.zeros(1, 2), {}, {}, located, {"base_model": model})
+    assert export._place("", source, typed=typed).base == f"StableDiffusionPipeline.{expected}torch_dtype=torch.float32)"
