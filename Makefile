@@ -1,5 +1,5 @@
 # make install   a virtual environment in .venv, from constraints.txt
-# make demo      the whole path on the embedded model, about three minutes on two cores
+# make demo      the whole path on the embedded model, about a minute on two cores
 # make test      the tests
 # make torture   deaths, kills, flipped bits, full disks, races, signals, and thousands of odd inputs
 # make lint      ruff, mypy, and the layers of the imports

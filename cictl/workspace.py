@@ -136,14 +136,15 @@ def check_name(name: str) -> str:
     """A concept's name: lower-case letters, digits and dashes.
 
     Raises:
-        UsageError: it is anything else.
+        UsageError: it is anything else, or a name that Windows keeps for its devices.
     """
-    proposal = slug(name, 40).strip("-")
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name) or name in _RESERVED_NAMES:
-        raise UsageError(
-            f"{name!r} cannot be the name of a concept: lower-case letters, digits and dashes, 40 at most",
-            f"for example: --name {proposal if proposal not in _RESERVED_NAMES else 'my-concept'}",
-        )
+    refused = f"{name!r} cannot be the name of a concept"
+    if name in _RESERVED_NAMES:
+        raise UsageError(f"{refused}: Windows keeps it for a device", "for example: --name my-concept")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
+        proposal = slug(name, 40).strip("-")
+        proposal = "my-concept" if proposal in _RESERVED_NAMES else proposal
+        raise UsageError(f"{refused}: lower-case letters, digits and dashes, 40 at most", f"for example: --name {proposal}")
     return name
 
 

@@ -47,5 +47,7 @@ def _exports(files: list[str]) -> str:
     """The files, or, of more than a line's worth, how many in which formats."""
     if len(files) <= 2:
         return ", ".join(files) or "none"
-    formats = sorted({path.split("/")[1] for path in files if path.split("/")[1] not in ("embeddings", "loras")})
-    return f"{len(files)} files: {', '.join(formats)}" if formats else f"{len(files)} files"
+    # The default format lies in outputs/export/ itself, in the folders that the programs have for it.
+    folders = {path.split("/")[1] for path in files}
+    formats = sorted({"safetensors" if folder in ("embeddings", "loras") else folder for folder in folders})
+    return f"{len(files)} files: {', '.join(formats)}"

@@ -54,6 +54,7 @@ def test_what_was_measured_and_what_to_type_is_printed(trained, tmp_path):
     (["--dtype", "fp8"], 2, "fp8"),
     (["--stage", "base"], 2, "base"),
     (["--name", "../up"], 2, "cannot be the name of a concept"),
+    (["--name", "con"], 2, "Windows keeps it for a device"),
     (["--step", "3"], 3, "there are: 4, 6"),
     (["--format", "pipeline", "--stage", "invert"], 3, "pipeline cannot be exported"),
     (["--out", "FILE"], 5, "cannot be written"),
@@ -89,4 +90,4 @@ def test_status_says_in_a_line_what_was_exported(copy_of_trained):
     (copy_of_trained.outputs / "export" / ".exporting-x-1").mkdir()
     (copy_of_trained.outputs / "export" / ".exporting-x-1" / "part.safetensors").write_bytes(b"")
     cictl("-C", str(copy_of_trained.root), "--format", "lora", "--format", "bundle")
-    assert shown() == "5 files: bundle, lora"
+    assert shown() == "5 files: bundle, lora, safetensors"
