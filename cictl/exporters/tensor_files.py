@@ -7,7 +7,7 @@ reports a full disk without its error number.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -51,12 +51,6 @@ def holds(path: Path, content: Tensors) -> bool:
             return all(_same(file.get_tensor(name), tensor) for name, tensor in content.tensors.items())
     except Exception:  # whatever it is, it is not this export
         return False
-
-
-def says(path: Path, metadata: Mapping[str, str]) -> bool:
-    """Whether the file has these texts and no others."""
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {}) == dict(metadata)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -86,7 +86,7 @@ def run(
     name = check_name(name) if name is not None else None
     config = configure(workspace, overrides or {})
     concept = find_concept(workspace, stage, observe, step)
-    left_out = {one.name: _missing(one, concept) for one in wanted if _missing(one, concept)}
+    left_out = {one.name: why for one in wanted if (why := _missing(one, concept))}
     if left_out and not every:
         first, why = next(iter(left_out.items()))
         raise StateError(f"{first} cannot be exported: {why}", "cictl finetune; or: cictl export --format embedding")
