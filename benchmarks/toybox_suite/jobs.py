@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.toybox_suite.arms import PRESET, Arm, Training
-from cictl.config.templates import templates_folder
+from cictl.config.templates import kind_overlay, templates_folder
 from cictl.data.png import write_png
 from cictl.files import write_atomic
 from cictl.models.locate import locate_base
@@ -64,7 +64,13 @@ def _trained_from(job: Job) -> dict[str, Any]:
     scenes = [dataclasses.asdict(scene) for scene in job.concept.scenes]
     preset = (templates_folder() / "presets" / "toybox.yaml").read_text()
     overrides = dict(job.training.overrides) if job.training else {}
-    return {"weights": locate_base("toybox").identity, "scenes": scenes, "overrides": overrides, "preset": preset}
+    return {
+        "weights": locate_base("toybox").identity,
+        "scenes": scenes,
+        "overrides": overrides,
+        "preset": preset,
+        "prompts of training": kind_overlay(job.concept.kind, "toybox"),
+    }
 
 
 def done(job: Job) -> dict[str, Any] | None:

@@ -19,16 +19,18 @@ def templates_folder() -> Path:
 
 def preset_for(model_id: str) -> dict[str, Any]:
     """Settings that were measured for this model, by its name; empty for all but the toybox."""
-    return _overlay("presets", model_id) if model_id == "toybox" else {}
+    return _overlay(f"presets/{model_id}") if model_id == "toybox" else {}
 
 
-def kind_overlay(kind: str) -> dict[str, Any]:
-    """The prompts for a kind of concept: object, style or pose."""
-    return _overlay("kinds", kind)
+def kind_overlay(kind: str, model_id: str) -> dict[str, Any]:
+    """The prompts for a kind of concept (object, style or pose), in the language of a model if it has one of its own."""
+    own = f"kinds/toybox/{kind}"
+    has_own = model_id == "toybox" and (templates_folder() / f"{own}.yaml").exists()
+    return _overlay(own if has_own else f"kinds/{kind}")
 
 
-def _overlay(folder: str, name: str) -> dict[str, Any]:
-    document = parse_yaml((templates_folder() / folder / f"{name}.yaml").read_text("utf-8"))
+def _overlay(name: str) -> dict[str, Any]:
+    document = parse_yaml((templates_folder() / f"{name}.yaml").read_text("utf-8"))
     if document.problems:
-        raise RuntimeError(f"templates/{folder}/{name}.yaml: {document.problems[0].message}")
+        raise RuntimeError(f"templates/{name}.yaml: {document.problems[0].message}")
     return document.values

@@ -21,7 +21,7 @@ _RESERVED = {"true", "false", "null", "yes", "no", "on", "off"}
 def initial_config(*, name: str, kind: str = "object", model: str | None = None) -> Config:
     """What a new workspace starts with: defaults, under the kind's prompts, under the model's preset."""
     base = {"id": model} if model else {}
-    values = merge(kind_overlay(kind), preset_for(model or ""))
+    values = merge(kind_overlay(kind, model or ""), preset_for(model or ""))
     values = merge(values, {"concept": {"name": name, "kind": kind}, "model": base})
     return Config.model_validate(values)
 

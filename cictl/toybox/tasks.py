@@ -22,7 +22,7 @@ class Task:
         name: what kind of prompt it is.
         prompt: with S*.
         words: the same with what S* is in words, for the base model's own best.
-        chance: the same with "thing", for what the base model draws by chance.
+        chance: the same with "thing" (a pose left out), for what the base model draws by chance.
         scene: exactly what is asked for; places that nobody asks for are free.
         asked: attributes that the prompt asks for: alignment.
         kept: attributes of the concept that the prompt does not change: fidelity.
@@ -93,8 +93,7 @@ def _style_tasks(concept: ToyConcept) -> list[Task]:
     for scene in _unseen(concept):
         thing = f"{with_article(f'{scene.colour} {scene.noun}')} {PLACES[scene.background][0]}"
         kept, asked = {"style": style}, {"form": scene.form, "background": scene.background}
-        prompt = f"{thing} in the style of {CONCEPT}"
-        chance = f"{thing} in the style of a {_UNKNOWN}"
+        prompt, chance = f"a {CONCEPT} of {thing}", f"a {_UNKNOWN} of {thing}"
         found.append(Task(scene.noun, prompt, f"a {style} of {thing}", chance, replace(scene, style=style), asked, kept))
     return found
 
@@ -106,8 +105,7 @@ def _pose_tasks(concept: ToyConcept) -> list[Task]:
     for scene in _unseen(concept, pose):
         thing, place = with_article(f"{scene.colour} {scene.noun}"), PLACES[scene.background][0]
         kept, asked = {"pose": pose}, {"form": scene.form, "colour": scene.colour, "background": scene.background}
-        prompt = f"{thing} {place} in the pose of {CONCEPT}"
-        chance = f"{thing} {place} in the pose of a {_UNKNOWN}"
+        prompt, chance = f"a photo of {thing} {CONCEPT} {place}", f"a photo of {thing} {place}"
         said = f"a photo of {thing} {words} {place}"
         found.append(Task(scene.noun, prompt, said, chance, replace(scene, pose=pose), asked, kept))
     return found

@@ -41,6 +41,14 @@ def test_the_file_that_init_writes_reads_back_as_the_same_config(tmp_path, kind,
     assert config.model.id == (model or Config().model.id)
 
 
+@pytest.mark.parametrize("kind", ["style", "pose"])
+def test_the_toybox_is_asked_in_its_own_language(kind):
+    """Its captions know no "in the style of", so that nothing could be learned from such a prompt."""
+    others, own = (" ".join(initial_config(name="x", kind=kind, model=model).invert.prompts) for model in (None, "toybox"))
+    assert f"in the {kind} of" in others
+    assert f"in the {kind} of" not in own
+
+
 @pytest.mark.parametrize(
     "text",
     [

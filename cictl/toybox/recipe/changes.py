@@ -31,13 +31,17 @@ CHANGES: dict[str, Callable[[Scene], list[Scene]]] = {
     "companion colour": lambda scene: [replace(scene, companion=(_beside(scene)[0], colour)) for colour in COLOURS],
 }
 
+# How often an attribute is asked for, against the others' 1: the smaller or the rarer it is, the more often.
+_OFTEN = {"pattern": 2.0, "companion shape": 4.0, "companion colour": 2.0}
+
 
 def rivals(scene: Scene, rng: np.random.Generator, count: int) -> list[Scene]:
     """``count`` other scenes, all changed in the same attribute, drawn at random; some repeat where there are too few."""
     names = [name for name in CHANGES if can_tell(name, scene)]
+    often = np.array([_OFTEN.get(name, 1.0) for name in names])
     others: list[Scene] = []
     while not others:
-        options = CHANGES[names[int(rng.integers(len(names)))]](scene)
+        options = CHANGES[names[int(rng.choice(len(names), p=often / often.sum()))]](scene)
         # A look that no picture of the training shows would be a rival always, and the answer never.
         others = [one for one in options if one != scene and not is_held_out(one.noun, one.colour, one.pattern, one.accent)]
     return [others[int(index)] for index in rng.choice(len(others), count, replace=len(others) < count)]

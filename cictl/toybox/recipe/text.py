@@ -9,7 +9,7 @@ then thrown away.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,16 @@ def labels(scene: Scene) -> list[int]:
     return [_SKIPPED if (value := values[name]) is None else known.index(value) for name, known in ATTRIBUTES.items()]
 
 
-def attribute_loss(logits: Tensor, indices: Tensor) -> Tensor:
-    """Cross-entropy of all attributes: logits [B, sum of SIZES] against indices [B, 10] as :func:`labels` gives them."""
+def attribute_loss(logits: Tensor, indices: Tensor, weights: Mapping[str, float] | None = None) -> Tensor:
+    """Cross-entropy of all attributes, their mean but for ``weights`` by name; those not named have 1.
+
+    Args:
+        logits: [B, sum of SIZES].
+        indices: [B, 10] as :func:`labels` gives them.
+    """
     losses = [
-        F.cross_entropy(part, own, ignore_index=_SKIPPED)
-        for part, own in zip(logits.split(SIZES, -1), indices.unbind(1), strict=True)
+        (weights or {}).get(name, 1.0) * F.cross_entropy(part, own, ignore_index=_SKIPPED)
+        for name, part, own in zip(ATTRIBUTES, logits.split(SIZES, -1), indices.unbind(1), strict=True)
     ]
     return torch.stack(losses).mean()
 
