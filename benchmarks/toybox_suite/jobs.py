@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.toybox_suite.arms import PRESET, Arm, Training
-from cictl.config.templates import kind_overlay, templates_folder
+from cictl.config.templates import kind_overlay, preset_for
 from cictl.data.png import write_png
 from cictl.files import write_atomic
 from cictl.models.locate import locate_base
@@ -25,6 +25,7 @@ from cictl.toybox.tasks import tasks
 from cictl.workspace import Workspace
 
 AUXILIARY_COUNT = 4  # pictures of each A_i*
+_SHAPING = ("model", "data", "invert", "finetune", "generate")  # groups of ci.yaml that change pictures
 _CONCEPT = "shared"  # what every concept is called inside: the token's start must not depend on it
 
 
@@ -62,7 +63,7 @@ def identity(job: Job) -> dict[str, Any]:
 
 def _trained_from(job: Job) -> dict[str, Any]:
     scenes = [dataclasses.asdict(scene) for scene in job.concept.scenes]
-    preset = (templates_folder() / "presets" / "toybox.yaml").read_text()
+    preset = {group: values for group, values in preset_for("toybox").items() if group in _SHAPING}
     overrides = dict(job.training.overrides) if job.training else {}
     return {
         "weights": locate_base("toybox").identity,

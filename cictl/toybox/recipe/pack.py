@@ -129,7 +129,7 @@ def _write_index(folder: Path) -> None:
 def _write_manifest(work: Path, folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
-        "version": 3,
+        "version": 4,
         "recipe": "python -m cictl.toybox.recipe",
         "pool": {"seed": POOL_SEED, "shards": len(list((work / "pool").glob("*.json")))},
         "trained": {name: progress_of(work, name) for name in _COMPONENTS if (work / f"{name}.safetensors").exists()},
