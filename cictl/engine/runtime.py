@@ -67,7 +67,8 @@ class Runtime:
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return torch.device("cpu") if device.type == "cpu" else device  # a CPU has no number, and in a group it is given one
 
     @property
     def dtype_name(self) -> str:

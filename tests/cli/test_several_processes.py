@@ -187,16 +187,6 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_with_a_checkpoint
     assert ended.err[1] == ""
 
 
-def test_a_signal_that_the_launcher_repeats_is_no_second_one(make_workspace, tmp_path):
-    workspace = make_workspace()
-    together = start_together(2, tmp_path / "run", "invert", "-C", str(workspace.root), *ENDLESS)
-    wait_for_checkpoint(workspace, together)
-    together.send(signal.SIGINT, 0, 1, 0, 1)
-    ended = together.end()
-    assert ended.codes == [130, 130], ended
-    assert "a checkpoint is saved" in " ".join(ended.err[0].split())
-
-
 # -- by accelerate's own launcher -------------------------------------------------------------------
 
 
