@@ -33,6 +33,7 @@ from cictl.records import STATE, Checkpoint, latest_checkpoint, read_checkpoint,
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides, require_unchanged
+from cictl.workflow.tracking import Curves, require_trackers
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def _begin(
     settings: InvertConfig | FinetuneConfig = getattr(config, stage)
     photographs = find_photographs(workspace.images)
     _require_even_parts(stage, settings, processes)
+    require_trackers(config.tracking.to)
     now = fingerprint(workspace, config, stage)
     kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **overrides}
     decision = decide(workspace, stage, settings.steps, now, restart=restart)
@@ -205,6 +207,8 @@ def _train(
         log: Observer = ignore
         if processes.first:
             log_path = workspace.logs / f"{stage}.jsonl"
+            if config.tracking.to:
+                observe = opened.enter_context(Curves(workspace, stage, config, observe))
             log = opened.enter_context(EventLog(log_path, first if decision.checkpoint else None, observe))
         log(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(config.model.device, config.model.dtype, processes)
