@@ -15,6 +15,7 @@ from PIL import Image
 import cictl
 from cictl.config import Config
 from cictl.data.png import write_png
+from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
@@ -198,9 +199,12 @@ def _draw(
     with torch.no_grad():
         contexts = dict(zip(texts, model.encode_text(model.tokenize(texts)), strict=True))
 
-    def after_step(step: int) -> None:
+    def heed_stop() -> None:
         if stop:
             raise stop.interruption("stopped; the pictures that are finished are saved", f"{again} makes the rest")
+
+    def after_step(step: int) -> None:
+        heed_stop()
         observe(SamplingStep(step, config.generate.steps, runtime.memory()))
 
     def draw(part: Sequence[Plan]) -> np.ndarray:
@@ -219,12 +223,18 @@ def _draw(
         pictures = model.decode(latents)
         return checker.blank(pictures) if checker else pictures
 
+    def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
+        try:
+            return chain.from_iterable(processes.collect(own))
+        except ProcessLost:
+            heed_stop()  # the signal that ended the other one may have come here in the meantime
+            raise
+
     processes, size = runtime.processes, config.generate.batch_size
     for start in range(0, len(items), processes.count * size):
         begin = start + processes.rank * size
         own = [plan for _, plan in items[begin : begin + size]]
-        pictures = chain.from_iterable(processes.collect(list(draw(own)) if own else []))
-        for (path, _), pixels in zip(items[start:], pictures, strict=False):
+        for (path, _), pixels in zip(items[start:], collect(list(draw(own)) if own else []), strict=False):
             yield path, pixels
     model.free_vae()
 
