@@ -60,6 +60,12 @@ class BusyError(CictlError):
     kind = "busy"
 
 
+class ProcessLost(CictlError):
+    """Another of the processes that work together has ended."""
+
+    kind = "process"
+
+
 class Interrupted(CictlError):
     """A signal asked the work to stop; what was reached is saved.
 

@@ -35,7 +35,7 @@ def command(
     cictl finetune --steps 300
     cictl finetune --set finetune.learning_rate=1e-5 --restart
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(json=json, debug=debug, shared=not dry_run):
         from cictl.workflow import finetune
 
         session = open_session(directory, assignments, json, quiet, verbose, finetune__steps=steps)

@@ -85,7 +85,7 @@ def command(
     cictl generate "S* in the snow" "a sketch of S*" -n 8 --grid
     cictl generate --prompts prompts.txt --sampler dpm++ --steps 25
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(json=json, debug=debug, shared=True):
         from cictl.workflow import generate
 
         session = open_session(

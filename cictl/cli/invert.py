@@ -36,7 +36,7 @@ def command(
     cictl invert --steps 500 --set invert.auxiliary_vectors=8
     cictl invert --restart
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(json=json, debug=debug, shared=not dry_run):
         from cictl.workflow import invert
 
         session = open_session(directory, assignments, json, quiet, verbose, invert__steps=steps)

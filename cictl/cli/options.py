@@ -13,8 +13,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cictl.config import parse_overrides
-from cictl.errors import CictlError
+from cictl.errors import BusyError, CictlError, Interrupted, StateError, UsageError
 from cictl.events import Observer
+from cictl.processes import launched
 from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.report import exit_code, print_error
 from cictl.workspace import Workspace, find_workspace
@@ -30,6 +31,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on std
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]
 VerboseOption = Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.", show_default=False)]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+_COMMON = (UsageError, StateError, BusyError, Interrupted)  # these meet all processes alike, and the first one tells them
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,9 @@ class Session:
             yield observe
 
     def result(self, outcome: Any, say: Callable[[], None]) -> None:
-        """Print the result: as JSON with --json, else by ``say``."""
+        """Print the result: as JSON with --json, else by ``say``. Of several processes the first one does."""
+        if launched()[0]:
+            return
         if self.mode is Mode.json:
             print_json(outcome)
         else:
@@ -70,7 +76,7 @@ def open_session(
     Args:
         flags: values by key, with ``__`` for the dot; None for an option that was not given.
     """
-    mode = choose_mode(json, quiet)
+    mode = choose_mode(json, quiet) if launched()[0] == 0 else Mode.quiet
     workspace, which = find_workspace(directory or Path.cwd(), exact=directory is not None)
     if which and mode in (Mode.live, Mode.plain):
         print(which, file=sys.stderr)
@@ -86,9 +92,18 @@ def print_json(outcome: Any) -> None:
 
 
 @contextmanager
-def exit_codes(*, json: bool = False, debug: bool = False) -> Iterator[None]:
-    """Turn errors into messages and exit codes; with ``debug`` the traceback comes along."""
+def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False) -> Iterator[None]:
+    """Turn errors into messages and exit codes; with ``debug`` the traceback comes along.
+
+    Args:
+        shared: whether several processes that a launcher started can share the work.
+    """
     try:
+        if launched()[1] > 1 and not shared:
+            raise UsageError(
+                "this is for one process; invert, finetune and generate can be shared by several",
+                "run it without accelerate launch (and without WORLD_SIZE in the environment)",
+            )
         yield
     except CictlError as error:
         _fail(error, json, debug)
@@ -112,8 +127,17 @@ def _fail(error: CictlError, json: bool, debug: bool) -> NoReturn:
         import traceback
 
         traceback.print_exc()
-    print_error(error, json=json)
+    if not (_elsewhere() and isinstance(error, _COMMON)):
+        print_error(error, json=json)
     raise typer.Exit(exit_code(error))
+
+
+def _elsewhere() -> bool:
+    """Whether another process than this one shows what all have in common."""
+    try:
+        return launched()[0] > 0
+    except UsageError:  # the environment contradicts itself, which somebody has to say
+        return False
 
 
 __all__ = ["Observer", "Session", "exit_codes", "open_session", "print_json"]

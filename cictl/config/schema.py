@@ -260,8 +260,11 @@ class PreviewConfig(_Group):
     steps: int = _setting(25, "Denoising steps of a preview.", paper=OURS, shapes=False, ge=1, le=1000)
 
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
+
+
 class TrackingConfig(_Group):
-    """how often training reports"""
+    """how often training reports, and where to"""
 
     interval: int = _setting(
         10,
@@ -270,6 +273,13 @@ class TrackingConfig(_Group):
         shapes=False,
         ge=1,
         le=1000,
+    )
+    to: list[Tracker] = _setting(
+        [],
+        "Trackers that are told losses, rates, memory and previews, beside logs/: tensorboard (its files lie in "
+        "logs/tensorboard), wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab, trackio. Each must be installed.",
+        paper=OURS,
+        shapes=False,
     )
 
 

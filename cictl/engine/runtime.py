@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from cictl.errors import Interrupted, UsageError
 from cictl.events import Memory
+from cictl.processes import ALONE, Processes
 
+_ECHO_SECONDS = 2.0  # within which a launcher passes on what the terminal has sent to all processes already
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,54 +28,77 @@ class Runtime:
     """The device and the precision, and what depends on them.
 
     Attributes:
-        accelerator: of the library accelerate: the device, and other processes if there are any.
+        accelerator: of the library accelerate: the device.
         dtype: of the frozen parts; what is trained is fp32.
+        processes: those that train together.
     """
 
     accelerator: Any
     dtype: torch.dtype
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self._peak = 0
 
     @classmethod
-    def create(cls, device: str = "auto", dtype: str = "auto") -> Runtime:
+    def create(cls, device: str = "auto", dtype: str = "auto", processes: Processes = ALONE) -> Runtime:
         """Choose the device and the precision.
 
         Args:
-            device: auto, cpu, cuda, cuda:N, mps.
+            device: auto, cpu, cuda, cuda:N, mps. Of several processes on one machine each takes a GPU of its own.
             dtype: auto, fp32, bf16, fp16.
+            processes: those that work together.
 
         Raises:
-            UsageError: the device is not there.
+            UsageError: the device is not there, or is one for several processes.
         """
         from accelerate import Accelerator
 
         if device not in ("auto", "cpu"):
             _require_device(device)
-            os.environ["ACCELERATE_TORCH_DEVICE"] = device
+            if processes.count == 1:
+                os.environ["ACCELERATE_TORCH_DEVICE"] = device
+            elif device != "cuda":
+                raise UsageError(f"model.device is {device} for {processes.count} processes", "set model.device to auto")
         accelerator = Accelerator(cpu=device == "cpu")
         chosen = _DTYPES.get(dtype) or _best_dtype(accelerator.device)
-        return cls(accelerator, chosen)
+        return cls(accelerator, chosen, processes)
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return torch.device("cpu") if device.type == "cpu" else device  # a CPU has no number, and in a group it is given one
 
     @property
     def dtype_name(self) -> str:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of ``loss``, scaled if the precision needs it."""
-        self._scaler.scale(loss).backward()
+    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Add the gradient of every process's ``loss``, scaled if the precision needs it.
 
-    def step(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-        """Average the gradients over the processes, step, and clear them."""
-        if self.accelerator.num_processes > 1:
-            for parameter in parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+        Those of several processes are added one after another, by rank, which is the sum that one process makes of the
+        same parts: ((g_0 + g_1) + g_2) + ... A reduction by the backend might add them in another order.
+        """
+        scaled = self._scaler.scale(loss)
+        if self.processes.count == 1:
+            scaled.backward()
+            return
+        totals = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        scaled.backward()
+        for parameter, total in zip(parameters, totals, strict=True):
+            parameter.grad = self._added(total, parameter.grad)
+
+    def _added(self, total: Tensor | None, own: Tensor | None) -> Tensor | None:
+        """``total`` and the gradient of every process, of which ``own`` is this one's; None where there is none."""
+        for gradient in [] if own is None else self.processes.gather(own):
+            total = gradient if total is None else total + gradient
+        return total
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step by the gradients, and clear them."""
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -111,23 +137,35 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal_number is not None
 
+    def agreed(self, processes: Processes) -> bool:
+        """Whether any of ``processes`` has been asked; then all of them are. Each must ask at the same place."""
+        self.signal_number = processes.largest(self.signal_number or 0) or None
+        return bool(self)
+
     def interruption(self, message: str, hint: str) -> Interrupted:
         """The error to end with."""
         return Interrupted(self.signal_number or signal.SIGINT, message, hint)
 
 
 @contextmanager
-def graceful_stop() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM set the request; a second one leaves at once with 130 or 143."""
+def graceful_stop(processes: Processes = ALONE) -> Iterator[StopRequest]:
+    """SIGINT and SIGTERM set the request; a second one leaves at once with 130 or 143.
+
+    A launcher of several processes sends each what the terminal has sent it already: that is no second one.
+    """
     request = StopRequest()
+    echo = _ECHO_SECONDS if processes.count > 1 else 0.0
+    first_at = 0.0
     if threading.current_thread() is not threading.main_thread():  # handlers can be set only there
         yield request
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request:
+        nonlocal first_at
+        if not request:
+            request.signal_number, first_at = number, time.monotonic()
+        elif time.monotonic() - first_at >= echo:
             os._exit(128 + number)
-        request.signal_number = number
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

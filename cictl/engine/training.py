@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from cictl.data.draws import Batch
 from cictl.engine.runtime import Runtime, StopRequest
 from cictl.events import Observer, Progress, StepCompleted
+from cictl.processes import Processes
 
 
 class StepLoss(Protocol):
@@ -63,31 +65,33 @@ def fit(
     """Train ``method`` until ``schedule.last``, or until ``stop`` is asked for.
 
     Args:
-        draw: the parts of the batch of a step; a function of the step alone, so that nothing has to be saved.
+        draw: this process's parts of the batch of a step, as many as every other's; a function of the step alone, so
+            that nothing has to be saved. Of P processes the first has the parts 0, P, 2P ..., and so on by rank.
         checkpoint, preview: called with the steps that are done.
 
     Returns:
         The steps that are done. The last of them is checkpointed.
     """
     parameters = list(method.trainable().values())
-    pending: list[dict[str, Tensor]] = []  # losses that are still on the device: reading them makes it wait
+    processes = runtime.processes
+    pending: list[list[dict[str, Tensor]]] = []  # losses that are still on the device: reading them makes it wait
     began = time.perf_counter()
     for step in range(schedule.first, schedule.last):
         parts = draw(step)
-        terms: dict[str, Tensor] = {}
+        count = len(parts) * processes.count
+        terms: list[dict[str, Tensor]] = []
         for part in parts:
             loss = method.loss(part)
-            runtime.backward(loss.total / len(parts))
-            for name, value in loss.terms.items():
-                terms[name] = terms.get(name, 0) + value / len(parts)
-        runtime.step(optimizer, parameters)
+            runtime.backward(loss.total / count, parameters)
+            terms.append({name: value / count for name, value in loss.terms.items()})
+        runtime.step(optimizer)
         pending.append(terms)
 
         done = step + 1
-        ends = done == schedule.last or bool(stop)
+        ends = done == schedule.last or stop.agreed(processes)
         saves = ends or done % schedule.checkpoint_every == 0
         if saves or done % schedule.report_every == 0:
-            latest = _report(pending, done, observe)
+            latest = _report(pending, done, processes, observe)
             seconds = (time.perf_counter() - began) / len(pending)
             observe(Progress(done, schedule.last, latest, seconds, runtime.memory()))
             pending = []
@@ -102,10 +106,14 @@ def fit(
     return schedule.first
 
 
-def _report(pending: Sequence[dict[str, Tensor]], done: int, observe: Observer) -> dict[str, float]:
+def _report(
+    pending: Sequence[Sequence[dict[str, Tensor]]], done: int, processes: Processes, observe: Observer
+) -> dict[str, float]:
     """Read the pending losses in one transfer and tell them, a step at a time; the last step's are returned."""
-    names = list(pending[0])
-    values = torch.stack([torch.stack([terms[name] for name in names]) for terms in pending]).tolist()
+    names = list(pending[0][0])
+    own = torch.stack([torch.stack([torch.stack([part[name] for name in names]) for part in parts]) for parts in pending])
+    parts = torch.stack(processes.gather(own), dim=2).flatten(1, 2).unbind(1)  # in the order of the batch, [steps, terms] each
+    values = reduce(torch.add, parts).tolist()
     for offset, row in enumerate(values):
         observe(StepCompleted(done - len(values) + offset + 1, dict(zip(names, row, strict=True))))
     return dict(zip(names, values[-1], strict=True))

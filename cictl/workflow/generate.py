@@ -12,9 +12,10 @@ from PIL import Image
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, mentions_concept, near_miss
 from cictl.errors import UsageError
-from cictl.events import Observer
+from cictl.events import Observer, ignore
 from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
+from cictl.processes import join
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
 from cictl.workflow.stage import configure
@@ -45,7 +46,7 @@ def run(
     grid: bool = False,
     metadata: bool = True,
 ) -> GenerateOutcome:
-    """Make ``generate.count`` pictures of each prompt, with seeds from ``seed`` on.
+    """Make ``generate.count`` pictures of each prompt, with seeds from ``seed`` on; several processes share them.
 
     Args:
         source: finetune, invert or base; None is the furthest stage that was run.
@@ -58,8 +59,10 @@ def run(
         StateError: nothing has been trained yet.
     """
     _check_prompts(prompts, source)
+    processes = join()
+    observe = observe if processes.first else ignore
     config = configure(workspace, overrides or {})
-    concept = find_concept(workspace, source, observe)
+    concept = processes.share(lambda: find_concept(workspace, source, observe))
     base = find_base_of(workspace, config, concept, observe)
     names = concept.layout().concept_names if concept.source != "base" else []
     seeds = range(config.seed, config.seed + config.generate.count)
@@ -69,7 +72,10 @@ def run(
         for seed in seeds
     ]
     folder = out or workspace.outputs
-    drawn = draw_pictures(config, base, concept, plans, folder, observe, again="the same command", metadata=metadata)
+    drawn = draw_pictures(
+        config, base, concept, plans, folder, observe, again="the same command", metadata=metadata, processes=processes
+    )
+    grid = grid and processes.first
     return GenerateOutcome(
         pictures=[
             {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from PIL import Image
 import cictl
 from cictl.config import Config
 from cictl.data.png import write_png
+from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
+from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, require_same_base
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
@@ -127,30 +130,35 @@ def draw_pictures(
     *,
     again: str,
     metadata: bool = True,
+    processes: Processes = ALONE,
 ) -> Drawn:
     """Make the pictures that are not in ``folder`` yet.
 
     Args:
         again: the command that would go on, for the message of an interruption.
         metadata: whether the files say how they were made.
+        processes: those that share the work. The first one writes all pictures, and tells of them.
 
     Returns:
         The path of each plan's picture, how many were there already, and which the safety checker blanked.
 
     Raises:
         Interrupted: by a signal; what was finished is on the disk.
+        ProcessLost: one of those that shared the work has ended; the same holds.
     """
     paths = [folder / plan.file_name for plan in plans]
     texts = {path: _texts(plan, config) if metadata else {} for path, plan in zip(paths, plans, strict=True)}
-    missing = {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
+    missing = processes.share(
+        lambda: {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
+    )
     observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
     if missing:
         from cictl.engine.runtime import Runtime, graceful_stop
         from cictl.workflow.base_model import open_base, open_checker
 
-        with graceful_stop() as stop, out_of_memory_explained(_LESS_MEMORY):
+        with graceful_stop(processes) as stop, out_of_memory_explained(_LESS_MEMORY):
             observe(PhaseStarted("loading the libraries"))
-            runtime = Runtime.create(config.model.device, config.model.dtype)
+            runtime = Runtime.create(config.model.device, config.model.dtype, processes)
             model = open_base(base, runtime, observe)
             checker = open_checker(config, model, observe)
             concept.install(model)
@@ -159,7 +167,9 @@ def draw_pictures(
                 write_png(path, pixels, texts[path])
                 made += 1
                 observe(ImageSaved(made, len(plans), path, runtime.memory()))
-    return Drawn(paths, len(plans) - len(missing), _blanked(paths, plans, config, observe))
+        processes.wait()  # until the first has written
+    blanked = _blanked(paths, plans, config, observe) if processes.first else []
+    return Drawn(paths, len(plans) - len(missing), blanked)
 
 
 def _draw(
@@ -172,6 +182,10 @@ def _draw(
     observe: Observer,
     again: str,
 ) -> Iterator[tuple[Path, np.ndarray]]:
+    """The missing pictures, those of all processes in the first one; the others draw their share and give nothing.
+
+    Each process takes whole batches, as one process would make them up, since the last bits depend on them.
+    """
     import torch
 
     from cictl.engine.sampling import sample
@@ -185,29 +199,42 @@ def _draw(
     with torch.no_grad():
         contexts = dict(zip(texts, model.encode_text(model.tokenize(texts)), strict=True))
 
-    def after_step(step: int) -> None:
+    def heed_stop() -> None:
         if stop:
             raise stop.interruption("stopped; the pictures that are finished are saved", f"{again} makes the rest")
+
+    def after_step(step: int) -> None:
+        heed_stop()
         observe(SamplingStep(step, config.generate.steps, runtime.memory()))
 
-    for start in range(0, len(items), config.generate.batch_size):
-        part = items[start : start + config.generate.batch_size]
-        plan = part[0][1]
+    def draw(part: Sequence[Plan]) -> np.ndarray:
+        first = part[0]
         latents = sample(
             model,
-            torch.stack([contexts[plan.text] for _, plan in part]),
-            contexts[plan.negative].unsqueeze(0),
-            [plan.seed for _, plan in part],
-            size=(plan.width, plan.height),
-            steps=plan.steps,
-            guidance=plan.guidance,
-            sampler=plan.sampler,
+            torch.stack([contexts[plan.text] for plan in part]),
+            contexts[first.negative].unsqueeze(0),
+            [plan.seed for plan in part],
+            size=(first.width, first.height),
+            steps=first.steps,
+            guidance=first.guidance,
+            sampler=first.sampler,
             after_step=after_step,
         )
         pictures = model.decode(latents)
-        if checker:
-            pictures = checker.blank(pictures)
-        for (path, _), pixels in zip(part, pictures, strict=True):
+        return checker.blank(pictures) if checker else pictures
+
+    def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
+        try:
+            return chain.from_iterable(processes.collect(own))
+        except ProcessLost:
+            heed_stop()  # the signal that ended the other one may have come here in the meantime
+            raise
+
+    processes, size = runtime.processes, config.generate.batch_size
+    for start in range(0, len(items), processes.count * size):
+        begin = start + processes.rank * size
+        own = [plan for _, plan in items[begin : begin + size]]
+        for (path, _), pixels in zip(items[start:], collect(list(draw(own)) if own else []), strict=False):
             yield path, pixels
     model.free_vae()
 

@@ -16,6 +16,7 @@ from cictl.models.hub import is_commit
 from cictl.models.locate import locate_base, locate_clip
 from cictl.records import Checkpoint, Difference, archive, differences, latest_checkpoint
 from cictl.workflow.pins import read_pins
+from cictl.workflow.tracking import tensorboard_folder
 from cictl.workspace import Workspace
 
 STAGES: tuple[Stage, ...] = ("invert", "finetune")
@@ -98,8 +99,10 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
     if restart:
         if folder.is_dir():
             archived = archive(folder, time.strftime("%Y%m%d-%H%M%S"))
-            with suppress(FileNotFoundError):
-                (workspace.logs / f"{stage}.jsonl").rename(archived / "log.jsonl")
+            logs = {"log.jsonl": workspace.logs / f"{stage}.jsonl", "tensorboard": tensorboard_folder(workspace, stage)}
+            for name, path in logs.items():
+                with suppress(FileNotFoundError):
+                    path.rename(archived / name)
         return Decision("run", None)
     if checkpoint is None:
         if damaged:

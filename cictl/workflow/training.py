@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cictl.config import Config, FinetuneConfig, InvertConfig
 from cictl.config.schema import Stage
 from cictl.data.photographs import Photograph, find_photographs
+from cictl.errors import ProcessLost, UsageError
 from cictl.events import (
     CheckpointSaved,
     DownloadProgress,
@@ -24,11 +26,14 @@ from cictl.events import (
     StageCompleted,
     StageStarted,
     Warned,
+    ignore,
 )
-from cictl.records import STATE, Checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
+from cictl.processes import Processes, join
+from cictl.records import STATE, Checkpoint, latest_checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides, require_unchanged
+from cictl.workflow.tracking import Curves, require_trackers
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -78,6 +83,23 @@ class TrainingOutcome:
 Prepare = Callable[["Runtime", Config, list[Photograph], Observer], Prepared]
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a run begins with: decided by one process, and the same for all that train together.
+
+    Attributes:
+        config: of the run.
+        photographs: that it trains on.
+        overrides: what --set gave this run and those before it, by dotted key.
+        decision: what is to be done.
+    """
+
+    config: Config
+    photographs: list[Photograph]
+    overrides: Mapping[str, Any]
+    decision: Decision
+
+
 def run_stage(
     workspace: Workspace,
     stage: Stage,
@@ -88,7 +110,7 @@ def run_stage(
     restart: bool,
     dry_run: bool,
 ) -> TrainingOutcome:
-    """Train ``stage`` to its last step, going on from its last checkpoint.
+    """Train ``stage`` to its last step, going on from its last checkpoint; together with other processes, if there are any.
 
     Args:
         prepare: loads the model and makes the method.
@@ -97,74 +119,123 @@ def run_stage(
         UsageError: config or photographs cannot be used.
         StateError: they are not those of the checkpoint.
         BusyError: another process trains here.
+        ProcessLost: one of those that trained together has ended.
         Interrupted: by a signal, after a checkpoint.
     """
+    if dry_run:
+        return _foreseen(workspace, stage, overrides, restart=restart)
+    processes = join()
+    with ExitStack() as held:
+
+        def begin() -> _Start:
+            held.enter_context(workspace.lock(f"cictl {stage}"))
+            return _begin(workspace, stage, observe, processes, overrides, restart=restart)
+
+        start = processes.share(begin)
+        if start.decision.action == "skip":
+            return _outcome(workspace, stage, start.decision)
+        began = time.perf_counter()
+        with out_of_memory_explained(_LESS_MEMORY), _resumable(workspace, stage):
+            saved = _train(workspace, stage, prepare, observe, start, processes)
+        return _outcome(workspace, stage, start.decision, saved=saved, seconds=time.perf_counter() - began)
+
+
+def _foreseen(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], *, restart: bool) -> TrainingOutcome:
+    """What a run would do; nothing is written or held."""
+    config = configure(workspace, overrides, upto=stage, fresh=restart)
+    steps = getattr(config, stage).steps
+    find_photographs(workspace.images)
+    now = fingerprint(workspace, config, stage)
+    decision = Decision("run", None) if restart else decide(workspace, stage, steps, now)
+    return _outcome(workspace, stage, decision, steps=steps, dry_run=True)
+
+
+def _begin(
+    workspace: Workspace, stage: Stage, observe: Observer, processes: Processes, overrides: Mapping[str, Any], *, restart: bool
+) -> _Start:
+    """Decide, and make the workspace ready for it."""
     config = configure(workspace, overrides, upto=stage, fresh=restart)
     settings: InvertConfig | FinetuneConfig = getattr(config, stage)
     photographs = find_photographs(workspace.images)
+    _require_even_parts(stage, settings, processes)
+    require_trackers(config.tracking.to)
     now = fingerprint(workspace, config, stage)
-    if dry_run:
-        decision = Decision("run", None) if restart else decide(workspace, stage, settings.steps, now)
-        return _outcome(workspace, stage, decision, steps=settings.steps, dry_run=True)
-    with workspace.lock(f"cictl {stage}"):
-        kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **overrides}
-        decision = decide(workspace, stage, settings.steps, now, restart=restart)
-        for warning in decision.warnings:
-            observe(Warned(warning))
-        if decision.action == "skip":
-            return _outcome(workspace, stage, decision)
+    kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **overrides}
+    decision = decide(workspace, stage, settings.steps, now, restart=restart)
+    for warning in decision.warnings:
+        observe(Warned(warning))
+    if decision.action != "skip":
         remove_staging(workspace.stage_folder(stage))
         set_aside_damaged(workspace.stage_folder(stage), decision.first_step)
         if earlier := {key: value for key, value in kept.items() if key not in overrides}:
             listed = " ".join(f"{key}={value}" for key, value in earlier.items())
             observe(Note(f"kept from an earlier --set, over ci.yaml: {listed}"))
-        began = time.perf_counter()
-        with out_of_memory_explained(_LESS_MEMORY):
-            saved = _train(workspace, stage, prepare, observe, config, photographs, decision, kept)
-        return _outcome(workspace, stage, decision, saved=saved, seconds=time.perf_counter() - began)
+    return _Start(config, photographs, kept, decision)
+
+
+def _require_even_parts(stage: Stage, settings: InvertConfig | FinetuneConfig, processes: Processes) -> None:
+    parts = processes.count * settings.accumulation
+    if settings.batch_size % parts:
+        raise UsageError(
+            f"{stage}.batch_size is {settings.batch_size}, which {processes.count} processes with {settings.accumulation} "
+            f"parts each ({stage}.accumulation) do not divide",
+            f"take another number of processes, or --set {stage}.batch_size={-(-settings.batch_size // parts) * parts}",
+        )
+
+
+@contextmanager
+def _resumable(workspace: Workspace, stage: Stage) -> Iterator[None]:
+    """Say from where a run goes on that has lost a process."""
+    try:
+        yield
+    except ProcessLost as error:
+        saved, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
+        step = saved.step if saved else 0
+        raise ProcessLost(error.message, f"run the same command again: cictl {stage} goes on from step {step}") from None
 
 
 def _train(
-    workspace: Workspace,
-    stage: Stage,
-    prepare: Prepare,
-    observe: Observer,
-    config: Config,
-    photographs: list[Photograph],
-    decision: Decision,
-    overrides: Mapping[str, Any],
+    workspace: Workspace, stage: Stage, prepare: Prepare, observe: Observer, start: _Start, processes: Processes
 ) -> Checkpoint:
     from cictl.engine.runtime import Runtime, graceful_stop
     from cictl.engine.training import Schedule, adamw, fit
 
+    config, decision = start.config, start.decision
     settings: InvertConfig | FinetuneConfig = getattr(config, stage)
     first, folder = decision.first_step, workspace.stage_folder(stage)
-    log_path = workspace.logs / f"{stage}.jsonl"
-    with graceful_stop() as stop, EventLog(log_path, first if decision.checkpoint else None, observe) as log:
+    with graceful_stop(processes) as stop, ExitStack() as opened:
+        log: Observer = ignore
+        if processes.first:
+            log_path = workspace.logs / f"{stage}.jsonl"
+            if config.tracking.to:
+                observe = opened.enter_context(Curves(workspace, stage, config, observe))
+            log = opened.enter_context(EventLog(log_path, first if decision.checkpoint else None, observe))
         log(PhaseStarted("loading the libraries"))
-        runtime = Runtime.create(config.model.device, config.model.dtype)
+        runtime = Runtime.create(config.model.device, config.model.dtype, processes)
 
         def tell(event: Event) -> None:
             log(event)
             if stop and isinstance(event, DownloadProgress):  # a download may take longer than anybody waits
                 raise stop.interruption("stopped while downloading; what has come is kept", f"cictl {stage} goes on from there")
 
-        prepared = prepare(runtime, config, photographs, tell)
+        prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-        saver = _Saver(folder, method, optimizer, runtime, _facts(workspace, stage, config, overrides, runtime), log)
+        saver = _Saver(folder, method, optimizer, runtime, _facts(workspace, stage, config, start.overrides, runtime), log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
             _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
         count = sum(parameter.numel() for parameter in method.trainable().values())
         log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
+        checkpoint, preview = (saver, prepared.preview) if processes.first else (_nothing, _nothing)
         if decision.checkpoint is None:
-            saver(0)  # it holds what the run was started with
+            checkpoint(0)  # it holds what the run was started with
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval, config.preview.interval)
-        draw = partial(_draw, prepared, settings, config.seed, stage)
+        draw = partial(_draw, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
-        done = fit(method, optimizer, draw, schedule, runtime, log, saver, prepared.preview, stop)
+        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, preview, stop)
+        processes.wait()  # until the first has written
         if done < settings.steps:
             raise stop.interruption(
                 f"{TITLES[stage]} stopped after {done} of {settings.steps} steps; a checkpoint is saved",
@@ -176,16 +247,23 @@ def _train(
     return saved
 
 
-def _draw(prepared: Prepared, settings: InvertConfig | FinetuneConfig, seed: int, stage: str, step: int) -> list[Batch]:
-    """The batch of a step, in as many parts as it is accumulated from."""
+def _draw(
+    prepared: Prepared, settings: InvertConfig | FinetuneConfig, seed: int, stage: str, processes: Processes, step: int
+) -> list[Batch]:
+    """The parts of a step's batch that this process computes: of P processes, every P-th, from its rank on."""
     from cictl.data.draws import draw_batch
 
-    size = settings.batch_size // settings.accumulation
+    size = settings.batch_size // (settings.accumulation * processes.count)
+    begins = range(processes.rank * size, settings.batch_size, processes.count * size)
     one = partial(
         draw_batch, prepared.photographs, seed=seed, stage=stage, step=step,
         batch_size=settings.batch_size, timesteps=prepared.timesteps,
     )  # fmt: skip
-    return [one(samples=range(start, start + size)) for start in range(0, settings.batch_size, size)]
+    return [one(samples=range(start, start + size)) for start in begins]
+
+
+def _nothing(done: int) -> None:
+    """What a process that does not write does in place of a checkpoint and of a preview."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +309,7 @@ def _facts(workspace: Workspace, stage: Stage, config: Config, overrides: Mappin
             "device": _device_name(runtime),
             "dtype": runtime.dtype_name,
             "threads": _threads(runtime),
+            "parts of a batch": settings.accumulation * runtime.processes.count,
         },
     }
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import torch
 
+from cictl.engine import runtime as runtime_module
 from cictl.engine.runtime import Runtime, graceful_stop
 from cictl.errors import UsageError
+from cictl.processes import Processes
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -36,6 +39,30 @@ def test_a_second_signal_leaves_at_once(first, second, code):
             os._exit(99)  # not at once
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == code
+
+
+class TwoProcesses(Processes):
+    count = 2
+
+
+@pytest.mark.parametrize(("pause", "code"), [(0.0, 98), (0.2, 130)])
+def test_of_several_processes_a_signal_that_the_launcher_repeats_at_once_is_no_second_one(monkeypatch, pause, code):
+    monkeypatch.setattr(runtime_module, "_ECHO_SECONDS", 0.1)
+    child = os.fork()
+    if child == 0:
+        with graceful_stop(TwoProcesses()) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.SIGINT)
+            os._exit(98 if stop else 99)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == code
+
+
+def test_several_processes_take_no_single_gpu(monkeypatch):
+    monkeypatch.setattr(runtime_module, "_require_device", lambda device: None)  # as if it were there
+    with pytest.raises(UsageError, match=r"model\.device is cuda:1 for 2 processes"):
+        Runtime.create("cuda:1", processes=TwoProcesses())
 
 
 def test_handlers_come_back_after_an_error():

@@ -1,0 +1,167 @@
+"""Several processes that do one piece of work: which of them this one is, and what they tell each other.
+
+A launcher (``accelerate launch``, ``torchrun``) starts the same command several times and says so in the
+environment. The first process decides, writes and shows; the others compute. Imports torch only where there are others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from cictl.errors import CictlError, ProcessLost, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+_PATIENCE_MINUTES = 30  # with a process that is there and silent; one that is gone is known at once, by its closed connection
+
+
+class Processes:
+    """One process alone: there is nobody to wait for.
+
+    Attributes:
+        rank: which one this is, from 0.
+        count: how many there are.
+    """
+
+    rank = 0
+    count = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and shows."""
+        return self.rank == 0
+
+    def share(self, decide: Callable[[], T]) -> T:
+        """What ``decide`` returns, or raises, in the first process, where alone it is called."""
+        return decide()
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """``tensor`` of every process, in the order of their ranks; all of one shape."""
+        return [tensor]
+
+    def collect(self, value: T) -> list[T]:
+        """``value`` of every process, in the order of their ranks, in the first one; nothing in the others."""
+        return [value]
+
+    def largest(self, number: int) -> int:
+        """The largest ``number`` that any process has."""
+        return number
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+
+
+ALONE = Processes()
+
+
+class _Group(Processes):
+    """Processes that talk through torch.distributed: by gloo for what is on the CPU, by NCCL for what is on a GPU."""
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank = rank
+        self.count = count
+
+    def share(self, decide: Callable[[], T]) -> T:
+        import torch
+        from torch import distributed
+
+        said: list[T | CictlError | None] = [None]
+        if self.first:
+            try:
+                said = [decide()]
+            except CictlError as error:
+                said = [error]
+        with self._talking():
+            distributed.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+        if isinstance(said[0], CictlError):
+            raise said[0]
+        return said[0]  # type: ignore[return-value]
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        import torch
+        from torch import distributed
+
+        tensors = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        with self._talking():
+            distributed.all_gather(tensors, tensor.contiguous())
+        return tensors
+
+    def collect(self, value: T) -> list[T]:
+        from torch import distributed
+
+        values: list[T] | None = [value] * self.count if self.first else None
+        with self._talking():
+            distributed.gather_object(value, values, dst=0)
+        return values or []
+
+    def largest(self, number: int) -> int:
+        import torch
+        from torch import distributed
+
+        tensor = torch.tensor(number)
+        with self._talking():
+            distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        return int(tensor)
+
+    def wait(self) -> None:
+        self.largest(0)
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # it names a socket, and no process
+            raise ProcessLost(
+                f"another of the {self.count} processes has ended, and this one (rank {self.rank}) cannot go on without it",
+                "its own message says why, if it could leave one; then run the same command again",
+            ) from error
+
+
+def launched() -> tuple[int, int]:
+    """This process's rank, and how many were started, as a launcher says; 0 and 1 without one.
+
+    Raises:
+        UsageError: the environment says that there are several, and not which one this is.
+    """
+    count, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
+    if not (count.isdecimal() and rank.isdecimal() and int(rank) < max(int(count), 1)):
+        raise UsageError(
+            f"the environment says that this is process {rank} of {count} (RANK, WORLD_SIZE), which cannot be",
+            "start several processes with: accelerate launch -m cictl invert; for one, unset both",
+        )
+    return int(rank), max(int(count), 1)
+
+
+@cache
+def join() -> Processes:
+    """The processes that a launcher started together with this one, once all are there; ALONE without a launcher.
+
+    Raises:
+        UsageError: they do not find each other.
+    """
+    rank, count = launched()
+    if count == 1:
+        return ALONE
+    import atexit
+    from datetime import timedelta
+
+    import torch
+    from torch import distributed
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        distributed.init_process_group(backend, rank=rank, world_size=count, timeout=timedelta(minutes=_PATIENCE_MINUTES))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"the {count} processes do not find each other: {error}",
+            "start them together with: accelerate launch -m cictl invert (it sets MASTER_ADDR and MASTER_PORT)",
+        ) from None
+    atexit.register(distributed.destroy_process_group)
+    return _Group(rank, count)
