@@ -102,7 +102,9 @@ def exit_codes(*, json: bool = False, debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         unexpected = CictlError(
-            f"{type(error).__name__}: {error}", "this is a bug of cictl; --debug shows where, and a report with it is welcome"
+            f"{type(error).__name__}: {error}",
+            "this is a bug of cictl; --debug shows where, and a report with it is welcome",
+            slug="unexpected",
         )
         _fail(unexpected, json, debug)
 

@@ -147,4 +147,6 @@ def _require_device(device: str) -> None:
     kind, _, index = device.partition(":")
     available = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
     if not available or (index and int(index) >= torch.cuda.device_count()):
-        raise UsageError(f"model.device is {device}, which this machine does not have", "set model.device to auto")
+        raise UsageError(
+            f"model.device is {device}, which this machine does not have", "set model.device to auto", slug="device-missing"
+        )

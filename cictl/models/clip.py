@@ -31,7 +31,7 @@ def text_projection(clip: Located) -> Tensor:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor("text_projection.weight").float()
     except (OSError, SafetensorError) as error:
-        raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE) from None
+        raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE, slug="clip-without-projection") from None
 
 
 def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
@@ -57,7 +57,9 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelAccessError(f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE) from None
+        raise ModelAccessError(
+            f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE, slug="clip-without-text-tower"
+        ) from None
     _require_whole(report, clip, "text")
     ours, length = model.text_encoder.config, model.tokenizer.model_max_length
     theirs = tower.config
@@ -68,6 +70,7 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
             f"{theirs.hidden_size} numbers and reads {theirs.max_position_embeddings} tokens, the base's tokenizer gives "
             f"{len(model.tokenizer)} and {length}, as vectors of {ours.hidden_size}",
             _WHOLE,
+            slug="clip-of-another-base",
         )
     return tower.eval().requires_grad_(False).to(model.device, model.dtype)
 
@@ -84,7 +87,7 @@ def _same_text_tower(clip: Located, model: StableDiffusion) -> bool:
                 return False
             return all(_same(weight, file.get_tensor(prefix + name)) for name, weight in ours.items())
     except (OSError, SafetensorError) as error:
-        raise ModelAccessError(f"{path} cannot be read ({error})", _WHOLE) from None
+        raise ModelAccessError(f"{path} cannot be read ({error})", _WHOLE, slug="clip-unreadable") from None
 
 
 def _same(ours: Tensor, theirs: Tensor) -> bool:
@@ -116,7 +119,9 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise ModelAccessError(f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE) from None
+        raise ModelAccessError(
+            f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE, slug="clip-without-image-tower"
+        ) from None
     _require_whole(report, clip, "image")
     pictures = [Image.fromarray(_to_bytes(pixels)) for pixels in photographs]
     tower = tower.eval().requires_grad_(False).to(device)
@@ -134,6 +139,7 @@ def _require_whole(report: Any, clip: Located, tower: str) -> None:
         raise ModelAccessError(
             f"the CLIP {tower} tower of {clip.id} is incomplete: {len(missing)} weights are missing, such as {missing[0]}",
             _WHOLE,
+            slug="clip-incomplete",
         )
 
 

@@ -54,11 +54,15 @@ class SafetyChecker:
             )
         except (OSError, ValueError, RuntimeError) as error:
             first_line = str(error).strip().splitlines()[0]
-            raise ModelAccessError(f"{located.id}: its safety checker cannot be loaded ({first_line})", _WITHOUT) from None
+            raise ModelAccessError(
+                f"{located.id}: its safety checker cannot be loaded ({first_line})", _WITHOUT, slug="checker-unreadable"
+            ) from None
         if missing := [key for key in report["missing_keys"] if not key.endswith("position_ids")]:
             # A weight that is not there would be random, and the checker would flag at random.
             raise ModelAccessError(
-                f"{located.id}: its safety checker lacks {len(missing)} weights, such as {sorted(missing)[0]}", _WITHOUT
+                f"{located.id}: its safety checker lacks {len(missing)} weights, such as {sorted(missing)[0]}",
+                _WITHOUT,
+                slug="checker-incomplete",
             )
         return cls(model.eval().requires_grad_(False).float(), processor, device)
 

@@ -61,6 +61,7 @@ class StableDiffusion:
                 f"{located.id} is no Stable Diffusion 1.x: its UNet reads {unet.config.cross_attention_dim} numbers "
                 f"a token, its text encoder gives {text_encoder.config.hidden_size}",
                 "use stable-diffusion-v1-5/stable-diffusion-v1-5 or a model made from it",
+                slug="model-not-sd1",
             )
         key_values = {
             name: weight.detach().float().clone() for name, weight in unet.named_parameters() if name.endswith(_KEY_VALUE)
@@ -115,6 +116,7 @@ class StableDiffusion:
                     f"{key}: {prompt!r} is longer than the {self.tokenizer.model_max_length} tokens that the model reads; "
                     f"it would lose {lost!r}",
                     f"shorten {key} in ci.yaml, or take a smaller invert.auxiliary_vectors",
+                    slug="prompt-too-long",
                 )
 
     def encode_text(self, ids: Tensor) -> Tensor:
@@ -229,7 +231,9 @@ def _load_small(located: Located) -> tuple[Any, Any]:
         tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
         return tokenizer, DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
-        raise ModelAccessError(f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE) from None
+        raise ModelAccessError(
+            f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE, slug="model-tokenizer-unreadable"
+        ) from None
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:
@@ -240,8 +244,12 @@ def _load_part(kind: Any, located: Located, part: str) -> Any:
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ModelAccessError(f"{located.id}: {part} cannot be loaded ({first_line})", _WHOLE) from None
+        raise ModelAccessError(
+            f"{located.id}: {part} cannot be loaded ({first_line})", _WHOLE, slug="model-part-unreadable"
+        ) from None
     missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
     if missing:
-        raise ModelAccessError(f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE)
+        raise ModelAccessError(
+            f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE, slug="model-incomplete"
+        )
     return model

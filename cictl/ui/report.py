@@ -38,7 +38,8 @@ def exit_code(error: CictlError) -> int:
 def print_error(error: CictlError, *, json: bool) -> None:
     """Says what is wrong and what to do next: on stderr, or as a JSON object on stdout."""
     if json:
-        print_json({"error": error.kind, "message": error.message, "hint": error.hint, "exit_code": exit_code(error)})
+        values = {"error": error.kind, "slug": error.slug, "message": error.message, "hint": error.hint}
+        print_json({**values, "exit_code": exit_code(error)})
         return
     console = stderr_console()
     arrow = glyphs_for(console.encoding).arrow

@@ -43,12 +43,14 @@ class Finding:
     Attributes:
         about: photographs, config, model, CLIP, device, or disk.
         hint: what to do about it; empty where all is well.
+        slug: of an error, as the command that would end with it gives it.
     """
 
     level: Level
     about: str
     message: str
     hint: str = ""
+    slug: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class CheckReport:
 
     def fail(self, about: str, error: CictlError) -> None:
         """Note an error; the first one gives the exit code."""
-        self.findings.append(Finding("error", about, error.message, error.hint))
+        self.findings.append(Finding("error", about, error.message, error.hint, error.slug))
         self.exit_code = self.exit_code or error.exit_code
 
 
@@ -129,7 +131,7 @@ def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
         return work()
     except ModelAccessError as error:
         # Not an error yet: the first training downloads it.
-        if "is not on this machine" in error.message:
+        if error.slug == "hub-switched-off":
             report.add("warning", about, error.message.split(",")[0], "the first training downloads it")
         else:
             report.fail(about, error)

@@ -79,9 +79,9 @@ def run(
         StateError: nothing has been trained yet, or not enough of it, or a file holds something else.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}")
+        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}", slug="dtype-unknown")
     if rank is not None and rank < 1:
-        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto")
+        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto", slug="rank-too-small")
     wanted = list(FORMATS) if every else find_formats(formats or [DEFAULT])
     name = check_name(name) if name is not None else None
     config = configure(workspace, overrides or {})
@@ -89,7 +89,11 @@ def run(
     left_out = {one.name: why for one in wanted if (why := _missing(one, concept))}
     if left_out and not every:
         first, why = next(iter(left_out.items()))
-        raise StateError(f"{first} cannot be exported: {why}", "cictl finetune; or: cictl export --format embedding")
+        raise StateError(
+            f"{first} cannot be exported: {why}",
+            "cictl finetune; or: cictl export --format embedding",
+            slug="format-needs-stage-2",
+        )
     base = find_base_of(workspace, config, concept, observe)
     if concept.source == "invert" and stage is None and any(one.name == DEFAULT for one in wanted):
         observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))

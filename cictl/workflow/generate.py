@@ -83,14 +83,15 @@ def run(
 
 def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
     if not prompts:
-        raise UsageError("there is no prompt", 'for example: cictl generate "a photo of S* in the snow"')
+        raise UsageError("there is no prompt", 'for example: cictl generate "a photo of S* in the snow"', slug="prompt-missing")
     for prompt in prompts:
         if not prompt.strip():
-            raise UsageError("a prompt is empty", 'for example: cictl generate "a photo of S* in the snow"')
+            raise UsageError("a prompt is empty", 'for example: cictl generate "a photo of S* in the snow"', slug="prompt-empty")
         if source == "base" and mentions_concept(prompt):
             raise UsageError(
                 f"{prompt!r} has {CONCEPT}, which the untouched base model does not know",
                 "write what it is in words, or leave out --stage base",
+                slug="prompt-with-concept",
             )
         if source != "base" and not mentions_concept(prompt):
             found = near_miss(prompt)
@@ -98,6 +99,7 @@ def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
             raise UsageError(
                 f"{prompt!r} does not mention {CONCEPT}, the concept",
                 f'{meant}Write it as in: cictl generate "a photo of {CONCEPT} in the snow" (--stage base draws without it)',
+                slug="prompt-without-concept",
             )
 
 
