@@ -134,7 +134,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         )
     raise StateError(
         f"there is no workspace in {start}, above it, or right below it",
-        "cictl init my-teapot makes one",
+        "cictl init my-teapot makes one; -C DIR names one that is elsewhere",
         slug="workspace-not-found",
     )
 

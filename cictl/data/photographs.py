@@ -195,7 +195,9 @@ def _files(folder: Path) -> list[Path]:
         ) from None
     except NotADirectoryError:
         raise UsageError(
-            f"{folder} is not a folder", "name the folder that holds the photographs", slug="photographs-folder-is-file"
+            f"{folder} is not a folder",
+            "put a folder in its place, with three to six photographs in it",
+            slug="photographs-folder-is-file",
         ) from None
     except PermissionError:
         raise UsageError(

@@ -47,6 +47,7 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
     Raises:
         ModelAccessError: the folder holds no text tower, or one that cannot read what the base's tokenizer gives.
     """
+    from safetensors import SafetensorError
     from transformers import CLIPTextModel
 
     if _same_text_tower(clip, model):
@@ -56,7 +57,7 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
         tower, report = CLIPTextModel.from_pretrained(
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelAccessError(
             f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE, slug="clip-without-text-tower"
         ) from None
@@ -109,16 +110,19 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
     Raises:
         ModelAccessError: the folder holds no image tower, or only a part of one.
     """
+    from safetensors import SafetensorError
     from transformers import CLIPVisionModelWithProjection
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     quiet_libraries()
+    if not (clip.folder / "preprocessor_config.json").is_file():
+        raise ModelAccessError(f"{clip.folder} has no preprocessor_config.json", _WHOLE, slug="clip-without-preprocessor")
     try:
         processor = CLIPImageProcessorPil.from_pretrained(clip.folder)
         tower, report = CLIPVisionModelWithProjection.from_pretrained(
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelAccessError(
             f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE, slug="clip-without-image-tower"
         ) from None
@@ -134,7 +138,7 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
 
 
 def _require_whole(report: Any, clip: Located, tower: str) -> None:
-    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise ModelAccessError(
             f"the CLIP {tower} tower of {clip.id} is incomplete: {len(missing)} weights are missing, such as {missing[0]}",

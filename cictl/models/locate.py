@@ -109,7 +109,7 @@ def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observ
     is_path = folder.is_absolute() or model_id.startswith((".", "~")) or model_id.endswith((".safetensors", *PICKLES))
     if is_path or model_id.count("/") != 1:
         raise ModelAccessError(
-            f"{model_id} is neither a folder here nor an id of the form owner/name, nor a file here",
+            f"{model_id} is neither a folder nor a file here, nor an id of the form owner/name",
             f"set {request.key} in ci.yaml to a folder in diffusers layout, a .safetensors file, an id on the hub, or toybox",
             slug="model-not-found",
         )

@@ -33,8 +33,8 @@ _TAKE = (
 )
 _AGAIN = "download it again; a file of a few KB is often a login page, or a pointer that git lfs pull replaces by the file"
 _CONVERT = (
-    "most pages offer a .safetensors file beside it; otherwise, if you trust it: python -c 'from diffusers import "
-    'StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\', then set model.id to FOLDER'
+    "most pages offer a .safetensors file beside it; otherwise, if you trust it, make a folder of it and set model.id to that:\n"
+    '`python -c \'from diffusers import StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\'`'
 )
 
 Shapes = Mapping[str, tuple[int, ...]]

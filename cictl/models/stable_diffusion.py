@@ -226,6 +226,11 @@ def _load_small(located: Located) -> tuple[Any, Any]:
     from transformers import CLIPTokenizer
 
     folder = located.folder / "tokenizer"
+    for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
+        if not needed.exists():  # the libraries would take its path for an id on the hub, and say so
+            raise ModelAccessError(
+                f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
+            )
     try:
         packed = (folder / "merges.txt.gz").is_file()
         tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
@@ -237,17 +242,19 @@ def _load_small(located: Located) -> tuple[Any, Any]:
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:
+    from safetensors import SafetensorError
+
     try:
         model, report = kind.from_pretrained(
             located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
             **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelAccessError(
             f"{located.id}: {part} cannot be loaded ({first_line})", _WHOLE, slug="model-part-unreadable"
         ) from None
-    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise ModelAccessError(
             f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE, slug="model-incomplete"

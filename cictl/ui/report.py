@@ -27,7 +27,8 @@ __all__ = [
     "table",
 ]
 
-_COMMAND = re.compile(r"`[^`]+`\S*|\bcictl(?: +[^\s,;:()]+)+|\S+")
+# A command in backticks, one that begins with cictl and ends where the sentence goes on, or a word.
+_COMMAND = re.compile(r"`[^`]+`\S*|\bcictl(?: +[^\s,;:()]+)+[,;:)]*|\S+")
 
 
 def exit_code(error: CictlError) -> int:
@@ -95,18 +96,22 @@ def _print_wrapped(console: Console, lead: Text, message: str) -> None:
 
 
 def _wrap(text: str, width: int) -> Iterator[str]:
-    """Lines of at most ``width`` cells; commands stay whole where they fit, and words always."""
+    """Lines of at most ``width`` cells; commands stay whole where they fit, and words always.
+
+    A text that is indented goes on two cells further in.
+    """
     if cell_len(text) <= width:
         yield text  # as it is, with the spaces it may be aligned by
         return
-    line = ""
-    for piece in _pieces(text, width):
-        if line and cell_len(f"{line} {piece}") > width:
-            yield line
-            line = piece
+    margin = " " * (len(text) - len(text.lstrip()))
+    line, indent = "", margin
+    for piece in _pieces(text, width - len(margin)):
+        if line and cell_len(f"{indent}{line} {piece}") > width:
+            yield indent + line
+            line, indent = piece, margin and f"{margin}  "
         else:
             line = f"{line} {piece}" if line else piece
-    yield line
+    yield indent + line
 
 
 def _pieces(text: str, width: int) -> Iterator[str]:

@@ -103,8 +103,7 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
     if checkpoint is None and damaged:
         raise none_is_whole("invert", damaged)
     if checkpoint is None:
-        where = workspace.shown(workspace.root)
-        raise StateError(f"stage 1 has not been run in {where}", f"cictl invert -C {where}", slug="stage-1-not-run")
+        raise StateError(f"stage 1 has not been run in {workspace.shown(workspace.root)}", "cictl invert", slug="stage-1-not-run")
     return checkpoint
 
 

@@ -52,7 +52,11 @@ def run(
         for part in (workspace.images, workspace.checkpoints, workspace.outputs):
             part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error.strerror}", "give another folder", slug="init-not-written") from None
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror}",
+            "give a new folder, as in: cictl init my-teapot",
+            slug="init-not-written",
+        ) from None
     shutil.copyfile(templates_folder() / "workspace" / "gitignore", workspace.root / ".gitignore")
     readme = (templates_folder() / "workspace" / "README.md").read_text("utf-8")
     write_atomic(workspace.root / "README.md", readme.replace("{name}", chosen).encode())

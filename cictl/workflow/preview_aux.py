@@ -46,7 +46,8 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     photographs = {photograph.key: photograph for photograph in find_photographs(workspace.images)}
     if gone := [key for key in tokens.keys if key not in photographs]:
         raise StateError(
-            f"{len(gone)} of the photographs that stage 1 was trained with are no longer in {workspace.shown(workspace.images)}",
+            f"of the photographs that stage 1 was trained with, {len(gone)} {'is' if len(gone) == 1 else 'are'} no longer in "
+            f"{workspace.shown(workspace.images)}",
             "put them back (cictl status names them), or: cictl invert --restart",
             slug="photographs-gone",
         )
