@@ -200,13 +200,20 @@ class StableDiffusion:
 
 
 def base_key_values(located: Located) -> dict[str, Tensor]:
-    """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest."""
-    from safetensors import safe_open
+    """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest.
+
+    Raises:
+        ModelAccessError: the file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
 
     if located.file:
         return load_unet_weights(located.file, located.folder, lambda name: name.endswith(_KEY_VALUE))
-    with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
-        return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
+    try:
+        with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
+            return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(located, "unet", str(error)) from None
 
 
 _WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
@@ -251,12 +258,14 @@ def _load_part(kind: Any, located: Located, part: str) -> Any:
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ModelAccessError(
-            f"{located.id}: {part} cannot be loaded ({first_line})", _WHOLE, slug="model-part-unreadable"
-        ) from None
+        raise _unreadable(located, part, first_line) from None
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise ModelAccessError(
             f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE, slug="model-incomplete"
         )
     return model
+
+
+def _unreadable(located: Located, part: str, why: str) -> ModelAccessError:
+    return ModelAccessError(f"{located.id}: {part} cannot be loaded ({why})", _WHOLE, slug="model-part-unreadable")

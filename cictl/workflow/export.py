@@ -14,6 +14,7 @@ from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
 from cictl.models.locate import Located
+from cictl.models.words import is_word
 from cictl.workflow.concept import Concept, find_concept
 from cictl.workflow.pictures import find_base_of
 from cictl.workflow.samples import Sample, find_sample
@@ -97,11 +98,15 @@ def run(
     base = find_base_of(workspace, config, concept, observe)
     if concept.source == "invert" and stage is None and any(one.name == DEFAULT for one in wanted):
         observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
+    word = name or concept.name
+    if is_word(base, word):
+        taken = f"{word} is a word that the base model knows: A1111 and Forge will put S* in its place in every prompt"
+        observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
     observe(PhaseStarted("reading the tensors"))
 
     from cictl.exporters.content import Options, UnfitError
 
-    source = _exportable(concept, base, name or concept.name, config.model.id)
+    source = _exportable(concept, base, word, config.model.id)
     folder = out or workspace.outputs / "export"
     sample = find_sample(workspace, concept)
     files: list[dict[str, Any]] = []
