@@ -39,7 +39,6 @@ test: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m benchmarks.torture
-	$(BIN)/python -m benchmarks.torture.fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

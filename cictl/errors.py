@@ -1,11 +1,12 @@
 """What can go wrong, each kind with its exit code. Imports nothing of ours.
 
-Every message says what is wrong and where; every hint is the next thing to type or do.
+Every message says what is wrong and where; every hint is the next thing to type or do; every slug names the cause, and
+stays the same when the words change. docs/errors.md shows all of them.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CictlError(Exception):
@@ -13,16 +14,22 @@ class CictlError(Exception):
 
     Args:
         message: what is wrong, and where.
-        hint: the next command to type, or the next thing to do; may be empty.
+        hint: the next command to type, or the next thing to do; a line for each way on.
+        slug: names the cause for programs (``--json``) and for docs/errors.md; each stands in one place of the source.
     """
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "failed"
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str, *, slug: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.slug = slug
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How one process tells another: Python's own way would call ``__init__`` with the message alone."""
+        return type(self).__new__, (type(self), self.message), self.__dict__
 
 
 class UsageError(CictlError):
@@ -75,8 +82,8 @@ class Interrupted(CictlError):
 
     kind = "interrupted"
 
-    def __init__(self, signal_number: int, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
+    def __init__(self, signal_number: int, message: str, hint: str) -> None:
+        super().__init__(message, hint, slug="interrupted")
         self.signal_number = signal_number
 
     @property

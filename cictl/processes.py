@@ -121,6 +121,7 @@ class _Group(Processes):
             raise ProcessLost(
                 f"another of the {self.count} processes has ended, and this one (rank {self.rank}) cannot go on without it",
                 "its own message says why, if it could leave one; then run the same command again",
+                slug="process-lost",
             ) from error
 
 
@@ -135,6 +136,7 @@ def launched() -> tuple[int, int]:
         raise UsageError(
             f"the environment says that this is process {rank} of {count} (RANK, WORLD_SIZE), which cannot be",
             "start several processes with: accelerate launch -m cictl invert; for one, unset both",
+            slug="processes-contradictory",
         )
     return int(rank), max(int(count), 1)
 
@@ -162,6 +164,7 @@ def join() -> Processes:
         raise UsageError(
             f"the {count} processes do not find each other: {error}",
             "start them together with: accelerate launch -m cictl invert (it sets MASTER_ADDR and MASTER_PORT)",
+            slug="processes-not-found",
         ) from None
     atexit.register(distributed.destroy_process_group)
     return _Group(rank, count)

@@ -67,25 +67,32 @@ class Workspace:
         """
         from filelock import FileLock, Timeout
 
-        self.checkpoints.mkdir(exist_ok=True)
         holder_file = self.checkpoints / ".lock-holder.json"
         lock = FileLock(self.checkpoints / ".lock")
         try:
+            self.checkpoints.mkdir(exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise BusyError(
                 f"{self.shown(self.root)} is being written to by {_describe_holder(holder_file)}",
                 "wait until it is done, or stop it with Ctrl-C where it runs (it saves a checkpoint)",
+                slug="workspace-busy",
             ) from None
         except OSError as error:
-            raise ResourceError(f"{self.checkpoints} cannot be locked: {error.strerror}", "check its permissions") from None
+            raise ResourceError(
+                f"{self.checkpoints} cannot be locked: {error.strerror}",
+                f"allow writing: chmod -R u+rwX {self.checkpoints}",
+                slug="workspace-not-lockable",
+            ) from None
         try:
             holder = {"command": command, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M:%S")}
             try:
                 write_atomic(holder_file, json.dumps(holder).encode())
             except OSError as error:
                 raise ResourceError(
-                    f"{self.checkpoints} cannot be written to: {error.strerror}", "make room, then the same command again"
+                    f"{self.checkpoints} cannot be written to: {error.strerror}",
+                    "make room, then the same command again",
+                    slug="workspace-not-writable",
                 ) from None
             yield
         finally:
@@ -111,7 +118,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         return Workspace(start), ""
     if exact:
         why = "does not exist" if not start.exists() else f"has no {CONFIG_NAME}"
-        raise StateError(f"{start} is no workspace: it {why}", f"cictl init {start} makes one")
+        raise StateError(f"{start} is no workspace: it {why}", f"cictl init {start} makes one", slug="workspace-not-there")
     for folder in start.parents:
         if (folder / CONFIG_NAME).is_file():
             return Workspace(folder), f"using the workspace {folder}"
@@ -121,9 +128,15 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
     if below:
         names = "\n".join(f"  {folder.name}" for folder in below)
         raise StateError(
-            f"there are {len(below)} workspaces here:\n{names}", f"name one, as in: cictl COMMAND -C {below[0].name}"
+            f"there are {len(below)} workspaces here:\n{names}",
+            f"name one, as in: cictl COMMAND -C {below[0].name}",
+            slug="workspace-ambiguous",
         )
-    raise StateError(f"there is no workspace in {start}, above it, or right below it", "cictl init my-teapot makes one")
+    raise StateError(
+        f"there is no workspace in {start}, above it, or right below it",
+        "cictl init my-teapot makes one; -C DIR names one that is elsewhere",
+        slug="workspace-not-found",
+    )
 
 
 def slug(text: str, limit: int = 48) -> str:
@@ -140,11 +153,15 @@ def check_name(name: str) -> str:
     """
     refused = f"{name!r} cannot be the name of a concept"
     if name in _RESERVED_NAMES:
-        raise UsageError(f"{refused}: Windows keeps it for a device", "for example: --name my-concept")
+        raise UsageError(f"{refused}: Windows keeps it for a device", "for example: --name my-concept", slug="name-reserved")
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
         proposal = slug(name, 40).strip("-")
         proposal = "my-concept" if proposal in _RESERVED_NAMES else proposal
-        raise UsageError(f"{refused}: lower-case letters, digits and dashes, 40 at most", f"for example: --name {proposal}")
+        raise UsageError(
+            f"{refused}: lower-case letters, digits and dashes, 40 at most",
+            f"for example: --name {proposal}",
+            slug="name-invalid",
+        )
     return name
 
 

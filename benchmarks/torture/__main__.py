@@ -1,62 +1,98 @@
-"""``python -m benchmarks.torture``: everything that can happen to a training, done to it. Exits 1 if anything is lost."""
+"""``python -m benchmarks.torture``: everything that can happen to a training, done to it. Exits 1 if anything is lost.
+
+What is done is kept in the folder of ``--work`` after each round, a file a part: started again, it goes on. Each round is a
+process of its own, so that its memory is its own. ``--only PART --count N`` does a part of it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from benchmarks.torture.parts import LARGEST, PARTS, Part
+from cictl.files import write_atomic
+
+Round = Mapping[str, Any]
 
 
 def main() -> None:
-    """Print a table, and what went wrong."""
+    """Do what is missing, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torture", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--flips", type=int, default=500)
-    parser.add_argument("--races", type=int, default=50)
-    parser.add_argument("--signals", type=int, default=100)
+    parser.add_argument("--work", type=Path, default=Path("torture-results"), help="folder of what was found")
+    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts")
+    parser.add_argument("--count", type=int, help="how often in all, in place of each part's own number")
+    parser.add_argument("--round", nargs=2, type=int, metavar=("COUNT", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    import torch
-
-    torch.set_num_threads(1)  # a process with threads cannot be forked
-    from benchmarks.torture import crash_points, disk, flips, kills, processes
-    from benchmarks.torture.workspaces import Yard
-
-    began, wrong = time.monotonic(), []
-    print("| what was done | how often | what was lost, or wrong |\n|---|---|---|")
-
-    def say(what: str, count: str, problems: list[str]) -> None:
-        wrong.extend(problems)
-        print(f"| {what} | {count} | {len(problems) or 'nothing'} |", flush=True)
-
-    crash = crash_points.torture()
-    say(f"death before, within and after each of {crash.calls} calls of a checkpoint", f"{crash.deaths}", crash.lost)
-    control = crash_points.torture(crash_points.naive)
-    losses = f"{control.deaths}, {len(control.lost)} of them with a loss"
-    mild = [] if control.lost else ["the control, a naive writer, lost nothing: the torture is too mild"]
-    say("the control, which must lose: the same with a naive writer", losses, mild)
-    full = disk.torture()
-    real = f"a real disk of 16 MB full at step {full.real}" if full.real else "a real disk of 16 MB: not mounted"
-    say(f"a full disk at every write, sync and rename; {real}", f"{full.calls}", full.wrong)
-    with tempfile.TemporaryDirectory() as folder:
-        yard = Yard.build(Path(folder))
-        killed = kills.torture(yard, given.kills)
-        left = f"{killed.kills}, {killed.staging} left a half-written checkpoint"
-        say(f"SIGKILL in both stages, {killed.workspaces} workspaces", left, killed.stuck + killed.differing)
-        flipped = flips.torture(yard, given.flips)
-        counts = f"{flipped.checkpoints} + {flipped.exports}"
-        say("a flipped bit in checkpoints + in exports", counts, flipped.missed)
-        raced = processes.races(yard, given.races)
-        say("four trainings of one workspace started at once", f"{raced.times}", raced.wrong)
-        signalled = processes.signals(yard, given.signals)
-        say("SIGINT or SIGTERM", f"{signalled.times}", signalled.wrong)
-    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes")
-    for problem in wrong:
-        print(problem)
+    parts = [part for part in PARTS if given.only is None or part.name in given.only]
+    if given.round:
+        _print_round(parts[0], *given.round)
+        return
+    given.work.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        _complete(part, given.count if given.count and part.round else part.count, given.work)
+    rounds = {part: known for part in PARTS if (known := _known(part, given.work))}
+    write_atomic(given.work / "table.md", (table(rounds) + "\n").encode())
+    print(table(rounds))
+    wrong = [line for known in rounds.values() for one in known for line in one["wrong"]]
+    print("\n".join(wrong))
     sys.exit(1 if wrong else 0)
+
+
+def table(rounds: Mapping[Part, Sequence[Round]]) -> str:
+    """In Markdown, a row a part."""
+    lines = ["| what was done | how often, and what came of it | lost, or wrong | minutes |", "|---|---|---|---|"]
+    for part, known in rounds.items():
+        figures = ", ".join(f"{value:,} {name}" for name, value in _together(one["figures"] for one in known).items())
+        wrong = sum(len(one["wrong"]) for one in known)
+        minutes = sum(one["seconds"] for one in known) / 60
+        lines.append(f"| {part.title} | {figures} | {wrong or 'nothing'} | {minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def _complete(part: Part, count: int, work: Path) -> None:
+    """Do the rounds of a part that are missing, each with a seed of its own."""
+    known = list(_known(part, work))
+    while (done := sum(one["count"] for one in known)) < count:
+        number = min(part.round or count, count - done)
+        print(f"{part.name}: {done} of {count} done ...", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "benchmarks.torture", "--only", part.name, "--round", str(number), str(len(known))]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=_environment())
+        if ended.returncode:
+            sys.exit(f"the round of {part.name} ended with {ended.returncode}")
+        found = json.loads(ended.stdout.splitlines()[-1])
+        known.append({"count": number, "seed": len(known), "seconds": round(time.monotonic() - began, 1), **found})
+        write_atomic(work / f"{part.name}.json", json.dumps({"part": part.title, "rounds": known}, indent=1).encode())
+
+
+def _known(part: Part, work: Path) -> Sequence[Round]:
+    file = work / f"{part.name}.json"
+    rounds: list[Round] = json.loads(file.read_text("utf-8"))["rounds"] if file.is_file() else []
+    return rounds
+
+
+def _print_round(part: Part, count: int, seed: int) -> None:
+    result = part.run(count, seed)
+    print(json.dumps({"figures": dict(result.figures), "wrong": list(result.wrong)}), flush=True)
+
+
+def _together(figures: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in figures:
+        for name, value in one.items():
+            total[name] = max(total.get(name, 0), value) if name == LARGEST else total.get(name, 0) + value
+    return total
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.torture.workspaces import STAGES, Yard, end, start, train, wait, wait_until
+from benchmarks.torture.workspaces import STAGES, Yard, end, start, still_runs, train, wait, wait_until
 from cictl.config.schema import Stage
 from cictl.workspace import Workspace
 
@@ -57,7 +59,7 @@ def _kill_once(workspace: Workspace, stage: Stage, rng: random.Random, outcome: 
     child = start(lambda: train(workspace, stage))
     moment = rng.uniform(0.05, 0.5)
     if rng.random() < 0.5:
-        wait_until(lambda: _checkpoints(folder) and list(folder.glob(".staging-*")), 20, child)
+        _stop_while_writing(folder, child)
     else:
         wait_until(lambda: _checkpoints(folder), 20, child)
         wait_until(lambda: False, moment, child)
@@ -66,6 +68,19 @@ def _kill_once(workspace: Workspace, stage: Stage, rng: random.Random, outcome: 
     outcome.kills += 1
     outcome.staging += bool(list(folder.glob(".staging-*")))
     return True
+
+
+def _stop_while_writing(folder: Path, child: int) -> None:
+    """Stop the training at a moment when a half-written checkpoint lies there, unless it ends before.
+
+    A kill alone would often come too late on a machine that has other work.
+    """
+    while wait_until(lambda: _checkpoints(folder) and list(folder.glob(".staging-*")), 20, child) and still_runs(child):
+        os.kill(child, signal.SIGSTOP)
+        os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if list(folder.glob(".staging-*")):
+            return
+        os.kill(child, signal.SIGCONT)
 
 
 def _checkpoints(folder: Path) -> bool:

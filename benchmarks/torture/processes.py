@@ -22,9 +22,15 @@ _LONG = "100000"
 
 @dataclass
 class Outcome:
-    """How often it was tried, and what was wrong."""
+    """How often it was tried, and what was wrong.
+
+    Attributes:
+        times: races, or signals that came while the training ran.
+        trainings: that a signal was sent to; some were done before it came.
+    """
 
     times: int = 0
+    trainings: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -51,12 +57,14 @@ def races(yard: Yard, times: int) -> Outcome:
 def signals(yard: Yard, times: int, seed: int = 0) -> Outcome:
     """SIGINT or SIGTERM once a checkpoint is there: the right exit code, a checkpoint, and no other bits in the end."""
     rng, outcome = random.Random(seed), Outcome()
-    for number in range(times):
-        stage = STAGES[number % 2]
-        workspace = yard.before(stage, f"signal-{number}")
-        outcome.times += 1
+    while outcome.times < times:
+        stage = STAGES[outcome.trainings % 2]
+        workspace = yard.before(stage, f"signal-{outcome.trainings}")
+        outcome.trainings += 1
         sent = rng.choice((signal.SIGINT, signal.SIGTERM))
-        if problem := _signal_once(workspace, stage, sent, rng.uniform(0, 0.4)):
+        problem = _signal_once(workspace, stage, sent, rng.uniform(0, 0.4))
+        outcome.times += problem is not None
+        if problem:
             outcome.wrong.append(f"{stage}, signal {sent}: {problem}")
         elif wait(start(lambda workspace=workspace, stage=stage: train(workspace, stage))):  # type: ignore[misc]
             outcome.wrong.append(f"{stage}, signal {sent}: it does not go on")
@@ -66,7 +74,8 @@ def signals(yard: Yard, times: int, seed: int = 0) -> Outcome:
     return outcome
 
 
-def _signal_once(workspace: Workspace, stage: Stage, sent: int, delay: float) -> str:
+def _signal_once(workspace: Workspace, stage: Stage, sent: int, delay: float) -> str | None:
+    """What is wrong after the signal, or nothing; None if the training was done before it came."""
     folder = workspace.stage_folder(stage)
     child = start(_command(workspace, stage))
     wait_until(lambda: folder.exists() and any(folder.glob("step-*")), 60, child)
@@ -74,7 +83,7 @@ def _signal_once(workspace: Workspace, stage: Stage, sent: int, delay: float) ->
     before = latest_checkpoint(folder)[0]
     code = end(child, sent)
     if code == 0:
-        return ""  # it was done before the signal came
+        return None
     if code != 128 + sent:
         return f"exit code {code}"
     after = latest_checkpoint(folder)[0]

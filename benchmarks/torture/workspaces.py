@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from cictl.config.schema import Stage
 from cictl.events import ignore
 from cictl.records import RESULT, STATE, latest_checkpoint
@@ -38,6 +40,7 @@ class Yard:
     @classmethod
     def build(cls, folder: Path) -> Yard:
         """A tiny random base model, three photographs, and both stages."""
+        torch.set_num_threads(1)  # a process with threads cannot be forked
         base = make_base(folder / "tiny-base")
         whole = init.run(folder / "whole", model=str(base), images=make_photographs(folder / "photographs"), name="my-teapot")
         steps = {f"{stage}.steps": STEPS[stage] for stage in STAGES}

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import cictl
 from cictl.cli import check, demo, export, finetune, generate, init, invert, preview_aux, status
+from cictl.errors import UsageError
+from cictl.ui.report import print_error
+
+
+class Commands(TyperGroup):
+    """All commands; a command line that typer refuses is said as every other error is."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> NoReturn:
+        """Run what ``args`` name, and exit with its code."""
+        typed = sys.argv[1:] if args is None else list(args)
+        if not typed:
+            super().main(args, *others, **options)  # shows the help
+        try:
+            code = super().main(args, *others, **{**options, "standalone_mode": False})
+        except typer.TyperException as refused:
+            error = _refusal(refused)
+            print_error(error, json="--json" in typed)
+            sys.exit(error.exit_code)
+        sys.exit(code)
+
+
+def _refusal(refused: typer.TyperException) -> UsageError:
+    message, context = refused.format_message().replace("Value error, ", ""), getattr(refused, "ctx", None)
+    command = context.command_path if context else "cictl"
+    return UsageError(message[:1].lower() + message[1:].rstrip("."), f"{command} --help shows what it takes", slug="command-line")
+
 
 app = typer.Typer(
     name="cictl",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -136,8 +136,8 @@ def _list(json: bool) -> None:
 def _rank(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--rank {text} is no rank", "a whole number from 1 on, or auto")
+    if not text.isdecimal():
+        raise UsageError(f"--rank {text} is no rank", "a whole number from 1 on, or auto", slug="rank-not-a-number")
     return int(text)
 
 

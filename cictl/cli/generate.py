@@ -130,6 +130,7 @@ def command(
             raise CictlError(
                 f"the base model's safety checker blanked all {len(outcome.pictures)} pictures",
                 "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
+                slug="pictures-all-blanked",
             )
 
 
@@ -137,7 +138,11 @@ def _read_prompts(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", "give --prompts a text file with a prompt a line") from None
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}",
+            "give --prompts a text file with a prompt a line",
+            slug="prompts-file-unreadable",
+        ) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text", "save it as UTF-8, a prompt a line") from None
+        raise UsageError(f"{path} is not UTF-8 text", "save it as UTF-8, a prompt a line", slug="prompts-file-not-utf8") from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

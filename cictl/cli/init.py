@@ -49,7 +49,9 @@ def command(
     """
     with exit_codes(json=json, debug=debug):
         if more_images and not images:
-            raise UsageError(f"there is one folder too many: {more_images[0]}", "photographs come behind --images")
+            raise UsageError(
+                f"there is one folder too many: {more_images[0]}", "photographs come behind --images", slug="init-stray-argument"
+            )
         # A shell turns `--images photos/*.jpg` into one option and many arguments.
         images = [*(images or []), *(more_images or [])]
         workspace = init.run(folder, model=model, images=images, kind=kind, name=name)

@@ -103,6 +103,7 @@ def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False)
             raise UsageError(
                 "this is for one process; invert, finetune and generate can be shared by several",
                 "run it without accelerate launch (and without WORLD_SIZE in the environment)",
+                slug="one-process-only",
             )
         yield
     except CictlError as error:
@@ -117,7 +118,9 @@ def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False)
         if debug:
             raise
         unexpected = CictlError(
-            f"{type(error).__name__}: {error}", "this is a bug of cictl; --debug shows where, and a report with it is welcome"
+            f"{type(error).__name__}: {error}",
+            "this is a bug of cictl; --debug shows where, and a report with it is welcome",
+            slug="unexpected",
         )
         _fail(unexpected, json, debug)
 

@@ -59,7 +59,9 @@ def load_config(sources: Sources) -> Config:
         if not problems:
             return config
     raise UsageError(
-        _describe(sources.file, problems), f"correct {sources.file}, or what --set gave; then the same command again"
+        _describe(sources.file, problems),
+        f"correct {sources.file}, or what --set gave; then the same command again",
+        slug="settings-invalid",
     )
 
 
@@ -73,11 +75,13 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {text}: not of the form key=value", "for example: --set invert.steps=60")
+            raise UsageError(
+                f"--set {text}: not of the form key=value", "for example: --set invert.steps=60", slug="set-without-equals"
+            )
         try:
             overrides[key.strip()] = parse_scalar(value)
         except ValueError as error:
-            raise UsageError(f"--set {text}: {error}", "for example: --set invert.steps=60") from None
+            raise UsageError(f"--set {text}: {error}", "for example: --set invert.steps=60", slug="set-unreadable") from None
     return overrides
 
 
@@ -85,11 +89,19 @@ def _read(path: Path) -> Document:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise StateError(f"{path} is missing", "cictl init NEW-FOLDER makes a workspace whose ci.yaml you can copy") from None
+        raise StateError(
+            f"{path} is missing", "cictl init NEW-FOLDER makes a workspace whose ci.yaml you can copy", slug="settings-missing"
+        ) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8 and run the command again") from None
+        raise UsageError(
+            f"{path} is not UTF-8 text (byte {error.start})",
+            "save it as UTF-8 and run the command again",
+            slug="settings-not-utf8",
+        ) from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", f"allow reading: chmod u+r {path}", slug="settings-unreadable"
+        ) from None
     return parse_yaml(text)
 
 

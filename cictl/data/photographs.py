@@ -91,7 +91,9 @@ def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
     files = _files(folder)
     if not files:
         raise UsageError(
-            f"there are no photographs in {folder}", f"put three to six photographs into {folder}, then the same command again"
+            f"there are no photographs in {folder}",
+            f"put three to six photographs into {folder}, then the same command again",
+            slug="photographs-none",
         )
     inside = Path(os.path.realpath(folder))
     photographs: list[Photograph] = []
@@ -108,9 +110,12 @@ def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
         raise UsageError(
             f"{count} in {folder} cannot be used:\n{listed}",
             f"replace or remove these files, then the same command again; keep three to six in {folder}",
+            slug="photographs-unusable",
         )
     if len(photographs) < minimum:
-        raise UsageError(_too_few(folder, len(photographs), minimum), f"put three to six photographs into {folder}")
+        raise UsageError(
+            _too_few(folder, len(photographs), minimum), f"put three to six photographs into {folder}", slug="photographs-too-few"
+        )
     return sorted(photographs, key=lambda photograph: photograph.sha256)
 
 
@@ -123,7 +128,9 @@ def open_upright(path: Path) -> Image.Image:
     try:
         return decode(path)
     except UnusableError as error:
-        raise UsageError(f"{path}: {error}", "replace the file, then the same command again") from error
+        raise UsageError(
+            f"{path}: {error}", "replace the file, then the same command again", slug="photograph-spoiled"
+        ) from error
 
 
 def load_pixels(photograph: Photograph, resolution: int) -> np.ndarray:
@@ -169,6 +176,7 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
         raise UsageError(
             f"these cannot be copied:\n{listed}",
             "correct the paths, then the same command again; nothing was copied",
+            slug="photographs-not-copied",
         )
     folder.mkdir(parents=True, exist_ok=True)
     copies = [_copy(source, folder) for source in sources]
@@ -183,11 +191,20 @@ def _files(folder: Path) -> list[Path]:
         raise UsageError(
             f"there is no folder {folder}",
             f"make the folder {folder}, and put three to six photographs into it",
+            slug="photographs-folder-missing",
         ) from None
     except NotADirectoryError:
-        raise UsageError(f"{folder} is not a folder", "name the folder that holds the photographs") from None
+        raise UsageError(
+            f"{folder} is not a folder",
+            "put a folder in its place, with three to six photographs in it",
+            slug="photographs-folder-is-file",
+        ) from None
     except PermissionError:
-        raise UsageError(f"{folder} cannot be read: permission denied", f"allow reading: chmod u+rx {folder}") from None
+        raise UsageError(
+            f"{folder} cannot be read: permission denied",
+            f"allow reading: chmod u+rx {folder}",
+            slug="photographs-folder-unreadable",
+        ) from None
     paths = [folder / name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES]
     return [path for path in paths if not os.path.isdir(path)]
 

@@ -34,7 +34,11 @@ def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, 
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getvalue())
     except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {error.strerror}", "make room, then run the same command again") from None
+        raise ResourceError(
+            f"{path} cannot be written: {error.strerror}",
+            "make room, then run the same command again",
+            slug="picture-not-written",
+        ) from None
 
 
 @dataclass(frozen=True)

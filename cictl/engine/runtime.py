@@ -60,7 +60,11 @@ class Runtime:
             if processes.count == 1:
                 os.environ["ACCELERATE_TORCH_DEVICE"] = device
             elif device != "cuda":
-                raise UsageError(f"model.device is {device} for {processes.count} processes", "set model.device to auto")
+                raise UsageError(
+                    f"model.device is {device} for {processes.count} processes",
+                    "set model.device to auto",
+                    slug="device-for-several-processes",
+                )
         accelerator = Accelerator(cpu=device == "cpu")
         chosen = _DTYPES.get(dtype) or _best_dtype(accelerator.device)
         return cls(accelerator, chosen, processes)
@@ -185,4 +189,6 @@ def _require_device(device: str) -> None:
     kind, _, index = device.partition(":")
     available = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
     if not available or (index and int(index) >= torch.cuda.device_count()):
-        raise UsageError(f"model.device is {device}, which this machine does not have", "set model.device to auto")
+        raise UsageError(
+            f"model.device is {device}, which this machine does not have", "set model.device to auto", slug="device-missing"
+        )

@@ -82,5 +82,9 @@ def find_formats(names: Sequence[str]) -> list[Format]:
     known = [one.name for one in FORMATS]
     for name in names:
         if name not in known:
-            raise UsageError(f"there is no format {name!r}", f"there is: {', '.join(known)}; cictl export --list says more")
+            raise UsageError(
+                f"there is no format {name!r}",
+                f"there is: {', '.join(known)}; cictl export --list says more",
+                slug="format-unknown",
+            )
     return [one for one in FORMATS if one.name in names]

@@ -83,6 +83,8 @@ def ldm_tensors(parts: Mapping[str, Mapping[str, Tensor]], configs: Mapping[str,
                     raise ValueError(name)
     except (KeyError, ValueError, TypeError) as error:
         raise UnfitError(
-            f"the base model does not fit the layout of a single file: {error}", "cictl export --format pipeline"
+            f"the base model does not fit the layout of a single file: {error}",
+            "cictl export --format pipeline",
+            slug="base-not-single-file",
         ) from None
     return {name: tensor for tensors in written.values() for name, tensor in tensors.items()}

@@ -68,7 +68,7 @@ def _is_there(path: Path, content: Content, force: bool) -> bool:
         return path.exists()
     same = isinstance(content, Tensors) and holds(path, content)  # written by another version, which says so in it
     if not same and not force:
-        raise StateError(f"{path} holds another export", "--force replaces it; --out writes elsewhere")
+        raise StateError(f"{path} holds another export", "--force replaces it; --out writes elsewhere", slug="export-exists")
     return False
 
 
@@ -87,7 +87,11 @@ def _write(
             _put(staging / name, content)
         for name, content in {**missing, **beside}.items():
             if not _same_bytes(staging / name, content) or (isinstance(content, Tensors) and not holds(staging / name, content)):
-                raise CictlError(f"{folder / name} does not read back as it was written, and was removed", "check the disk")
+                raise CictlError(
+                    f"{folder / name} does not read back as it was written, and was removed",
+                    "check the disk and the memory of this machine, then the same command again",
+                    slug="export-not-read-back",
+                )
         if fresh:
             staging.rename(folder)  # all of it appears at once
         else:
@@ -145,5 +149,7 @@ def _disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResourceError(
-            f"{folder} cannot be written: {error.strerror or error}", "make room, then the same command again"
+            f"{folder} cannot be written: {error.strerror or error}",
+            "make room, then the same command again",
+            slug="export-not-written",
         ) from None

@@ -31,7 +31,7 @@ def text_projection(clip: Located) -> Tensor:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor("text_projection.weight").float()
     except (OSError, SafetensorError) as error:
-        raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE) from None
+        raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE, slug="clip-without-projection") from None
 
 
 def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
@@ -47,6 +47,7 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
     Raises:
         ModelAccessError: the folder holds no text tower, or one that cannot read what the base's tokenizer gives.
     """
+    from safetensors import SafetensorError
     from transformers import CLIPTextModel
 
     if _same_text_tower(clip, model):
@@ -56,8 +57,10 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
         tower, report = CLIPTextModel.from_pretrained(
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelAccessError(f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE) from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelAccessError(
+            f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE, slug="clip-without-text-tower"
+        ) from None
     _require_whole(report, clip, "text")
     ours, length = model.text_encoder.config, model.tokenizer.model_max_length
     theirs = tower.config
@@ -68,6 +71,7 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
             f"{theirs.hidden_size} numbers and reads {theirs.max_position_embeddings} tokens, the base's tokenizer gives "
             f"{len(model.tokenizer)} and {length}, as vectors of {ours.hidden_size}",
             _WHOLE,
+            slug="clip-of-another-base",
         )
     return tower.eval().requires_grad_(False).to(model.device, model.dtype)
 
@@ -84,7 +88,7 @@ def _same_text_tower(clip: Located, model: StableDiffusion) -> bool:
                 return False
             return all(_same(weight, file.get_tensor(prefix + name)) for name, weight in ours.items())
     except (OSError, SafetensorError) as error:
-        raise ModelAccessError(f"{path} cannot be read ({error})", _WHOLE) from None
+        raise ModelAccessError(f"{path} cannot be read ({error})", _WHOLE, slug="clip-unreadable") from None
 
 
 def _same(ours: Tensor, theirs: Tensor) -> bool:
@@ -106,17 +110,22 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
     Raises:
         ModelAccessError: the folder holds no image tower, or only a part of one.
     """
+    from safetensors import SafetensorError
     from transformers import CLIPVisionModelWithProjection
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     quiet_libraries()
+    if not (clip.folder / "preprocessor_config.json").is_file():
+        raise ModelAccessError(f"{clip.folder} has no preprocessor_config.json", _WHOLE, slug="clip-without-preprocessor")
     try:
         processor = CLIPImageProcessorPil.from_pretrained(clip.folder)
         tower, report = CLIPVisionModelWithProjection.from_pretrained(
             clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        raise ModelAccessError(f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE) from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelAccessError(
+            f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE, slug="clip-without-image-tower"
+        ) from None
     _require_whole(report, clip, "image")
     pictures = [Image.fromarray(_to_bytes(pixels)) for pixels in photographs]
     tower = tower.eval().requires_grad_(False).to(device)
@@ -129,11 +138,12 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
 
 
 def _require_whole(report: Any, clip: Located, tower: str) -> None:
-    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise ModelAccessError(
             f"the CLIP {tower} tower of {clip.id} is incomplete: {len(missing)} weights are missing, such as {missing[0]}",
             _WHOLE,
+            slug="clip-incomplete",
         )
 
 

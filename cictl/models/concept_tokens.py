@@ -106,7 +106,9 @@ def inject_tokens(tokenizer: Any, text_encoder: Any, tokens: ConceptTokens) -> A
         extended.add_tokens([_added_token(name)])
         if len(extended) != before + 1:
             raise UsageError(
-                f"the token {name} is in the vocabulary of the base model already", "choose another concept.name in ci.yaml"
+                f"the token {name} is in the vocabulary of the base model already",
+                "choose another concept.name in ci.yaml",
+                slug="name-in-vocabulary",
             )
     vocabulary = text_encoder.get_input_embeddings()
     device = vocabulary.weight.device
@@ -159,7 +161,11 @@ def _start(word: str, tokenizer: Any, table: Tensor, seed: int, *names: object) 
         return vector * (table.norm(dim=1).median() / vector.norm())
     ids = tokenizer(word, add_special_tokens=False).input_ids
     if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id):
-        raise UsageError(f"the start {word!r} is not a word that the base model knows", "use an ordinary word, or auto")
+        raise UsageError(
+            f"the start {word!r} is not a word that the base model knows",
+            "set concept.start and invert.auxiliary_start in ci.yaml to ordinary words, or to auto",
+            slug="start-not-a-word",
+        )
     return table[ids].mean(0)
 
 

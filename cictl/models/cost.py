@@ -40,6 +40,12 @@ class StepCost:
         """Bytes that must be there at once, without the libraries' own working memory."""
         return self.weights + self.activations + self.trainable
 
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint: K, V as the result; K, V, K^a, V^a with two moments each as the state."""
+        trained = self.trainable // _COPIES
+        return trained // 2 + 3 * trained
+
 
 def count_step(folder: Path, *, stage: str, resolution: int, batch: int, dtype: torch.dtype) -> StepCost:
     """Count a step of ``stage`` on the model in ``folder`` (diffusers layout), with shapes alone.

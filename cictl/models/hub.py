@@ -150,9 +150,13 @@ def _listing(request: Request) -> tuple[str, list[_File]]:
         raise
     except Exception as error:
         problem = hub_errors.explained(error, request)
-        raise _NoAnswer(problem.message, problem.hint) from None
+        raise _NoAnswer(problem.message, problem.hint, slug=problem.slug) from None
     if not is_commit(info.sha):
-        raise ModelAccessError(f"{hub_errors.hub_name()} names no commit of {request.id}", "unset HF_ENDPOINT, or correct it")
+        raise ModelAccessError(
+            f"{hub_errors.hub_name()} names no commit of {request.id}",
+            "unset HF_ENDPOINT, or correct it",
+            slug="hub-without-commit",
+        )
     siblings = list(info.siblings or ())
     names = {sibling.rfilename for sibling in siblings}
     if missing := _lacking(request, names):
@@ -166,6 +170,7 @@ def _file(sibling: Any) -> _File:
         raise ModelAccessError(
             f"{hub_errors.hub_name()} does not say how large {sibling.rfilename} is, or what its hash is",
             "unset HF_ENDPOINT, or set it to a hub that does",
+            slug="hub-without-hash",
         )
     return _File(sibling.rfilename, sibling.size, digest)
 
@@ -336,4 +341,5 @@ def _require_room(request: Request, needed: int, folder: Path) -> None:
         raise ResourceError(
             f"{request.id} needs {needed:,} bytes more, and the disk of {folder} has {free:,} free",
             "make room there, or set HF_HOME to a folder on another disk; then type the same command again",
+            slug="download-without-room",
         )

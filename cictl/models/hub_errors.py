@@ -59,6 +59,7 @@ def offline(request: Request) -> ModelAccessError:
         f"{request.id} ({request.key}) is not on this machine, or not all of it, and the hub is switched off (HF_HUB_OFFLINE)",
         f"unset HF_HUB_OFFLINE, then type the same command again; or set {request.key} to a folder in diffusers layout; "
         "or try --model toybox, which needs no hub",
+        slug="hub-switched-off",
     )
 
 
@@ -72,7 +73,9 @@ def explained(error: Exception, request: Request) -> ModelAccessError:
         return _refused(error, request)
     if isinstance(error, HFValidationError):
         return ModelAccessError(
-            f"{request.id} is no id that the hub could have", f"set {request.key} in ci.yaml to an id of the form owner/name"
+            f"{request.id} is no id that the hub could have",
+            f"set {request.key} in ci.yaml to an id of the form owner/name",
+            slug="model-id-impossible",
         )
     return _unreachable(error, request)
 
@@ -100,6 +103,7 @@ def disk_errors() -> Iterator[None]:
         raise ResourceError(
             f"{error.filename or 'the cache of the hub'} cannot be written: {error.strerror or error}",
             "make room there, or set HF_HOME to a folder that you may write to; then type the same command again: it goes on",
+            slug="download-not-written",
         ) from None
 
 
@@ -109,6 +113,7 @@ def cut_off(error: Exception, request: Request, file: str, done: int, size: int)
         f"the connection to {hub_name()} was cut while fetching {file} of {request.id}, after {done:,} of {size:,} bytes "
         f"({without_token(error) or type(error).__name__})",
         "type the same command again: it goes on where this one stopped",
+        slug="download-cut-off",
     )
 
 
@@ -117,6 +122,7 @@ def damaged(request: Request, file: str) -> ModelAccessError:
     return ModelAccessError(
         f"{file} of {request.id} arrived damaged: its hash is not the one that {hub_name()} names; it was deleted",
         "type the same command again: it fetches that file anew. If it happens twice, a proxy or a mirror changes files",
+        slug="download-damaged",
     )
 
 
@@ -129,19 +135,24 @@ def without_files(request: Request, missing: list[str], there: set[str]) -> Mode
         name for name in there if name.endswith((".bin", ".ckpt", ".pt", ".pth")) and name.rpartition("/")[0] in folders
     )
     variants = sorted(name for name in there if name.endswith(".safetensors") and name.split(".")[0] in stems)
+    says = f"{request.id} at {request.revision} has no {shown}"
     if variants:
-        why = f"it has other variants ({', '.join(variants)}), which this version does not read"
-        hint = f"set {request.key} in ci.yaml to a model that has the files without a suffix such as .fp16"
-    elif pickles:
-        why = f"it has pickles ({', '.join(pickles)}), which can run code when they are read: only safetensors is read"
-        hint = (
-            f"look for a copy of the model in safetensors and set {request.key} in ci.yaml to it; or let the hub convert it at "
-            f"https://huggingface.co/spaces/safetensors/convert and set {request.revision_key} to its refs/pr/N"
+        return ModelAccessError(
+            f"{says}: it has other variants ({', '.join(variants)}), which this version does not read",
+            f"set {request.key} in ci.yaml to a model that has the files without a suffix such as .fp16",
+            slug="model-only-as-variant",
         )
-    else:
-        layout = "a whole CLIP model" if "clip" in request.key else "a model in diffusers layout"
-        why, hint = f"so it is not {layout}", f"set {request.key} in ci.yaml to {layout}"
-    return ModelAccessError(f"{request.id} at {request.revision} has no {shown}: {why}", hint)
+    if pickles:
+        return ModelAccessError(
+            f"{says}: it has pickles ({', '.join(pickles)}), which can run code when they are read: only safetensors is read",
+            f"look for a copy of the model in safetensors and set {request.key} in ci.yaml to it; or let the hub convert it at "
+            f"https://huggingface.co/spaces/safetensors/convert and set {request.revision_key} to its refs/pr/N",
+            slug="model-only-as-pickle",
+        )
+    layout = "a whole CLIP model" if "clip" in request.key else "a model in diffusers layout"
+    return ModelAccessError(
+        f"{says}: so it is not {layout}", f"set {request.key} in ci.yaml to {layout}", slug="model-without-files"
+    )
 
 
 def _refused(error: Exception, request: Request) -> ModelAccessError:
@@ -154,15 +165,19 @@ def _refused(error: Exception, request: Request) -> ModelAccessError:
         return ModelAccessError(
             f"{request.id} is gated: its owner asks you to accept terms first",
             f"accept them at https://huggingface.co/{request.id}, then: {login}",
+            slug="model-gated",
         )
     if isinstance(error, RevisionNotFoundError):
         return ModelAccessError(
             f"{request.id} has no revision {request.revision}",
             f"correct {request.revision_key} in ci.yaml (null is the main branch); if this workspace was trained with a commit "
             "that its owner has deleted: cictl invert --restart",
+            slug="model-revision-missing",
         )
     if isinstance(error, DisabledRepoError):
-        return ModelAccessError(f"the hub has disabled {request.id}", f"set {request.key} in ci.yaml to another model")
+        return ModelAccessError(
+            f"the hub has disabled {request.id}", f"set {request.key} in ci.yaml to another model", slug="model-disabled"
+        )
     return _refused_by_status(status, error, request, login, absent=isinstance(error, RepositoryNotFoundError) or status == 404)
 
 
@@ -171,16 +186,19 @@ def _refused_by_status(status: int, error: Exception, request: Request, login: s
         return ModelAccessError(
             f"{request.id} does not exist on {hub_name()}, or is private and you may not see it ({status})",
             f"check the spelling of {request.key} in ci.yaml; for a private model: {login}",
+            slug="model-absent-or-private",
         )
     if status == 401:
         return ModelAccessError(
             f"{hub_name()} does not accept your access token for {request.id} (401)",
             "hf auth login with a new one, or unset HF_TOKEN if it is set: public models need none",
+            slug="token-not-accepted",
         )
     if status == 403:
         return ModelAccessError(
             f"{hub_name()} forbids access to {request.id} (403{_its_words(error)})",
             f"look at https://huggingface.co/{request.id} for what it asks for, then: {login}",
+            slug="model-forbidden",
         )
     if status == 429:
         wait = _wait(error.response.headers)  # type: ignore[attr-defined]
@@ -188,14 +206,18 @@ def _refused_by_status(status: int, error: Exception, request: Request, login: s
             f"{hub_name()} has had too many requests from you or your network, {request.id} among them (429)",
             f"type the same command again {f'in {wait}' if wait else 'in a few minutes'}"
             + ("; logged in one may ask more often: hf auth login" if login == "hf auth login" else ""),
+            slug="hub-rate-limited",
         )
     if status >= 500:
         return ModelAccessError(
             f"{hub_name()} has a problem of its own ({status}) and does not give out {request.id}",
             "type the same command again in a few minutes; https://status.huggingface.co says more",
+            slug="hub-broken",
         )
     return ModelAccessError(
-        f"{hub_name()} refused {request.id} ({status}{_its_words(error)})", "type the same command again in a few minutes"
+        f"{hub_name()} refused {request.id} ({status}{_its_words(error)})",
+        "type the same command again in a few minutes",
+        slug="hub-refused",
     )
 
 
@@ -204,6 +226,7 @@ def _unreachable(error: Exception, request: Request) -> ModelAccessError:
         return ModelAccessError(
             f"your access token holds a character that none has, so that {hub_name()} was not asked for {request.id}",
             "hf auth login with a token copied anew, or correct HF_TOKEN",
+            slug="token-malformed",
         )
     text = _first_line(error)
     if "Timeout" in type(error).__name__:
@@ -221,6 +244,7 @@ def _unreachable(error: Exception, request: Request) -> ModelAccessError:
         f"{why}",
         "check the network (and HF_ENDPOINT and HTTPS_PROXY if they are set), then type the same command again; or set "
         f"{request.key} to a folder in diffusers layout; or try --model toybox, which needs no hub",
+        slug="hub-unreachable",
     )
 
 

@@ -67,6 +67,7 @@ def locate_base(model_id: str, revision: str | None = None, *, offline: bool = F
             f"{model_id} is not a model in diffusers layout: {located.folder} holds no unet/config.json",
             "give a folder that has unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or an id such as "
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            slug="model-without-layout",
         )
     return located
 
@@ -92,7 +93,9 @@ def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observ
     folder = EMBEDDED / model_id / embedded
     if model_id == "toybox":
         if not folder.is_dir():
-            raise ModelAccessError("the weights of the toybox are not in this installation", "install cictl again")
+            raise ModelAccessError(
+                "the weights of the toybox are not in this installation", "install cictl again", slug="toybox-missing"
+            )
         return Located(model_id, folder, _digest(folder))
     folder = Path(model_id).expanduser()
     if folder.is_dir():
@@ -101,12 +104,14 @@ def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observ
         raise ModelAccessError(
             f"{model_id} is a single file, where a whole CLIP model is wanted, both towers and both projections",
             "set model.clip in ci.yaml to its folder, or to openai/clip-vit-large-patch14",
+            slug="clip-is-a-file",
         )
     is_path = folder.is_absolute() or model_id.startswith((".", "~")) or model_id.endswith((".safetensors", *PICKLES))
     if is_path or model_id.count("/") != 1:
         raise ModelAccessError(
-            f"{model_id} is neither a folder here nor an id of the form owner/name, nor a file here",
+            f"{model_id} is neither a folder nor a file here, nor an id of the form owner/name",
             f"set {request.key} in ci.yaml to a folder in diffusers layout, a .safetensors file, an id on the hub, or toybox",
+            slug="model-not-found",
         )
     snapshot = hub.snapshot_on_disk(request) if offline else hub.fetch(request, observe)
     if snapshot is None:

@@ -44,6 +44,7 @@ class SafetyChecker:
             ModelAccessError: it cannot be read, or lacks weights.
         """
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+        from safetensors import SafetensorError
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         quiet_libraries()
@@ -52,13 +53,17 @@ class SafetyChecker:
             model, report = StableDiffusionSafetyChecker.from_pretrained(
                 located.folder / "safety_checker", use_safetensors=True, output_loading_info=True, local_files_only=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             first_line = str(error).strip().splitlines()[0]
-            raise ModelAccessError(f"{located.id}: its safety checker cannot be loaded ({first_line})", _WITHOUT) from None
+            raise ModelAccessError(
+                f"{located.id}: its safety checker cannot be loaded ({first_line})", _WITHOUT, slug="checker-unreadable"
+            ) from None
         if missing := [key for key in report["missing_keys"] if not key.endswith("position_ids")]:
             # A weight that is not there would be random, and the checker would flag at random.
             raise ModelAccessError(
-                f"{located.id}: its safety checker lacks {len(missing)} weights, such as {sorted(missing)[0]}", _WITHOUT
+                f"{located.id}: its safety checker lacks {len(missing)} weights, such as {sorted(missing)[0]}",
+                _WITHOUT,
+                slug="checker-incomplete",
             )
         return cls(model.eval().requires_grad_(False).float(), processor, device)
 

@@ -33,8 +33,8 @@ _TAKE = (
 )
 _AGAIN = "download it again; a file of a few KB is often a login page, or a pointer that git lfs pull replaces by the file"
 _CONVERT = (
-    "most pages offer a .safetensors file beside it; otherwise, if you trust it: python -c 'from diffusers import "
-    'StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\', then set model.id to FOLDER'
+    "most pages offer a .safetensors file beside it; otherwise, if you trust it, make a folder of it and set model.id to that:\n"
+    '`python -c \'from diffusers import StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\'`'
 )
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -62,13 +62,19 @@ def read_header(path: Path) -> Header:
             text = file.read(length) if len(begin) == 8 and length <= _LARGEST_HEADER else b""
     except OSError as error:
         raise ModelAccessError(
-            f"{path} cannot be read: {error.strerror}", "give yourself the right to read it: chmod u+r"
+            f"{path} cannot be read: {error.strerror}",
+            "give yourself the right to read it: chmod u+r",
+            slug="model-file-unreadable",
         ) from None
     # The first byte alone says nothing: a header's length can begin with 0x80 too.
     if path.suffix.lower() in PICKLES or (text[:1] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))):
-        raise ModelAccessError(f"{path} is a pickle: loading one can run any code that its author put into it", _CONVERT)
+        raise ModelAccessError(
+            f"{path} is a pickle: loading one can run any code that its author put into it",
+            _CONVERT,
+            slug="model-file-is-a-pickle",
+        )
     if not text.startswith(b"{"):
-        raise ModelAccessError(f"{path} is no safetensors file ({size} bytes)", _AGAIN)
+        raise ModelAccessError(f"{path} is no safetensors file ({size} bytes)", _AGAIN, slug="model-file-not-safetensors")
     if len(text) < length:
         raise _truncated(path, size, 8 + length)
     try:
@@ -79,7 +85,9 @@ def read_header(path: Path) -> Header:
         if any(side < 0 for shape in shapes.values() for side in shape):
             raise ValueError("a negative side")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise ModelAccessError(f"{path} is no safetensors file: its header cannot be read", _AGAIN) from None
+        raise ModelAccessError(
+            f"{path} is no safetensors file: its header cannot be read", _AGAIN, slug="model-file-without-header"
+        ) from None
     if max(ends, default=8 + length) > size:
         raise _truncated(path, size, max(ends))
     return Header(shapes, metadata)
@@ -94,12 +102,16 @@ def require_sd1(path: Path) -> None:
     header = read_header(path)
     for what, applies in _OTHERS:
         if applies(header):
-            raise ModelAccessError(f"{path} is {what}", _TAKE)
+            raise ModelAccessError(f"{path} is {what}", _TAKE, slug="model-file-is-another-kind")
     lacking = [_TITLES[part] for part, prefix in _PREFIXES.items() if not any(name.startswith(prefix) for name in header.shapes)]
     if len(lacking) == len(_PREFIXES):
-        raise ModelAccessError(f"{path} is no checkpoint in LDM layout: nothing in it is named {_UNET}*", _TAKE)
+        raise ModelAccessError(
+            f"{path} is no checkpoint in LDM layout: nothing in it is named {_UNET}*", _TAKE, slug="model-file-not-ldm"
+        )
     if lacking:
-        raise ModelAccessError(f"{path} is only a part of a checkpoint: it has no {' and no '.join(lacking)}", _TAKE)
+        raise ModelAccessError(
+            f"{path} is only a part of a checkpoint: it has no {' and no '.join(lacking)}", _TAKE, slug="model-file-is-a-part"
+        )
 
 
 def load_parts(file: Path, configs: Path) -> dict[str, Any]:
@@ -184,7 +196,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="pt") as stored:
             yield stored
     except (OSError, SafetensorError) as error:
-        raise ModelAccessError(f"{file} cannot be read ({error})", _AGAIN) from None
+        raise ModelAccessError(f"{file} cannot be read ({error})", _AGAIN, slug="model-file-damaged") from None
 
 
 def _of_config(part: str, configs: Path) -> Any:
@@ -212,13 +224,18 @@ def translate(part: str, tensors: Mapping[str, Tensor], config: Any) -> dict[str
 def _require_fit(file: Path, part: str, model: Any, found: Mapping[str, Tensor]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if missing := sorted(expected.keys() - found.keys()):
-        raise ModelAccessError(f"{file}: the {_TITLES[part]} lacks {len(missing)} weights, such as {missing[0]}", _AGAIN)
+        raise ModelAccessError(
+            f"{file}: the {_TITLES[part]} lacks {len(missing)} weights, such as {missing[0]}",
+            _AGAIN,
+            slug="model-file-incomplete",
+        )
     for name, shape in expected.items():
         if tuple(found[name].shape) != shape:
             raise ModelAccessError(
                 f"{file} is no Stable Diffusion 1.x: {name} of its {_TITLES[part]} is {_shown(found[name].shape)}, "
                 f"not {_shown(shape)}",
                 _TAKE,
+                slug="model-file-of-other-shape",
             )
 
 
@@ -227,7 +244,7 @@ def _shown(shape: Iterable[int]) -> str:
 
 
 def _truncated(path: Path, size: int, expected: int) -> ModelAccessError:
-    return ModelAccessError(f"{path} is not whole: it has {size} bytes of {expected}", _AGAIN)
+    return ModelAccessError(f"{path} is not whole: it has {size} bytes of {expected}", _AGAIN, slug="model-file-truncated")
 
 
 # -- what a file can be instead, most telling first ---------------------------------------------------

@@ -61,6 +61,7 @@ class StableDiffusion:
                 f"{located.id} is no Stable Diffusion 1.x: its UNet reads {unet.config.cross_attention_dim} numbers "
                 f"a token, its text encoder gives {text_encoder.config.hidden_size}",
                 "use stable-diffusion-v1-5/stable-diffusion-v1-5 or a model made from it",
+                slug="model-not-sd1",
             )
         key_values = {
             name: weight.detach().float().clone() for name, weight in unet.named_parameters() if name.endswith(_KEY_VALUE)
@@ -115,6 +116,7 @@ class StableDiffusion:
                     f"{key}: {prompt!r} is longer than the {self.tokenizer.model_max_length} tokens that the model reads; "
                     f"it would lose {lost!r}",
                     f"shorten {key} in ci.yaml, or take a smaller invert.auxiliary_vectors",
+                    slug="prompt-too-long",
                 )
 
     def encode_text(self, ids: Tensor) -> Tensor:
@@ -198,13 +200,20 @@ class StableDiffusion:
 
 
 def base_key_values(located: Located) -> dict[str, Tensor]:
-    """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest."""
-    from safetensors import safe_open
+    """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest.
+
+    Raises:
+        ModelAccessError: the file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
 
     if located.file:
         return load_unet_weights(located.file, located.folder, lambda name: name.endswith(_KEY_VALUE))
-    with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
-        return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
+    try:
+        with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
+            return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(located, "unet", str(error)) from None
 
 
 _WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
@@ -224,24 +233,39 @@ def _load_small(located: Located) -> tuple[Any, Any]:
     from transformers import CLIPTokenizer
 
     folder = located.folder / "tokenizer"
+    for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
+        if not needed.exists():  # the libraries would take its path for an id on the hub, and say so
+            raise ModelAccessError(
+                f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
+            )
     try:
         packed = (folder / "merges.txt.gz").is_file()
         tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
         return tokenizer, DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
-        raise ModelAccessError(f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE) from None
+        raise ModelAccessError(
+            f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE, slug="model-tokenizer-unreadable"
+        ) from None
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:
+    from safetensors import SafetensorError
+
     try:
         model, report = kind.from_pretrained(
             located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
             **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ModelAccessError(f"{located.id}: {part} cannot be loaded ({first_line})", _WHOLE) from None
-    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+        raise _unreadable(located, part, first_line) from None
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
-        raise ModelAccessError(f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE)
+        raise ModelAccessError(
+            f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE, slug="model-incomplete"
+        )
     return model
+
+
+def _unreadable(located: Located, part: str, why: str) -> ModelAccessError:
+    return ModelAccessError(f"{located.id}: {part} cannot be loaded ({why})", _WHOLE, slug="model-part-unreadable")

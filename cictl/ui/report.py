@@ -27,7 +27,8 @@ __all__ = [
     "table",
 ]
 
-_COMMAND = re.compile(r"`[^`]+`\S*|\bcictl(?: +[^\s,;:()]+)+|\S+")
+# A command in backticks, one that begins with cictl and ends where the sentence goes on, or a word.
+_COMMAND = re.compile(r"`[^`]+`\S*|\bcictl(?: +[^\s,;:()]+)+[,;:)]*|\S+")
 
 
 def exit_code(error: CictlError) -> int:
@@ -38,7 +39,8 @@ def exit_code(error: CictlError) -> int:
 def print_error(error: CictlError, *, json: bool) -> None:
     """Says what is wrong and what to do next: on stderr, or as a JSON object on stdout."""
     if json:
-        print_json({"error": error.kind, "message": error.message, "hint": error.hint, "exit_code": exit_code(error)})
+        values = {"error": error.kind, "slug": error.slug, "message": error.message, "hint": error.hint}
+        print_json({**values, "exit_code": exit_code(error)})
         return
     console = stderr_console()
     arrow = glyphs_for(console.encoding).arrow
@@ -94,18 +96,22 @@ def _print_wrapped(console: Console, lead: Text, message: str) -> None:
 
 
 def _wrap(text: str, width: int) -> Iterator[str]:
-    """Lines of at most ``width`` cells; commands stay whole where they fit, and words always."""
+    """Lines of at most ``width`` cells; commands stay whole where they fit, and words always.
+
+    A text that is indented goes on two cells further in.
+    """
     if cell_len(text) <= width:
         yield text  # as it is, with the spaces it may be aligned by
         return
-    line = ""
-    for piece in _pieces(text, width):
-        if line and cell_len(f"{line} {piece}") > width:
-            yield line
-            line = piece
+    margin = " " * (len(text) - len(text.lstrip()))
+    line, indent = "", margin
+    for piece in _pieces(text, width - len(margin)):
+        if line and cell_len(f"{indent}{line} {piece}") > width:
+            yield indent + line
+            line, indent = piece, margin and f"{margin}  "
         else:
             line = f"{line} {piece}" if line else piece
-    yield line
+    yield indent + line
 
 
 def _pieces(text: str, width: int) -> Iterator[str]:

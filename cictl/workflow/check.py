@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cictl.config import Config
@@ -43,22 +42,25 @@ class Finding:
     Attributes:
         about: photographs, config, model, CLIP, device, or disk.
         hint: what to do about it; empty where all is well.
+        slug: of an error, as the command that would end with it gives it.
     """
 
     level: Level
     about: str
     message: str
     hint: str = ""
+    slug: str = ""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage will take: bytes on the device, seconds for all its steps."""
+    """What a stage will take: bytes on the device, seconds for all its steps, bytes of one of its checkpoints."""
 
     stage: str
     steps: int
     memory: int
     seconds: float
+    checkpoint: int
 
 
 @dataclass
@@ -77,7 +79,7 @@ class CheckReport:
 
     def fail(self, about: str, error: CictlError) -> None:
         """Note an error; the first one gives the exit code."""
-        self.findings.append(Finding("error", about, error.message, error.hint))
+        self.findings.append(Finding("error", about, error.message, error.hint, error.slug))
         self.exit_code = self.exit_code or error.exit_code
 
 
@@ -108,7 +110,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     if base and device:
         observe(PhaseStarted("estimating memory and time"))
         _estimate(report, config, base, *device)
-    _look_at_disk(report, workspace, config, base)
+    _look_at_disk(report, workspace)
     return report
 
 
@@ -129,7 +131,7 @@ def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
         return work()
     except ModelAccessError as error:
         # Not an error yet: the first training downloads it.
-        if "is not on this machine" in error.message:
+        if error.slug == "hub-switched-off":
             report.add("warning", about, error.message.split(",")[0], "the first training downloads it")
         else:
             report.fail(about, error)
@@ -207,7 +209,7 @@ def _estimate(report: CheckReport, config: Config, base: Located, device: torch.
         part = settings.batch_size // settings.accumulation
         cost = count_step(base.folder, stage=stage, resolution=config.data.resolution, batch=part, dtype=dtype)
         step = settings.accumulation * (cost.flops / (_EFFICIENCY * speed.flops) + cost.calls * speed.call)
-        report.estimates.append(Estimate(stage, settings.steps, cost.memory, step * settings.steps))
+        report.estimates.append(Estimate(stage, settings.steps, cost.memory, step * settings.steps, cost.checkpoint))
     most = max(estimate.memory for estimate in report.estimates)
     if most > free:
         message = f"training needs about {most / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free on {device}"
@@ -229,27 +231,12 @@ def _free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _look_at_disk(report: CheckReport, workspace: Workspace, config: Config, base: Located | None) -> None:
+def _look_at_disk(report: CheckReport, workspace: Workspace) -> None:
     """Three checkpoints of each stage must fit: two are kept, one is being written."""
     free = shutil.disk_usage(workspace.root).free
-    needed = 3 * 2**20 + (3 * _checkpoint_size(base.folder) if base else 0)
+    needed = 3 * _MEBIBYTE + 3 * sum(estimate.checkpoint for estimate in report.estimates)
     if free < needed:
         message = f"checkpoints need about {needed / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free"
         report.add("warning", "disk", message, "make room")
     else:
         report.add("ok", "disk", f"{free / _MEBIBYTE:,.0f} MiB free, about {needed / _MEBIBYTE:,.0f} MiB needed")
-
-
-def _checkpoint_size(folder: Path) -> int:
-    """Bytes of a checkpoint of stage 2: K, V as the result; K, V, K^a, V^a with two moments each as the state."""
-    return 4 * 7 * sum(_key_value_sizes(folder))
-
-
-def _key_value_sizes(folder: Path) -> Iterator[int]:
-    from safetensors import safe_open
-
-    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", framework="np") as file:
-        for name in file.keys():  # noqa: SIM118
-            if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
-                rows, columns = file.get_slice(name).get_shape()
-                yield rows * columns

@@ -14,6 +14,7 @@ from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
 from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint
+from cictl.workflow.stage import none_is_whole
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -99,10 +100,10 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
         StateError: there is none.
     """
     checkpoint, damaged = latest_checkpoint(workspace.stage_folder("invert"))
+    if checkpoint is None and damaged:
+        raise none_is_whole("invert", damaged)
     if checkpoint is None:
-        found = "".join(f"\n  {line}" for line in damaged)
-        hint = "cictl invert --restart" if damaged else "cictl invert"
-        raise StateError(f"stage 1 has not been run in {workspace.shown(workspace.root)}{found}", hint)
+        raise StateError(f"stage 1 has not been run in {workspace.shown(workspace.root)}", "cictl invert", slug="stage-1-not-run")
     return checkpoint
 
 
@@ -122,13 +123,19 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
             return _find_concept(workspace, source, observe, step)
-    raise StateError("the checkpoints change faster than they can be read", "try again, or raise checkpoint.interval")
+    raise StateError(
+        "the checkpoints change faster than they can be read",
+        "try again, or raise checkpoint.interval",
+        slug="checkpoints-restless",
+    )
 
 
 def _find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None) -> Concept:
     inverted = require_inverted(workspace)
     if inverted.step == 0:
-        raise StateError("stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert")
+        raise StateError(
+            "stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert", slug="stage-1-not-begun"
+        )
     name = str(inverted.manifest["concept"])
     checkpoints = [inverted]
     if source != "invert":
@@ -138,7 +145,7 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
         if tuned and tuned.step:
             checkpoints.append(tuned)
         elif source == "finetune":
-            raise StateError("stage 2 has not been run", "cictl finetune, or take --stage invert")
+            raise StateError("stage 2 has not been run", "cictl finetune, or take --stage invert", slug="stage-2-not-run")
     if step is not None:
         checkpoints[-1] = _checkpoint_of(workspace, "finetune" if len(checkpoints) == 2 else "invert", step)
         inverted = checkpoints[0]
@@ -152,6 +159,7 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
         raise StateError(
             "stage 2 was trained on the tokens of an earlier run of stage 1",
             "cictl finetune --restart, or take --stage invert",
+            slug="stage-2-outdated",
         )
     results = [(checkpoint.folder / RESULT).read_bytes() for checkpoint in checkpoints]
     return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
@@ -167,6 +175,7 @@ def _checkpoint_of(workspace: Workspace, stage: str, step: int) -> Checkpoint:
     raise StateError(
         f"cictl {stage} has no checkpoint of step {step}; there are: {steps}",
         f"--step {kept[0].step}, or leave --step out (a training keeps its last two checkpoints)",
+        slug="step-not-kept",
     )
 
 
@@ -186,4 +195,5 @@ def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
                 f"the concept was learned on another base model: {was} with the {'commit' if commit else 'digest'} "
                 f"{trained_on[:12]}, not {identity[:12]}",
                 f"set model.id to {was} and model.revision to {revision} in ci.yaml (or with --set), or: cictl invert --restart",
+                slug="base-changed",
             )

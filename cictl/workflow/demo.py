@@ -65,7 +65,11 @@ def prepare(folder: Path) -> Workspace:
     workspace = Workspace(folder.absolute())
     if workspace.config_file.exists():
         if not list(workspace.images.glob("teapot-*.png")):
-            raise StateError(f"{folder} is a workspace already, but not the demo's", "give another folder: cictl demo NEW-FOLDER")
+            raise StateError(
+                f"{folder} is a workspace already, but not the demo's",
+                "give another folder: cictl demo NEW-FOLDER",
+                slug="demo-folder-taken",
+            )
         return workspace
     workspace = init.run(folder, model=MODEL, name="my-teapot")
     for number, pixels in enumerate(demo_concept().photographs(), 1):

@@ -82,6 +82,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise ResourceError(
             f"the log {path} cannot be written: {error.strerror}",
             "make room, then run the same command again: it goes on from the last checkpoint",
+            slug="log-not-written",
         ) from None
 
 

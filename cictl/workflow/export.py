@@ -14,6 +14,7 @@ from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
 from cictl.models.locate import Located
+from cictl.models.words import is_word
 from cictl.workflow.concept import Concept, find_concept
 from cictl.workflow.pictures import find_base_of
 from cictl.workflow.samples import Sample, find_sample
@@ -79,9 +80,9 @@ def run(
         StateError: nothing has been trained yet, or not enough of it, or a file holds something else.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}")
+        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}", slug="dtype-unknown")
     if rank is not None and rank < 1:
-        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto")
+        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto", slug="rank-too-small")
     wanted = list(FORMATS) if every else find_formats(formats or [DEFAULT])
     name = check_name(name) if name is not None else None
     config = configure(workspace, overrides or {})
@@ -89,15 +90,23 @@ def run(
     left_out = {one.name: why for one in wanted if (why := _missing(one, concept))}
     if left_out and not every:
         first, why = next(iter(left_out.items()))
-        raise StateError(f"{first} cannot be exported: {why}", "cictl finetune; or: cictl export --format embedding")
+        raise StateError(
+            f"{first} cannot be exported: {why}",
+            "cictl finetune; or: cictl export --format embedding",
+            slug="format-needs-stage-2",
+        )
     base = find_base_of(workspace, config, concept, observe)
     if concept.source == "invert" and stage is None and any(one.name == DEFAULT for one in wanted):
         observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
+    word = name or concept.name
+    if is_word(base, word):
+        taken = f"{word} is a word that the base model knows: A1111 and Forge will put S* in its place in every prompt"
+        observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
     observe(PhaseStarted("reading the tensors"))
 
     from cictl.exporters.content import Options, UnfitError
 
-    source = _exportable(concept, base, name or concept.name, config.model.id)
+    source = _exportable(concept, base, word, config.model.id)
     folder = out or workspace.outputs / "export"
     sample = find_sample(workspace, concept)
     files: list[dict[str, Any]] = []

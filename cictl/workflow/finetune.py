@@ -36,7 +36,9 @@ def run(
     inverted = require_inverted(workspace)
     if not inverted.complete:
         raise StateError(
-            f"stage 1 is not done: {inverted.step} of {inverted.manifest['steps']} steps", "cictl invert goes on with it"
+            f"stage 1 is not done: {inverted.step} of {inverted.manifest['steps']} steps",
+            "cictl invert goes on with it",
+            slug="stage-1-unfinished",
         )
 
     def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
@@ -67,7 +69,9 @@ def _prepare(
     tokens = ConceptTokens.from_tensors(config.concept.name, read_tensors(inverted, RESULT))
     if tokens.keys and tokens.keys != encoded.keys:
         raise StateError(
-            "the photographs are not those that stage 1 was trained with", "put them back, or: cictl invert --restart"
+            "the photographs are not those that stage 1 was trained with",
+            "put them back, or: cictl invert --restart",
+            slug="photographs-differ",
         )
     model.add_tokens(tokens)
     method = DisentangledFinetuning(model, tokens, encoded, config.finetune)

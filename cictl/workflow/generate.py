@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,22 +90,32 @@ def run(
 
 def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
     if not prompts:
-        raise UsageError("there is no prompt", 'for example: cictl generate "a photo of S* in the snow"')
+        raise UsageError("there is no prompt", 'for example: cictl generate "a photo of S* in the snow"', slug="prompt-missing")
     for prompt in prompts:
         if not prompt.strip():
-            raise UsageError("a prompt is empty", 'for example: cictl generate "a photo of S* in the snow"')
+            raise UsageError("a prompt is empty", 'for example: cictl generate "a photo of S* in the snow"', slug="prompt-empty")
         if source == "base" and mentions_concept(prompt):
             raise UsageError(
                 f"{prompt!r} has {CONCEPT}, which the untouched base model does not know",
                 "write what it is in words, or leave out --stage base",
+                slug="prompt-with-concept",
             )
         if source != "base" and not mentions_concept(prompt):
-            found = near_miss(prompt)
-            meant = f"did you mean {CONCEPT} where it says {found}? " if found else ""
             raise UsageError(
                 f"{prompt!r} does not mention {CONCEPT}, the concept",
-                f'{meant}Write it as in: cictl generate "a photo of {CONCEPT} in the snow" (--stage base draws without it)',
+                f"{_proposal(prompt)}\n--stage base draws without it",
+                slug="prompt-without-concept",
             )
+
+
+def _proposal(prompt: str) -> str:
+    found = near_miss(prompt)
+    if found is None:
+        return f'for example: cictl generate "a photo of {CONCEPT} in the snow"'
+    meant = prompt.replace(found, CONCEPT)
+    # In double quotes, as everywhere, unless a shell would read something else.
+    typed = shlex.quote(meant) if set(meant) & set('"$`\\!') else f'"{meant}"'
+    return f"did you mean {CONCEPT} where it says {found}? cictl generate {typed}"
 
 
 def _write_grid(folder: Path, prompts: Sequence[str], paths: Sequence[Path]) -> Path:

@@ -33,12 +33,15 @@ def run(
         raise StateError(
             f"{workspace.shown(workspace.root)} is a workspace already; it was not touched",
             f"cictl status -C {workspace.shown(workspace.root)}",
+            slug="workspace-exists",
         )
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "give a new folder, as in: cictl init my-teapot")
+        raise UsageError(f"{folder} is a file", "give a new folder, as in: cictl init my-teapot", slug="init-folder-is-file")
     if folder.is_dir() and any((folder / part).exists() for part in ("checkpoints", "outputs", ".gitignore", "README.md")):
         raise StateError(
-            f"{folder} holds other files that a workspace would overwrite", "give a new folder, as in: cictl init my-teapot"
+            f"{folder} holds other files that a workspace would overwrite",
+            "give a new folder, as in: cictl init my-teapot",
+            slug="init-folder-taken",
         )
     chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
     if model and model != "toybox" and Path(model).expanduser().exists():
@@ -49,7 +52,11 @@ def run(
         for part in (workspace.images, workspace.checkpoints, workspace.outputs):
             part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error.strerror}", "give another folder") from None
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror}",
+            "give a new folder, as in: cictl init my-teapot",
+            slug="init-not-written",
+        ) from None
     shutil.copyfile(templates_folder() / "workspace" / "gitignore", workspace.root / ".gitignore")
     readme = (templates_folder() / "workspace" / "README.md").read_text("utf-8")
     write_atomic(workspace.root / "README.md", readme.replace("{name}", chosen).encode())

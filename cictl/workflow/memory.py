@@ -16,4 +16,4 @@ def out_of_memory_explained(hint: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
             raise
-        raise ResourceError("the memory of the device is not enough", hint) from None
+        raise ResourceError("the memory of the device is not enough", hint, slug="memory-full") from None

@@ -41,12 +41,15 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         raise StateError(
             "stage 1 was run with invert.auxiliary_vectors 0, so there are no auxiliary tokens to look at",
             "cictl invert --restart --set invert.auxiliary_vectors=4",
+            slug="auxiliary-tokens-none",
         )
     photographs = {photograph.key: photograph for photograph in find_photographs(workspace.images)}
     if gone := [key for key in tokens.keys if key not in photographs]:
         raise StateError(
-            f"{len(gone)} of the photographs that stage 1 was trained with are no longer in {workspace.shown(workspace.images)}",
+            f"of the photographs that stage 1 was trained with, {len(gone)} {'is' if len(gone) == 1 else 'are'} no longer in "
+            f"{workspace.shown(workspace.images)}",
             "put them back (cictl status names them), or: cictl invert --restart",
+            slug="photographs-gone",
         )
     base = find_base_of(workspace, config, concept, observe)
     prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}

@@ -106,14 +106,20 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
         return Decision("run", None)
     if checkpoint is None:
         if damaged:
-            raise StateError(
-                f"no checkpoint of cictl {stage} is whole:\n" + "\n".join(f"  {line}" for line in damaged),
-                f"cictl {stage} --restart puts them aside and starts anew",
-            )
+            raise none_is_whole(stage, damaged)
         return Decision("run", None)
     require_unchanged(workspace, stage, checkpoint, now)
     action: Action = "skip" if checkpoint.step >= steps else "resume"
     return Decision(action, checkpoint, damaged)
+
+
+def none_is_whole(stage: str, damaged: Sequence[str]) -> StateError:
+    """The error for a stage that has checkpoints, all of them ``damaged``."""
+    return StateError(
+        f"no checkpoint of cictl {stage} is whole:\n" + "\n".join(f"  {line}" for line in damaged),
+        f"cictl {stage} --restart puts them aside and starts anew",
+        slug="checkpoints-damaged",
+    )
 
 
 def require_unchanged(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, now: Fingerprint) -> None:
@@ -150,6 +156,7 @@ def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed
         f"what cictl {stage} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
         f"{undo if can_be_undone(described) else ''}start anew: cictl {stage} --restart (the old checkpoints go to "
         "checkpoints/archive)",
+        slug="training-changed",
     )
 
 

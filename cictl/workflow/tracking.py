@@ -30,7 +30,9 @@ def require_trackers(names: Sequence[str]) -> None:
     for name in names:
         if find_spec(name) is None:
             raise UsageError(
-                f"tracking.to names {name}, which is not installed", f"pip install {name.replace('_', '-')}, or take it out"
+                f"tracking.to names {name}, which is not installed",
+                f"pip install {name.replace('_', '-')}, or take it out",
+                slug="tracker-not-installed",
             )
 
 
@@ -86,7 +88,9 @@ class Curves:
             accelerator.init_trackers(self._project, init_kwargs=options)
         except Exception as error:  # of somebody else's program, account or network
             raise CictlError(
-                f"{', '.join(self._names)} cannot be started: {error}", "see to it, or train without: --set tracking.to=[]"
+                f"{', '.join(self._names)} cannot be started: {error}",
+                "see to it, or train without: --set tracking.to=[]",
+                slug="tracker-not-started",
             ) from error
         self._trackers = accelerator.trackers
 

@@ -180,6 +180,7 @@ def _require_even_parts(stage: Stage, settings: InvertConfig | FinetuneConfig, p
             f"{stage}.batch_size is {settings.batch_size}, which {processes.count} processes with {settings.accumulation} "
             f"parts each ({stage}.accumulation) do not divide",
             f"take another number of processes, or --set {stage}.batch_size={-(-settings.batch_size // parts) * parts}",
+            slug="batch-not-divided",
         )
 
 
@@ -191,7 +192,9 @@ def _resumable(workspace: Workspace, stage: Stage) -> Iterator[None]:
     except ProcessLost as error:
         saved, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
         step = saved.step if saved else 0
-        raise ProcessLost(error.message, f"run the same command again: cictl {stage} goes on from step {step}") from None
+        raise ProcessLost(
+            error.message, f"run the same command again: cictl {stage} goes on from step {step}", slug=error.slug
+        ) from None
 
 
 def _train(

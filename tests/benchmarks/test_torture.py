@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.torture import crash_points, disk, flips, fuzz, kills, processes
+from benchmarks.torture import __main__ as command
+from benchmarks.torture import crash_points, disk, flips, fuzz, kills, parts, processes
 from benchmarks.torture.workspaces import Yard
 
 
@@ -63,3 +65,40 @@ def test_broken_pictures_are_used_or_refused(tmp_path: Path):
     outcome = fuzz.pictures(tmp_path, 100)
     assert outcome.wrong == []
     assert outcome.codes[2] > 20
+
+
+# -- the command ----------------------------------------------------------------------------------------
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["torture", *arguments])
+    with pytest.raises(SystemExit) as ending:
+        command.main()
+    return int(ending.value.code or 0)
+
+
+def test_the_command_keeps_what_is_done_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert run_command(monkeypatch, "--work", str(tmp_path), "--only", "configurations", "--count", "20") == 0
+    [one] = json.loads((tmp_path / "configurations.json").read_text())["rounds"]
+    assert (one["count"], one["seed"], one["wrong"]) == (20, 0, [])
+    assert one["figures"]["used (exit 0)"] + one["figures"]["refused (exit 2)"] >= 20
+    assert run_command(monkeypatch, "--work", str(tmp_path), "--only", "configurations", "--count", "30") == 0
+    rounds = json.loads((tmp_path / "configurations.json").read_text())["rounds"]
+    assert rounds[0] == one
+    assert [(later["count"], later["seed"]) for later in rounds[1:]] == [(10, 1)]
+    before = (tmp_path / "table.md").read_text()
+    monkeypatch.setattr("subprocess.run", None)
+    assert run_command(monkeypatch, "--work", str(tmp_path), "--only", "configurations", "--count", "30") == 0
+    assert (tmp_path / "table.md").read_text() == before
+
+
+def test_the_table_adds_the_rounds_up_and_what_was_wrong_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    rounds = [
+        {"count": 5, "seed": 0, "seconds": 60.0, "figures": {"kills": 5, parts.LARGEST: 300}, "wrong": []},
+        {"count": 2, "seed": 1, "seconds": 30.0, "figures": {"kills": 2, parts.LARGEST: 200}, "wrong": ["a bit is lost"]},
+    ]
+    (tmp_path / "kills.json").write_text(json.dumps({"rounds": rounds}))
+    assert run_command(monkeypatch, "--work", str(tmp_path), "--only", "kills", "--count", "7") == 1
+    printed = capsys.readouterr().out
+    assert "| 7 kills, 300 MiB of memory at most | 1 | 1.5 |" in printed
+    assert "a bit is lost" in printed

@@ -49,7 +49,7 @@ def test_what_was_measured_and_what_to_type_is_printed(trained, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (["--format", "ckpt"], 2, "there is no format 'ckpt'"),
-    (["--format", "lora", "--rank", "0"], 2, "--rank 0 is no rank"),
+    (["--format", "lora", "--rank", "0"], 2, "a LoRA cannot have rank 0"),
     (["--format", "lora", "--rank", "many"], 2, "--rank many is no rank"),
     (["--dtype", "fp8"], 2, "fp8"),
     (["--stage", "base"], 2, "base"),

@@ -26,7 +26,7 @@ def test_one_changed_weight_gives_another_identity(base, tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "./nowhere", "a/b/c"])
 def test_what_is_neither_a_folder_nor_an_id_is_refused_without_asking_the_network(name):
-    with pytest.raises(ModelAccessError, match="neither a folder here nor an id") as caught:
+    with pytest.raises(ModelAccessError, match="neither a folder nor a file here, nor an id") as caught:
         locate_base(name)
     assert caught.value.exit_code == 4
 

@@ -267,7 +267,7 @@ def refused(file: Path, said: str, hint: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused_without_asking_the_network():
-    with pytest.raises(ModelAccessError, match="neither a folder here nor an id of the form owner/name, nor a file here"):
+    with pytest.raises(ModelAccessError, match="neither a folder nor a file here, nor an id of the form owner/name"):
         locate_base("models/nowhere.safetensors")
 
 

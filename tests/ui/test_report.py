@@ -28,6 +28,7 @@ class Terminal(io.TextIOWrapper):
 ERROR = ResourceError(
     "the memory of [red]cuda:0[/] is full at batch_size 4 in /home/someone/summer/ci.yaml",
     "make some room there, then run: cictl invert dog --set batch_size=2\nsecond hint",
+    slug="memory-full",
 )
 
 
@@ -70,8 +71,8 @@ def test_on_a_terminal_it_wraps_and_keeps_commands_whole(encoding: str, monkeypa
 def test_only_the_word_error_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = Terminal()
     monkeypatch.setattr("sys.stderr", stderr)
-    print_error(UsageError("no"), json=False)
-    assert stderr.text() == "\x1b[1;31merror:\x1b[0m no\n"
+    print_error(UsageError("no", "say yes", slug="no"), json=False)
+    assert stderr.text() == "\x1b[1;31merror:\x1b[0m no\n\x1b[36m  →\x1b[0m say yes\n"
 
 
 def test_a_json_error_is_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +80,8 @@ def test_a_json_error_is_an_object_on_stdout(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert err == ""
     assert json.loads(out) == {
-        "error": "interrupted", "message": "stopped at step 5", "hint": "cictl invert dog", "exit_code": 143
+        "error": "interrupted", "slug": "interrupted", "message": "stopped at step 5", "hint": "cictl invert dog",
+        "exit_code": 143,
     }  # fmt: skip
     assert exit_code(ERROR) == 5
 

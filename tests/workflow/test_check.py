@@ -16,9 +16,11 @@ from cictl.engine.speed import Speed
 from cictl.events import ignore
 from cictl.models.cost import count_step
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.records import checkpoint_folders
 from cictl.toybox.concepts import ToyConcept, development_concepts, failure_concepts, suite_concepts
 from cictl.workflow import check, init
 from cictl.workspace import Workspace
+from tests.models.ldm import write_ldm
 from tests.support import write_settings
 
 
@@ -100,6 +102,25 @@ def test_a_model_that_is_still_to_be_downloaded_is_no_error(make_workspace):
     report = check.run(workspace, ignore)
     assert report.exit_code == 0
     assert warnings(report, "model") == ["owner/model (model.id) is not on this machine"]
+
+
+def test_a_base_in_one_file_and_one_whose_weights_are_broken_are_looked_at_too(make_workspace, base, tmp_path, monkeypatch):
+    whole = check.run(make_workspace(), ignore)
+    monkeypatch.setattr("cictl.models.locate.SD1_CONFIGS", base)
+    file = write_ldm(base, tmp_path / "tiny.safetensors")
+    single = check.run(make_workspace("single", model__id=str(file)), ignore)
+    assert single.exit_code == 0
+    assert single.estimates[1].checkpoint == whole.estimates[1].checkpoint > 0
+    broken = shutil.copytree(base, tmp_path / "broken")
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    check.run(make_workspace("broken-ws", model__id=str(broken)), ignore)  # it is the training that opens the weights
+
+
+def test_the_size_of_a_checkpoint_is_that_of_the_one_that_is_written(trained):
+    [*_, expected] = check.run(trained, ignore).estimates
+    [newest, *_] = checkpoint_folders(trained.stage_folder("finetune"))
+    written = sum(path.stat().st_size for path in newest.glob("*.safetensors"))
+    assert expected.checkpoint < written < expected.checkpoint + 30_000  # the headers, which name every tensor
 
 
 def test_nothing_is_written(make_workspace):

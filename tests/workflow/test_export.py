@@ -18,6 +18,8 @@ from cictl.exporters.content import Exportable
 from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
 from cictl.models.locate import Located
+from cictl.models.single_file import SD1_CONFIGS
+from cictl.models.words import is_word
 from cictl.workflow import export, generate
 from tests.support import Recorder, left_by, silent
 
@@ -242,6 +244,23 @@ def test_another_name_is_the_word_and_the_file(trained, tmp_path):
     assert set(load_file(tmp_path / "diffusers-embedding" / "teapot-2" / "learned_embeds.safetensors")) == {"<teapot-2>"}
     assert (tmp_path / "lora" / "teapot-2" / "embeddings" / "teapot-2.safetensors").is_file()
     assert outcome.usage["lora"]["A1111 / Forge"] == "teapot-2 <lora:teapot-2:1>"
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"), [("cat", True), ("c", True), ("my-teapot", False), ("ca", False), ("catsnow", False)]
+)
+def test_a_name_that_is_an_ordinary_word_is_warned_of_since_it_would_be_replaced_in_every_prompt(trained, tmp_path, name, warned):
+    recorder = Recorder()
+    export.run(trained, recorder, formats=["embedding"], name=name, out=tmp_path)
+    said = [text for text in recorder.texts(Warned) if "is a word that the base model knows" in text]
+    assert bool(said) == warned
+    assert not warned or f"--name my-{name}" in said[0]
+
+
+def test_the_words_of_the_real_vocabulary_are_known_from_its_merges():
+    located = Located("one file", SD1_CONFIGS, "none")
+    known = {"dog": True, "teapot": True, "do": True, "photograph": True, "my-teapot": False, "zzyzx": False}
+    assert {word: is_word(located, word) for word in known} == known
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "a\\b", "/root", "..", ".", "", "con", "nul", "Big", "a b", "x" * 41, "a\n"])

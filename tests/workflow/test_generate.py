@@ -183,7 +183,7 @@ def test_a_prompt_that_nearly_names_the_concept_is_refused_with_what_was_meant(t
     with pytest.raises(UsageError, match="does not mention S") as caught:
         generate.run(trained, [prompt], silent)
     assert caught.value.exit_code == 2
-    assert f"did you mean S* where it says {meant}?" in caught.value.hint
+    assert f'did you mean S* where it says {meant}? cictl generate "a photo of S*"\n' in caught.value.hint
 
 
 @pytest.mark.parametrize("prompts", [["a photo of a cat"], ["cats*"], ["S*", "a dog"], [], [""], ["  "]])

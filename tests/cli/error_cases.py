@@ -1,0 +1,538 @@
+"""The ways to every error of cictl, and the errors that have none; see :mod:`tests.cli.catalogue`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cictl.records import RESULT, checkpoint_folders
+from cictl.workflow import export, invert
+from tests.cli.catalogue import NAME, Case, Place, Prepare, stopped_at_once
+from tests.hub_server import Repository
+from tests.models.ldm import write_ldm
+from tests.support import quick, silent, write_settings
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+_INVERT_ON = "cictl invert --set model.id={}"
+_LAST_NORM = "model.diffusion_model.out.0.bias"
+
+# -- what cases have in common --------------------------------------------------------------------------
+
+
+def nothing(place: Place) -> None:
+    """An empty folder."""
+
+
+def new(place: Place) -> None:
+    place.workspace()
+
+
+def with_file(name: str, content: bytes | str = "") -> Prepare:
+    """A workspace, and beside it a file."""
+
+    def prepare(place: Place) -> None:
+        place.workspace()
+        (place.home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return prepare
+
+
+def settings(text: str) -> Prepare:
+    """A workspace whose ci.yaml is ``text``."""
+
+    def prepare(place: Place) -> None:
+        place.workspace().config_file.write_text(text)
+
+    return prepare
+
+
+def changed(state: str = "trained", **changes: Any) -> Prepare:
+    return lambda place: place.workspace(state, **changes)
+
+
+def photographs(**files: bytes | str) -> Prepare:
+    """A workspace with these photographs and no others; ``_`` in a name is a dot, a text the one to copy."""
+
+    def prepare(place: Place) -> None:
+        folder = place.workspace().images
+        known = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for path in folder.iterdir():
+            path.unlink()
+        for name, content in files.items():
+            (folder / name.replace("_", ".")).write_bytes(known[content] if isinstance(content, str) else content)
+
+    return prepare
+
+
+def full(target: str) -> Callable[[Place], None]:
+    """The disk is full where ``target`` writes."""
+
+    def prepare(place: Place) -> None:
+        def fail(path: object, *others: object, **options: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+        place.patch(target, fail, create=True)
+
+    return prepare
+
+
+def both(*steps: Prepare) -> Prepare:
+    def prepare(place: Place) -> None:
+        for step in steps:
+            step(place)
+
+    return prepare
+
+
+def header(shapes: Mapping[str, Sequence[int]]) -> bytes:
+    """A safetensors file with these shapes, and no numbers."""
+    fields = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    text = json.dumps(fields).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def model_file(content: bytes, name: str = "model.safetensors") -> Prepare:
+    return with_file(name, content)
+
+
+def ldm(spoil: Callable[[dict[str, Any]], None]) -> Prepare:
+    """A whole checkpoint in one file, spoiled, and read with the configs of the tiny base."""
+
+    def prepare(place: Place) -> None:
+        place.workspace()
+        file = write_ldm(place.yard.base, place.home / "model.safetensors")
+        tensors = load_file(file)
+        spoil(tensors)
+        save_file(tensors, file)
+        place.patch("cictl.models.locate.SD1_CONFIGS", place.yard.base)
+
+    return prepare
+
+
+def spoiled(part: str, spoil: Callable[[Path], object], then: Prepare = new) -> Prepare:
+    """A copy of the base at ./model, of which ``part`` is spoiled."""
+    return both(then, lambda place: spoil(place.copy_of_base() / part))
+
+
+def lacking(*names: str) -> Callable[[Path], None]:
+    """Take weights out of a file."""
+
+    def spoil(path: Path) -> None:
+        tensors = load_file(path)
+        save_file({name: t for name, t in tensors.items() if not name.startswith(names)}, path, {"format": "pt"})
+
+    return spoil
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"\x10" + b"\0" * 7 + b"{not a header ..}")
+
+
+def narrow_text_encoder(folder: Path) -> None:
+    """A text encoder of half the width in the place of the base's."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig.from_pretrained(folder)
+    config.hidden_size, config.num_attention_heads = 16, 2
+    shutil.rmtree(folder)
+    CLIPTextModel(config).save_pretrained(folder)
+
+
+def another_text_encoder(place: Place) -> None:
+    """The base at ./model has a text encoder that is not that of its CLIP, at ./model/clip."""
+    path = place.copy_of_base() / "text_encoder" / "model.safetensors"
+    save_file({name: tensor * 1.5 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+
+def with_the_name(folder: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<{NAME}>"])
+    tokenizer.save_pretrained(folder)
+
+
+def on_the_hub(files: Callable[[dict[str, bytes]], dict[str, bytes]]) -> Prepare:
+    """A workspace, and on the hub owner/other, which has what ``files`` makes of a model's."""
+
+    def prepare(place: Place) -> None:
+        place.workspace()
+        hub = place.online()
+        whole = hub.repositories["owner/tiny"]
+        hub.repositories["owner/other"] = Repository()
+        hub.repositories["owner/other"].commit(files(whole.commits[whole.branches["main"]]))
+        place.stack.callback(hub.repositories.pop, "owner/other")
+
+    return prepare
+
+
+def renamed(suffix: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """Other suffixes for the weights."""
+    return lambda files: {name.replace(".safetensors", suffix): content for name, content in files.items()}
+
+
+def refused(status: int, **headers: str) -> Prepare:
+    """A workspace, and a hub that answers so (``_`` for a dash)."""
+
+    def prepare(place: Place) -> None:
+        place.workspace()
+        place.online().refuse = {"owner/tiny": (status, {key.replace("_", "-"): value for key, value in headers.items()})}
+
+    return prepare
+
+
+def online(**changes: Any) -> Prepare:
+    """A workspace, and a hub with these attributes."""
+
+    def prepare(place: Place) -> None:
+        place.workspace()
+        hub = place.online()
+        for key, value in changes.items():
+            setattr(hub, key, value)
+
+    return prepare
+
+
+def without_checkpoints(state: str, stage: str, keep: int) -> Prepare:
+    """A workspace of which only the oldest ``keep`` checkpoints of a stage are left."""
+
+    def prepare(place: Place) -> None:
+        folders = checkpoint_folders(place.workspace(state).stage_folder(stage))
+        for folder in folders[: len(folders) - keep]:
+            shutil.rmtree(folder)
+
+    return prepare
+
+
+def damaged(place: Place) -> None:
+    """Every checkpoint of stage 1 has a flipped bit."""
+    for folder in checkpoint_folders(place.workspace("trained").stage_folder("invert")):
+        content = bytearray((folder / RESULT).read_bytes())
+        content[-1] ^= 1
+        (folder / RESULT).write_bytes(content)
+
+
+def inverted_again(place: Place) -> None:
+    """Stage 1 was trained anew after stage 2."""
+    invert.run(place.workspace("trained"), silent, restart=True, overrides={"seed": 3})
+
+
+def another_photograph(state: str) -> Prepare:
+    def prepare(place: Place) -> None:
+        images = place.workspace(state).images
+        (images / "photo-0.png").unlink()
+        Image.new("RGB", (80, 80), "teal").save(images / "other.png")
+
+    return prepare
+
+
+def busy(place: Place) -> None:
+    place.stack.enter_context(place.workspace().lock("cictl invert"))
+
+
+def stopped(place: Place) -> None:
+    """SIGTERM has come before the first step."""
+    place.workspace()
+    place.patch("cictl.engine.runtime.graceful_stop", stopped_at_once)
+
+
+def raising(target: str, error: Exception, state: str = "new") -> Prepare:
+    def prepare(place: Place) -> None:
+        place.workspace(state)
+        place.patch(target, mock.Mock(side_effect=error))
+
+    return prepare
+
+
+def blanked(place: Place) -> None:
+    """A safety checker that flags everything."""
+    place.workspace("trained")
+    checker = SimpleNamespace(blank=lambda pictures: pictures * 0)
+    for module in ("pictures", "base_model"):
+        place.patch(f"cictl.workflow.{module}.ships_checker", lambda located: True)
+    place.patch("cictl.models.safety.SafetyChecker.load", lambda located, device: checker)
+
+
+def edited_export(place: Place) -> None:
+    """An export whose file was changed."""
+    workspace = place.workspace("trained")
+    export.run(workspace, silent, formats=["embedding"])
+    [file] = (workspace.outputs / "export" / "embedding").rglob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def half_written(place: Place) -> None:
+    """What is read back is not what was written."""
+    place.workspace("trained")
+    place.patch("cictl.exporters.writing._same_bytes", lambda path, content: False)
+
+
+def cut_off(path: Path) -> None:
+    """The end of a file is missing."""
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def no_commit(place: Place) -> None:
+    """owner/other is at a commit that is none."""
+    on_the_hub(lambda files: files)(place)
+    repository = place.yard.hub.repositories["owner/other"]
+    repository.commits["unknown"] = repository.commits[repository.branches["main"]]
+    repository.branches["main"] = "unknown"
+
+
+def without_auxiliary(place: Place) -> None:
+    """Stage 1 was trained without auxiliary tokens."""
+    workspace = place.workspace()
+    write_settings(workspace, {**quick(place.yard.base), "invert.auxiliary_vectors": 0})
+    invert.run(workspace, silent, overrides={"invert.steps": 1})
+
+
+# -- the cases ------------------------------------------------------------------------------------------
+
+CASES: tuple[Case, ...] = (
+    # the command line
+    Case("command-line", "A command that there is not", "cictl invrt", 2, nothing),
+    Case("command-line", "An option that there is not", "cictl generate 'S*' --sed 3", 2, nothing),
+    Case("command-line", "A value that an option does not take", "cictl export --dtype fp8", 2, nothing),
+    Case("command-line", "An argument that is missing", "cictl init", 2, nothing),
+    Case("set-without-equals", "A --set without a value", "cictl invert --set invert.steps", 2, new),
+    Case("set-unreadable", "A --set whose value is no YAML", "cictl invert --set 'invert.steps=[1'", 2, new),
+    # prompts
+    Case("prompt-missing", "No prompt", "cictl generate", 2),
+    Case("prompt-empty", "An empty prompt", "cictl generate ' '", 2),
+    Case("prompt-without-concept", "A prompt without S*", "cictl generate 'a cat in the snow'", 2),
+    Case("prompt-without-concept", "S* in lower case", "cictl generate 'a photo of s* in the snow'", 2),
+    Case("prompt-without-concept", "S* with a space", "cictl generate 'a photo of S * in the snow'", 2),
+    Case("prompt-without-concept", "S* inside a word", "cictl generate 'a photo of catS*'", 2),
+    Case("prompt-without-concept", "Markup in a prompt", "cictl generate '[red]a cat[/red]'", 2),
+    Case("prompt-with-concept", "S* for the untouched base model", "cictl generate 'a photo of S*' --stage base", 2),
+    Case("prompt-too-long", "A prompt of the training that is longer than the model reads",
+         f"cictl invert --set 'invert.prompts=[\"{'a photo of the ' * 8}S* A*\"]'", 2, new),
+    Case("prompts-file-unreadable", "A file of prompts that is not there", "cictl generate --prompts prompts.txt", 2),
+    Case("prompts-file-not-utf8", "A file of prompts in another encoding", "cictl generate --prompts prompts.txt", 2,
+         with_file("prompts.txt", b"S* in M\xfcnchen")),
+    Case("pictures-all-blanked", "Only pictures that the safety checker flags", "cictl generate 'S*' -n 2", 1, blanked),
+    # names
+    Case("name-invalid", "A name with markup", "cictl init teapot --name '[red]teapot[/]'", 2, nothing),
+    Case("name-invalid", "A name with a space and capitals", "cictl init teapot --name 'My Teapot'", 2, nothing),
+    Case("name-invalid", "An emoji for a name", "cictl init teapot --name \U0001fad6", 2, nothing),
+    Case("name-invalid", "A name that is a path", "cictl export --name ../teapot", 2),
+    Case("name-reserved", "A name that Windows keeps", "cictl init teapot --name con", 2, nothing),
+    Case("name-in-vocabulary", "A name whose token the base model has already", _INVERT_ON.format("./model"), 2,
+         spoiled("tokenizer", with_the_name)),
+    Case("start-not-a-word", "A start of S* that is no word", "cictl invert --set 'concept.start=\" \"'", 2, new),
+    # workspaces
+    Case("workspace-not-found", "No workspace anywhere near", "cictl status", 3, nothing),
+    Case("workspace-not-there", "A workspace that is not there", "cictl status -C teapot", 3, nothing),
+    Case("workspace-not-there", "A folder that is no workspace", "cictl status -C teapot", 3,
+         lambda place: (place.home / "teapot").mkdir()),
+    Case("workspace-ambiguous", "Several workspaces below", "cictl invert", 3,
+         both(new, lambda place: shutil.copytree(place.root, place.home / "other"))),
+    Case("workspace-exists", "A new workspace where there is one", f"cictl init {NAME}", 3, new),
+    Case("workspace-busy", "Two trainings at once", "cictl invert", 75, busy),
+    Case("workspace-not-lockable", "A workspace that is somebody else's", "cictl invert", 5,
+         raising("filelock.FileLock.acquire", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))),
+    Case("workspace-not-writable", "A full disk at the start of a training", "cictl invert", 5,
+         both(new, full("cictl.workspace.write_atomic"))),
+    Case("init-stray-argument", "Two folders", "cictl init teapot photographs", 2, nothing),
+    Case("init-folder-is-file", "A workspace where a file is", "cictl init teapot", 2,
+         lambda place: (place.home / "teapot").write_text("a file")),
+    Case("init-folder-taken", "A folder with things that a workspace would overwrite", "cictl init teapot", 3,
+         lambda place: (place.home / "teapot" / "outputs").mkdir(parents=True)),
+    Case("init-not-written", "A folder that cannot be made", "cictl init file/teapot", 2,
+         lambda place: (place.home / "file").write_text("a file")),
+    Case("demo-folder-taken", "A demo in the workspace of something else", f"cictl demo {NAME}", 3, new),
+    # ci.yaml
+    Case("settings-invalid", "A key that there is not", "cictl invert", 2, settings("invert:\n  step: 300\n")),
+    Case("settings-invalid", "A value of the wrong kind", "cictl invert", 2, settings("invert:\n  steps: many\n")),
+    Case("settings-invalid", "A value of --set of the wrong kind", "cictl invert --set invert.steps=x", 2, new),
+    Case("settings-invalid", "Several errors at once", "cictl invert", 2,
+         settings("seed: -1\nmodel:\n  dtype: fp8\ninvert:\n  learning_rat: 5e-4\n  batch_size: 4\n  accumulation: 3\n"
+                  "generate:\n  steps: 0\n  prompt: a cat\n")),
+    Case("settings-invalid", "What is no YAML", "cictl invert", 2, settings("invert:\n  steps: [1, 2\nseed: 0\n")),
+    Case("settings-invalid", "A key twice", "cictl invert", 2, settings("seed: 1\nseed: 2\n")),
+    Case("settings-not-utf8", "ci.yaml in another encoding", "cictl invert", 2,
+         lambda place: place.workspace().config_file.write_bytes(b"# M\xfcnchen\nseed: 1\n")),
+    # photographs
+    Case("photographs-none", "No photographs", "cictl invert", 2, photographs()),
+    Case("photographs-too-few", "One photograph", "cictl invert", 2, photographs(a_png="photo-0.png")),
+    Case("photographs-unusable", "Photographs that cannot be read, and one twice", "cictl invert", 2,
+         photographs(a_png="photo-0.png", b_png="photo-1.png", c_png="photo-0.png", empty_jpg=b"", page_jpg=b"<html>",
+                     moving_gif=b"GIF89a", notes_txt=b"a teapot")),
+    Case("photographs-unusable", "A photograph that was cut off", "cictl invert", 2,
+         both(new, lambda place: cut_off(place.root / "images" / "photo-1.png"))),
+    Case("photographs-folder-missing", "A workspace without its folder of photographs", "cictl invert", 2,
+         both(new, lambda place: shutil.rmtree(place.root / "images"))),
+    Case("photographs-folder-is-file", "A file where the photographs should be", "cictl invert", 2,
+         both(new, lambda place: shutil.rmtree(place.root / "images"), lambda place: (place.root / "images").write_text(""))),
+    Case("photographs-not-copied", "Photographs to copy that are not there", "cictl init teapot --images a.jpg notes.txt", 2,
+         lambda place: (place.home / "notes.txt").write_text("a teapot")),
+    Case("photographs-differ", "Other photographs than stage 1 was trained with", "cictl finetune", 3,
+         another_photograph("inverted")),
+    Case("photographs-gone", "A look at the tokens of photographs that are gone", "cictl preview-aux", 3,
+         another_photograph("inverted")),
+    # too early, too late, or changed
+    Case("stage-1-not-run", "Stage 2 before stage 1", "cictl finetune", 3, new),
+    Case("stage-1-not-run", "Pictures before stage 1", "cictl generate 'a photo of S*'", 3, new),
+    Case("stage-1-not-run", "An export before stage 1", "cictl export", 3, new),
+    Case("stage-1-not-begun", "Pictures before the first checkpoint", "cictl generate 'a photo of S*'", 3,
+         without_checkpoints("half", "invert", keep=1)),
+    Case("stage-1-unfinished", "Stage 2 before stage 1 is done", "cictl finetune", 3, changed("half")),
+    Case("stage-2-not-run", "Pictures of stage 2 before it was run", "cictl generate 'a photo of S*' --stage finetune", 3,
+         changed("inverted")),
+    Case("format-needs-stage-2", "A LoRA before stage 2", "cictl export --format lora", 3, changed("inverted")),
+    Case("stage-2-outdated", "Stage 1 was trained anew after stage 2", "cictl generate 'a photo of S*'", 3, inverted_again),
+    Case("step-not-kept", "A checkpoint that is not kept", "cictl export --step 3", 3),
+    Case("auxiliary-tokens-none", "A look at auxiliary tokens that there are not", "cictl preview-aux", 3,
+         without_auxiliary),
+    Case("training-changed", "A setting that shapes the training was changed", "cictl invert", 3,
+         changed(invert__learning_rate=0.02, data__resolution=72)),
+    Case("training-changed", "A photograph was added", "cictl invert", 3, another_photograph("trained")),
+    Case("base-changed", "Another base model than the concept was learned on",
+         "cictl generate 'a photo of S*' --set model.id=toybox", 3),
+    Case("checkpoints-damaged", "Checkpoints with a flipped bit", "cictl generate 'a photo of S*'", 3, damaged),
+    Case("interrupted", "SIGTERM", "cictl invert", 143, stopped),
+    # exports
+    Case("format-unknown", "A format that there is not", "cictl export --format ckpt", 2),
+    Case("rank-not-a-number", "A rank that is no number", "cictl export --format lora --rank many", 2),
+    Case("rank-too-small", "A rank of nothing", "cictl export --format lora --rank 0", 2),
+    Case("export-exists", "An export where there is another", "cictl export --format embedding", 3, edited_export),
+    Case("export-not-read-back", "A disk that gives back something else", "cictl export --format embedding", 1, half_written),
+    Case("export-not-written", "A full disk at an export", "cictl export --format embedding", 5,
+         both(changed(), full("cictl.exporters.writing.open"))),
+    # the device, and the base model in a folder
+    Case("device-missing", "A GPU that there is not", "cictl invert --set model.device=cuda", 2,
+         both(new, lambda place: place.patch("torch.cuda.is_available", lambda: False))),
+    Case("toybox-missing", "An installation without the toybox's weights", _INVERT_ON.format("toybox"), 4,
+         both(new, lambda place: place.patch("cictl.models.locate.EMBEDDED", place.home))),
+    Case("model-not-found", "A model that is nowhere", _INVERT_ON.format("./nowhere"), 4, new),
+    Case("model-not-found", "A model with a misspelt id", _INVERT_ON.format("stable-diffusion"), 4, new),
+    Case("model-without-layout", "A folder that is no model", _INVERT_ON.format("./model"), 4,
+         both(new, lambda place: (place.home / "model").mkdir())),
+    Case("model-part-unreadable", "A part of a model that cannot be read", _INVERT_ON.format("./model"), 4,
+         spoiled(UNET, garbage)),
+    Case("model-part-unreadable", "A text encoder that cannot be read", _INVERT_ON.format("./model"), 4,
+         spoiled("text_encoder/model.safetensors", garbage)),
+    Case("model-incomplete", "A model that lacks weights", _INVERT_ON.format("./model"), 4,
+         spoiled(UNET, lacking("mid_block"))),
+    Case("model-without-part", "A model without its tokenizer", _INVERT_ON.format("./model"), 4,
+         spoiled("tokenizer", shutil.rmtree)),
+    Case("model-tokenizer-unreadable", "A model with a tokenizer that cannot be read", _INVERT_ON.format("./model"), 4,
+         spoiled("tokenizer/tokenizer.json", garbage)),
+    Case("model-not-sd1", "Parts that do not belong together", _INVERT_ON.format("./model"), 4,
+         spoiled("text_encoder", narrow_text_encoder)),
+    # the base model, in one file
+    Case("model-file-is-a-pickle", "A .ckpt", _INVERT_ON.format("model.ckpt"), 4, model_file(b"PK\x03\x04rest", "model.ckpt")),
+    Case("model-file-is-a-pickle", "A .bin", _INVERT_ON.format("model.bin"), 4, model_file(b"\x80\x02rest", "model.bin")),
+    Case("model-file-not-safetensors", "A login page in the place of a model", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(b"<!doctype html><title>Log in</title>")),
+    Case("model-file-without-header", "A file with a header that makes no sense", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(b"\x10" + b"\0" * 7 + b"{not a header ..")),
+    Case("model-file-truncated", "A download that ended early", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(header({"model.diffusion_model.out.2.bias": (4,)})[:60])),
+    Case("model-file-is-another-kind", "A LoRA", _INVERT_ON.format("lora.safetensors"), 4,
+         model_file(header({"lora_unet_down_blocks_0.lora_down.weight": (4, 320)}), "lora.safetensors")),
+    Case("model-file-is-another-kind", "Stable Diffusion XL", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(header({"conditioner.embedders.0.weight": (2,) * 3, "model.diffusion_model.a": (2,) * 3,
+                            "first_stage_model.a": (2,) * 3}))),
+    Case("model-file-is-a-part", "A UNet alone", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(header({f"model.diffusion_model.{index}": (2,) * 3 for index in range(3)}))),
+    Case("model-file-not-ldm", "Weights of something else", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(header({f"layer.{index}": (2,) * 3 for index in range(3)}))),
+    Case("model-file-incomplete", "A checkpoint that lacks weights", _INVERT_ON.format("model.safetensors"), 4,
+         ldm(lambda tensors: tensors.pop(_LAST_NORM))),
+    Case("model-file-incomplete", "A checkpoint that lacks a block", _INVERT_ON.format("model.safetensors"), 4,
+         ldm(lambda tensors: [tensors.pop(name) for name in list(tensors) if "time_embed.0" in name])),
+    Case("model-file-of-other-shape", "A model of another size", _INVERT_ON.format("model.safetensors"), 4,
+         ldm(lambda tensors: tensors.update({_LAST_NORM: tensors[_LAST_NORM][:2]}))),
+    # CLIP, for Eq. 2
+    Case("clip-is-a-file", "A single file for CLIP", "cictl invert --set model.clip=clip.safetensors", 4,
+         with_file("clip.safetensors", header({"text_projection.weight": (2, 2)}))),
+    Case("clip-without-projection", "A CLIP without its projections", "cictl invert --set model.clip=./model/clip", 4,
+         spoiled("clip/model.safetensors", lacking("text_projection"))),
+    Case("clip-incomplete", "A CLIP that lacks weights", "cictl invert --set model.clip=./model/clip", 4,
+         spoiled("clip/model.safetensors", lacking("vision_model.post_layernorm"))),
+    Case("clip-without-preprocessor", "A CLIP that does not say how pictures are prepared",
+         "cictl invert --set model.clip=./model/clip", 4, spoiled("clip/preprocessor_config.json", Path.unlink)),
+    Case("clip-without-image-tower", "A CLIP whose weights cannot be read", "cictl invert --set model.clip=./model/clip", 4,
+         spoiled("clip/model.safetensors", garbage)),
+    Case("clip-of-another-base", "The CLIP of another base model",
+         "cictl invert --set model.id=./model --set model.clip=toybox", 4,
+         both(new, another_text_encoder)),
+    # the hub
+    Case("hub-switched-off", "A model that is not here, with the hub switched off", _INVERT_ON.format("owner/tiny"), 4, new),
+    Case("hub-unreachable", "No network", _INVERT_ON.format("owner/tiny"), 4,
+         both(new, lambda place: place.online("http://127.0.0.1:1"))),
+    Case("model-absent-or-private", "A model that there is not, or that is private", _INVERT_ON.format("owner/tinny"), 4,
+         online()),
+    Case("model-gated", "A gated model", _INVERT_ON.format("owner/tiny"), 4, refused(403, X_Error_Code="GatedRepo")),
+    Case("model-disabled", "A model that the hub has disabled", _INVERT_ON.format("owner/tiny"), 4,
+         refused(403, X_Error_Message="Access to this resource is disabled.")),
+    Case("model-forbidden", "A model that one may not have", _INVERT_ON.format("owner/tiny"), 4, refused(403)),
+    Case("model-revision-missing", "A revision that there is not",
+         _INVERT_ON.format("owner/tiny") + " --set model.revision=v9", 4, online()),
+    Case("model-id-impossible", "An id that no model can have", _INVERT_ON.format("owner/ti..ny"), 4, online()),
+    Case("hub-rate-limited", "Too many requests", _INVERT_ON.format("owner/tiny"), 4, refused(429, Retry_After="300")),
+    Case("hub-broken", "A hub that is out of order", _INVERT_ON.format("owner/tiny"), 4, refused(503)),
+    Case("hub-refused", "An answer that nobody expected", _INVERT_ON.format("owner/tiny"), 4, refused(418)),
+    Case("hub-without-commit", "A mirror that names no commit", _INVERT_ON.format("owner/other"), 4,
+         no_commit),
+    Case("hub-without-hash", "A mirror that lists no hashes", _INVERT_ON.format("owner/tiny"), 4,
+         both(online(), lambda place: place.patch("tests.hub_server._git", lambda content: ""))),
+    Case("token-not-accepted", "An access token that has expired", _INVERT_ON.format("owner/tiny"), 4,
+         refused(401, X_Error_Message="Invalid credentials in Authorization header")),
+    Case("token-malformed", "An access token with a letter that none has", _INVERT_ON.format("owner/tiny"), 4,
+         both(online(), lambda place: os.environ.update(HF_TOKEN="hf_m\u00fcnchen"))),
+    Case("model-only-as-pickle", "A model in pickles alone", _INVERT_ON.format("owner/other"), 4,
+         on_the_hub(renamed(".bin"))),
+    Case("model-only-as-variant", "A model in half precision alone", _INVERT_ON.format("owner/other"), 4,
+         on_the_hub(renamed(".fp16.safetensors"))),
+    Case("model-without-files", "A repository that is no model", _INVERT_ON.format("owner/other"), 4,
+         on_the_hub(lambda files: {"README.md": b"words"})),
+    Case("download-cut-off", "A connection that breaks again and again", _INVERT_ON.format("owner/tiny"), 4,
+         online(cut={UNET: 0})),
+    Case("download-damaged", "A file that is not what the hub listed", _INVERT_ON.format("owner/tiny"), 4, online(spoil={UNET})),
+    Case("download-without-room", "A disk that is too small for the model", _INVERT_ON.format("owner/tiny"), 5,
+         both(online(), lambda place: place.patch("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000)))),
+    Case("download-not-written", "A disk that is full while downloading", _INVERT_ON.format("owner/tiny"), 5,
+         both(online(), full("cictl.models.hub.open"))),
+    # disk and memory
+    Case("checkpoint-not-written", "A full disk at a checkpoint", "cictl invert", 5,
+         both(new, full("cictl.engine.checkpoint.write_atomic"))),
+    Case("log-not-written", "A full disk at the log", "cictl invert", 5, both(new, full("cictl.workflow.event_log.open"))),
+    Case("picture-not-written", "A full disk at a picture", "cictl generate 'a photo of S*'", 5,
+         both(changed(), full("cictl.data.png.write_atomic"))),
+    Case("memory-full", "Too little memory", "cictl invert", 5, raising("cictl.engine.training.fit", MemoryError())),
+    # bugs
+    Case("unexpected", "A bug of cictl", "cictl status", 1,
+         raising("cictl.workflow.status.run", ZeroDivisionError("division by zero"))),
+)  # fmt: skip
+
+
+UNPROVOKED: Mapping[str, str] = {
+    "base-not-single-file": "needs a base model of a layout that no single file has; tests/exporters/test_layouts.py has one",
+    "checker-incomplete": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
+    "checker-unreadable": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
+    "checkpoints-restless": "needs a training that replaces its checkpoints faster than they can be read, five times in a row",
+    "clip-unreadable": "the file must break between two looks at it",
+    "clip-without-text-tower": "the file must break between two looks at it",
+    "dtype-unknown": "for callers from Python; the command line refuses it before (`command-line`)",
+    "model-file-damaged": "the file must break between two looks at it",
+    "model-file-unreadable": "for root every file is readable",
+    "photograph-spoiled": "the file must break between two looks at it",
+    "photographs-folder-unreadable": "for root every folder is readable",
+    "settings-missing": "ci.yaml must vanish after the workspace was found by it",
+    "settings-unreadable": "for root every file is readable",
+}
