@@ -281,7 +281,7 @@ def test_preview_aux_needs_the_photographs_of_stage_1(copy_of_trained):
     with pytest.raises((StateError, UsageError)):
         preview_aux.run(copy_of_trained, silent)
     (copy_of_trained.images / "photo-0.png").unlink()
-    with pytest.raises(StateError, match="1 of the photographs"):
+    with pytest.raises(StateError, match="of the photographs that stage 1 was trained with, 1 is no longer in"):
         preview_aux.run(copy_of_trained, silent)
 
 
