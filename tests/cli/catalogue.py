@@ -82,7 +82,7 @@ class Yard:
 
 
 @contextmanager
-def stopped_at_once() -> Iterator[Any]:
+def stopped_at_once(processes: object) -> Iterator[Any]:
     """In the place of :func:`cictl.engine.runtime.graceful_stop`: SIGTERM has come already."""
     from cictl.engine.runtime import StopRequest
 

@@ -15,6 +15,7 @@ from unittest import mock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cictl.processes import join
 from cictl.records import RESULT, checkpoint_folders
 from cictl.workflow import export, invert
 from tests.cli.catalogue import NAME, Case, Place, Prepare, stopped_at_once
@@ -99,6 +100,17 @@ def header(shapes: Mapping[str, Sequence[int]]) -> bytes:
     fields = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 0]} for name, shape in shapes.items()}
     text = json.dumps(fields).encode()
     return len(text).to_bytes(8, "little") + text
+
+
+def launched(rank: int, count: int) -> Prepare:
+    """A workspace, and the environment that a launcher of ``count`` processes gives, without where they meet."""
+
+    def prepare(place: Place) -> None:
+        place.workspace()
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(count))
+        join.cache_clear()  # it knows from an earlier case that this process is alone
+
+    return prepare
 
 
 def model_file(content: bytes, name: str = "model.safetensors") -> Prepare:
@@ -515,6 +527,15 @@ CASES: tuple[Case, ...] = (
     Case("picture-not-written", "A full disk at a picture", "cictl generate 'a photo of S*'", 5,
          both(changed(), full("cictl.data.png.write_atomic"))),
     Case("memory-full", "Too little memory", "cictl invert", 5, raising("cictl.engine.training.fit", MemoryError())),
+    # several processes
+    Case("one-process-only", "A launcher that starts several processes of a command for one", "cictl status", 2, launched(0, 2)),
+    Case("processes-contradictory", "An environment that contradicts itself", "cictl invert", 2, launched(5, 2)),
+    Case("processes-not-found", "Several processes by hand, without where they meet", "cictl invert", 2, launched(0, 2)),
+    # trackers
+    Case("tracker-not-installed", "A tracker that is not installed", "cictl invert --set 'tracking.to=[mlflow]'", 2,
+         both(new, lambda place: place.patch("cictl.workflow.tracking.find_spec", lambda name: None))),
+    Case("tracker-not-started", "A tracker that cannot reach its server", "cictl invert --set 'tracking.to=[tensorboard]'", 1,
+         raising("accelerate.Accelerator.init_trackers", OSError("no route to host"))),
     # bugs
     Case("unexpected", "A bug of cictl", "cictl status", 1,
          raising("cictl.workflow.status.run", ZeroDivisionError("division by zero"))),
@@ -522,6 +543,9 @@ CASES: tuple[Case, ...] = (
 
 
 UNPROVOKED: Mapping[str, str] = {
+    "batch-not-divided": "needs several processes; tests/cli/test_several_processes.py has some",
+    "device-for-several-processes": "needs several processes; tests/engine/test_runtime.py has some",
+    "process-lost": "needs several processes; tests/cli/test_several_processes.py has some",
     "base-not-single-file": "needs a base model of a layout that no single file has; tests/exporters/test_layouts.py has one",
     "checker-incomplete": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
     "checker-unreadable": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
