@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import cictl
-from cictl.cli import check, demo, export, finetune, generate, init, invert, preview_aux, status
+from cictl.cli import check, demo, evaluate, export, finetune, generate, init, invert, preview_aux, status
 
 app = typer.Typer(
     name="cictl",
@@ -51,6 +51,7 @@ for module, name in (
     (finetune, "finetune"),
     (preview_aux, "preview-aux"),
     (generate, "generate"),
+    (evaluate, "evaluate"),
     (export, "export"),
     (status, "status"),
     (demo, "demo"),

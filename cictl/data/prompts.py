@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from cictl.errors import UsageError
 from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT_PATTERN
 
 _NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
@@ -44,3 +46,23 @@ def near_miss(prompt: str) -> str | None:
 def without_auxiliary(prompt: str) -> str:
     """The prompt with ``A*`` left out and the spaces closed."""
     return " ".join(AUXILIARY_PATTERN.sub(" ", prompt).split())
+
+
+def in_words(prompt: str, noun: str | None) -> str:
+    """The prompt for a reader that does not know S*: with ``noun`` in its place, or without it and the spaces closed."""
+    return " ".join(CONCEPT_PATTERN.sub(lambda _: noun or " ", prompt).split())
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts in a text file, one a line; empty lines and those that begin with # are none.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "give --prompts a text file with a prompt a line") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text", "save it as UTF-8, a prompt a line") from None
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
