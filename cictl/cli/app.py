@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import cictl
-from cictl.cli import check, demo, evaluate, export, finetune, generate, init, invert, preview_aux, status
+from cictl.cli import attention, check, demo, evaluate, export, finetune, generate, init, invert, preview_aux, status
 
 app = typer.Typer(
     name="cictl",
@@ -50,6 +50,7 @@ for module, name in (
     (invert, "invert"),
     (finetune, "finetune"),
     (preview_aux, "preview-aux"),
+    (attention, "attention"),
     (generate, "generate"),
     (evaluate, "evaluate"),
     (export, "export"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cictl.errors import UsageError
-from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT_PATTERN
+from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
 _NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
 
@@ -35,6 +35,23 @@ def expand(prompt: str, concept: Sequence[str] = (), auxiliary: Sequence[str] = 
 def mentions_concept(prompt: str) -> bool:
     """Whether ``S*`` stands in the prompt as a word of its own."""
     return CONCEPT_PATTERN.search(prompt) is not None
+
+
+def require_concept(prompt: str, where: str = "") -> None:
+    """Refuse a prompt without S*.
+
+    Args:
+        where: what the message begins with, such as the name of a file.
+
+    Raises:
+        UsageError: it says what was probably meant.
+    """
+    if not mentions_concept(prompt):
+        found = near_miss(prompt)
+        meant = f"did you mean {CONCEPT} where it says {found}? " if found else ""
+        raise UsageError(
+            f"{where}{prompt!r} does not mention {CONCEPT}, the concept", f"{meant}Write {CONCEPT} where it is to be drawn"
+        )
 
 
 def near_miss(prompt: str) -> str | None:

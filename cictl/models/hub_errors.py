@@ -60,7 +60,7 @@ class Request:
 
 _KINDS = {
     "id": ("a model in diffusers layout", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
-    "clip": ("a whole CLIP model, both towers and both projections", "openai/clip-vit-large-patch14"),
+    "clip": ("a whole CLIP model", "openai/clip-vit-large-patch14"),
     "dinov2": ("a DINOv2 model", "facebook/dinov2-base"),
 }
 

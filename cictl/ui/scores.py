@@ -43,19 +43,23 @@ class ScoreTable:
             box=box.SIMPLE, header_style="bold", footer_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
             show_footer=True,
         )  # fmt: skip
-        table.add_column(self._name, footer="overall", overflow="fold")
-        for column, pair in zip(self._columns, self._overall, strict=True):
-            table.add_column(column, footer=_cell(pair, mark), justify="right", no_wrap=True)
+        table.add_column(self._name, footer="mean", overflow="fold")
+        widths = [max(len(column), _MEAN + (spread if wide else 0)) for column in self._columns]
+        for column, pair, width in zip(self._columns, self._overall, widths, strict=True):
+            table.add_column(column.rjust(width), footer=_cell(pair, mark, width), no_wrap=True)
         for name, pairs in self._rows.items():
-            table.add_row(Text(printable(name, options.encoding)), *(_cell(pair, mark) for pair in pairs))
+            cells = (_cell(pair, mark, width) for pair, width in zip(pairs, widths, strict=True))
+            table.add_row(Text(printable(name, options.encoding)), *cells)
         yield table
 
 
-def _cell(pair: Pair, plus_minus: str) -> Text:
+def _cell(pair: Pair, plus_minus: str, width: int) -> Text:
+    """The figure at the right of ``width`` cells, its mean below the other means also if it has no standard deviation."""
     mean, spread = pair
     if mean is None:
-        return Text("-")
+        return Text("-".rjust(width))
     if not plus_minus:
-        return Text(f"{mean:.3f}")
-    behind = f" {plus_minus} {spread:.3f}" if spread is not None else " " * len(f" {plus_minus} 0.000")
-    return Text.assemble(f"{mean:.3f}", (behind, "dim"))
+        return Text(f"{mean:.3f}".rjust(width))
+    room = len(f" {plus_minus} 0.000")
+    behind = f" {plus_minus} {spread:.3f}" if spread is not None else ""
+    return Text.assemble(f"{mean:.3f}".rjust(width - room), (behind.ljust(room), "dim"))

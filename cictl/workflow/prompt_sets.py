@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cictl.config import Config
 from cictl.config.templates import prompt_set_file, prompt_sets
-from cictl.data.prompts import mentions_concept, near_miss, read_prompts
+from cictl.data.prompts import read_prompts, require_concept
 from cictl.errors import UsageError
 from cictl.placeholders import CONCEPT
 from cictl.toybox.concepts import ToyConcept
@@ -53,17 +53,8 @@ def choose_prompts(config: Config, root: Path, known: ToyConcept | None) -> Prom
     if not prompts:
         raise UsageError(f"{path} holds no prompt", f"write a prompt a line, such as: a photo of {CONCEPT} in the snow")
     for prompt in prompts:
-        _check(prompt, path)
+        require_concept(prompt, f"{path}: ")
     return PromptSet(name, prompts)
-
-
-def _check(prompt: str, path: Path) -> None:
-    if not mentions_concept(prompt):
-        found = near_miss(prompt)
-        meant = f"did you mean {CONCEPT} where it says {found}? " if found else ""
-        raise UsageError(
-            f"{path}: {prompt!r} does not mention {CONCEPT}, the concept", f"{meant}Write {CONCEPT} where it is to be drawn"
-        )
 
 
 def _choices() -> str:

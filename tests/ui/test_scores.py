@@ -38,7 +38,7 @@ def test_no_line_is_wider_than_the_terminal_and_every_mean_is_whole(width, colum
     for place in range(columns):
         assert any(f"{0.5 + place / 10:.3f}" in line for line in lines)
     assert sum(line.count("-0.125") for line in lines) == columns
-    assert lines[-1].startswith("overall") and lines[-1].count("0.375") == columns
+    assert lines[-1].startswith("mean") and lines[-1].count("0.375") == columns
 
 
 @pytest.mark.parametrize(
