@@ -57,7 +57,7 @@ def mean_over_layers(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """The mean of layers' attention maps, each enlarged to ``size`` first, bilinearly.
 
     Means over heads, layers and denoising steps are what Prompt-to-Prompt shows (Hertz et al. 2022, arXiv 2208.01626,
-    Sec. 3) of the layers of one resolution, and DAAM (Tang et al. 2022, arXiv 2210.04885, Eq. 8) of all, enlarged.
+    Sec. 3) of the layers of one resolution, and DAAM (Tang et al. 2022, arXiv 2210.04885), as a sum, of all, enlarged.
     Bilinear weights are not negative and sum to 1, so that at every position the tokens' shares still do.
 
     Args:

@@ -206,7 +206,7 @@ def _look_at_photographs(
         text = expand(job.training_prompt, job.tokens.concept_names, own)
         probes = [Probe(text, job.tokens.concept_names), *([Probe(text, own)] if own else [])]
         maps.append(maps_of_photograph(model, latents[index : index + 1], job.config.seed, photograph.key, probes))
-    headings = [f"S* in each, with {job.training_prompt!r}", "A* of each, in the same prompt"]
+    headings = [f'S* in each, with "{job.training_prompt}"', "A* of each, in the same prompt"]
     rows, shares = [Row("the photographs, as the model sees them", pictures, names)], []
     for place in range(len(maps[0])):
         over = [overlay(picture, heat[place].numpy()) for picture, heat in zip(pictures, maps, strict=True)]

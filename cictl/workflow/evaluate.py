@@ -41,7 +41,7 @@ FIGURES = {
     "alignment": "alignment",
     "leakage": "leakage",
 }
-STD = "standard deviation with n - 1: of a prompt over its pictures, overall over the means of the prompts"
+STD = "standard deviation with n - 1: of a prompt over its pictures, in the last row over the means of the prompts"
 _SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype")
 _LESS_MEMORY = "the pictures are kept: the same command with --set model.device=cpu has only to measure them"
 
