@@ -197,6 +197,46 @@ def test_photographs_of_another_day_are_warned_of(copy_of_trained, tmp_path, net
     assert len(results_in(copy_of_trained.outputs / "evaluation")["photographs"]) == 4
 
 
+def blank(count: int, monkeypatch) -> None:
+    """As if a safety checker had blanked the first ``count`` pictures."""
+    from cictl.workflow import evaluate, pictures
+
+    def draw(*arguments, **keywords):
+        drawn = pictures.draw_pictures(*arguments, **keywords)
+        return pictures.Drawn(drawn.paths, drawn.kept, drawn.paths[:count])
+
+    monkeypatch.setattr(evaluate, "draw_pictures", draw)
+
+
+def test_blanked_pictures_count_nowhere(trained, tmp_path, networks, prompts, monkeypatch):
+    out = tmp_path / "out"
+    common = ["-C", str(trained.root), "--out", str(out), "--prompts", prompts, "-n", "2", *networks]
+    cictl(*common)
+    whole = results_in(out)["prompts"]
+    blank(3, monkeypatch)
+    code, shown, _ = cictl(*common)
+    found = results_in(out)
+    assert code == 0
+    assert found["prompts"][0]["figures"]["dinov2"] == {"mean": None, "std": None, "count": 0}
+    assert all(picture["figures"] == {} for picture in found["prompts"][0]["pictures"])
+    second, rest = found["prompts"][1]["figures"], found["prompts"][2]["figures"]
+    for name in ("dinov2", "clip_i", "clip_t"):
+        assert second[name]["mean"] == pytest.approx(whole[1]["pictures"][1]["figures"][name])
+        assert rest[name]["mean"] == pytest.approx(whole[2]["figures"][name]["mean"])
+        assert found["overall"][name]["mean"] == pytest.approx((second[name]["mean"] + rest[name]["mean"]) / 2)
+        assert found["overall"][name]["count"] == 2
+    [line] = [line for line in shown.splitlines() if line.startswith(PROMPTS[0])]
+    assert line.split()[-3:] == ["-"] * 3
+
+
+def test_nothing_is_measured_where_all_pictures_are_blanked(trained, tmp_path, networks, prompts, monkeypatch):
+    blank(3, monkeypatch)
+    out = tmp_path / "out"
+    code, _, errors = cictl("-C", str(trained.root), "--out", str(out), "--prompts", prompts, "-n", "1", *networks)
+    assert code == 1 and "blanked all 3 pictures" in errors
+    assert not (out / "results.json").exists()
+
+
 # -- how it is shown --------------------------------------------------------------------------------
 
 
