@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import cictl
-from cictl.cli import check, demo, export, finetune, generate, init, invert, preview_aux, status
+from cictl.cli import attention, check, demo, evaluate, export, finetune, generate, init, invert, preview_aux, status
 from cictl.errors import UsageError
 from cictl.ui.report import print_error
 
@@ -79,7 +79,9 @@ for module, name in (
     (invert, "invert"),
     (finetune, "finetune"),
     (preview_aux, "preview-aux"),
+    (attention, "attention"),
     (generate, "generate"),
+    (evaluate, "evaluate"),
     (export, "export"),
     (status, "status"),
     (demo, "demo"),

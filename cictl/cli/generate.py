@@ -18,7 +18,8 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
-from cictl.errors import CictlError, UsageError
+from cictl.data.prompts import read_prompts
+from cictl.errors import CictlError
 from cictl.ui.report import print_result
 
 
@@ -103,7 +104,7 @@ def command(
             generate__width=width,
             generate__height=height,
         )
-        every = [*(prompts or []), *(_read_prompts(prompts_file) if prompts_file else [])]
+        every = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
         with session.display() as observe:
             outcome = generate.run(
                 session.workspace,
@@ -132,17 +133,3 @@ def command(
                 "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
                 slug="pictures-all-blanked",
             )
-
-
-def _read_prompts(path: Path) -> list[str]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}",
-            "give --prompts a text file with a prompt a line",
-            slug="prompts-file-unreadable",
-        ) from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text", "save it as UTF-8, a prompt a line", slug="prompts-file-not-utf8") from None
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -244,6 +244,45 @@ class GenerateConfig(_Group):
     )
 
 
+class EvaluateConfig(_Group):
+    """how well S* keeps what the photographs share, and prompts still work (docs/evaluation.md)"""
+
+    dinov2: str | None = _setting(
+        "facebook/dinov2-base",
+        "DINOv2 for image similarity: an id on the hub or a folder; null leaves the figure out.",
+        paper="DINOv2",
+        shapes=False,
+        min_length=1,
+    )
+    dinov2_revision: str | None = _setting(None, "Commit or branch of it.", paper=NOT_STATED, shapes=False)
+    clip: str | None = _setting(
+        "openai/clip-vit-large-patch14",
+        "CLIP for text similarity: an id on the hub, a folder, or toybox; null leaves its figures out.",
+        paper="CLIP",
+        shapes=False,
+        min_length=1,
+    )
+    clip_revision: str | None = _setting(None, "Commit or branch of it.", paper=NOT_STATED, shapes=False)
+    prompts: str = _setting(
+        "auto",
+        "What is drawn: auto (a short set for concept.kind), dreambench-object, dreambench-live, object, style, pose, toybox "
+        "(the tasks of a concept that the toybox knows), or a text file with a prompt a line.",
+        paper="DreamBench's",
+        shapes=False,
+        min_length=1,
+    )
+    noun: str | None = _setting(
+        None,
+        "What S* is, in a word such as teapot, for CLIP's reading of a prompt alone; null leaves S* out of it.",
+        paper=NOT_STATED,
+        shapes=False,
+        min_length=1,
+    )
+    count: int = _setting(
+        4, "Pictures a prompt, with seeds one after another.", paper="DreamBooth's protocol: 4", shapes=False, ge=1, le=10_000
+    )
+
+
 class CheckpointConfig(_Group):
     """what a killed training loses at most"""
 
@@ -292,6 +331,7 @@ class Config(_Group):
     invert: InvertConfig = Field(default_factory=InvertConfig)
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     preview: PreviewConfig = Field(default_factory=PreviewConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)

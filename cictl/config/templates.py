@@ -29,6 +29,20 @@ def kind_overlay(kind: str, model_id: str) -> dict[str, Any]:
     return _overlay(own if has_own else f"kinds/{kind}")
 
 
+def prompt_sets() -> list[str]:
+    """The names of the prompt sets that ship."""
+    return sorted(path.stem for path in (templates_folder() / "prompts").glob("*.txt"))
+
+
+def prompt_set_file(name: str, model_id: str) -> Path | None:
+    """Where a prompt set lies, in the language of a model if it has one of its own; None if there is none of this name."""
+    if name not in prompt_sets():
+        return None
+    folder = templates_folder() / "prompts"
+    own = folder / "toybox" / f"{name}.txt"
+    return own if model_id == "toybox" and own.exists() else folder / f"{name}.txt"
+
+
 def _overlay(name: str) -> dict[str, Any]:
     document = parse_yaml((templates_folder() / f"{name}.yaml").read_text("utf-8"))
     if document.problems:

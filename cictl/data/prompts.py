@@ -7,9 +7,12 @@ that is stored is ``<name>``, and a token of several vectors is ``<name> <name>_
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
-from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT_PATTERN
+from cictl.errors import UsageError
+from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
 _NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
 
@@ -35,6 +38,37 @@ def mentions_concept(prompt: str) -> bool:
     return CONCEPT_PATTERN.search(prompt) is not None
 
 
+def require_concept(prompt: str, *, where: str = "", command: str = "", otherwise: str = "") -> None:
+    """Refuse a prompt without S*.
+
+    Args:
+        where: what the message begins with, such as the name of a file.
+        command: what was typed before the prompt, for a line that can be typed in its place.
+        otherwise: another way on.
+
+    Raises:
+        UsageError: it says what was probably meant.
+    """
+    if not mentions_concept(prompt):
+        raise UsageError(
+            f"{where}{prompt!r} does not mention {CONCEPT}, the concept",
+            "\n".join(line for line in (_proposal(prompt, command), otherwise) if line),
+            slug="prompt-without-concept",
+        )
+
+
+def _proposal(prompt: str, command: str) -> str:
+    found = near_miss(prompt)
+    if found is None:
+        example = f"a photo of {CONCEPT} in the snow"
+        return f'for example: {command} "{example}"' if command else f"write {CONCEPT} where it is to be drawn, as in: {example}"
+    meant = prompt.replace(found, CONCEPT)
+    # In double quotes, as everywhere, unless a shell would read something else.
+    typed = shlex.quote(meant) if set(meant) & set('"$`\\!') else f'"{meant}"'
+    corrected = f"{command} {typed}" if command else meant
+    return f"did you mean {CONCEPT} where it says {found}? {corrected}"
+
+
 def near_miss(prompt: str) -> str | None:
     """What in the prompt was probably meant to be ``S*``, such as ``s*`` or ``S *``."""
     found = _NEARLY.search(prompt)
@@ -44,3 +78,27 @@ def near_miss(prompt: str) -> str | None:
 def without_auxiliary(prompt: str) -> str:
     """The prompt with ``A*`` left out and the spaces closed."""
     return " ".join(AUXILIARY_PATTERN.sub(" ", prompt).split())
+
+
+def in_words(prompt: str, noun: str | None) -> str:
+    """The prompt for a reader that does not know S*: with ``noun`` in its place, or without it and the spaces closed."""
+    return " ".join(CONCEPT_PATTERN.sub(lambda _: noun or " ", prompt).split())
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts in a text file, one a line; empty lines and those that begin with # are none.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}",
+            "give --prompts a text file with a prompt a line",
+            slug="prompts-file-unreadable",
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text", "save it as UTF-8, a prompt a line", slug="prompts-file-not-utf8") from None
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

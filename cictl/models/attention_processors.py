@@ -1,4 +1,4 @@
-"""Tuned K, V (and while training K^a, V^a) of the cross-attention, added to a UNet and taken off again."""
+"""What is added to the cross-attention of a UNet and taken off again: tuned K, V (while training K^a, V^a too), a recorder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cictl.functional.attention import disentangled_attention
+from cictl.functional.attention import attention_probabilities, disentangled_attention
 
 
 class DisentangledContext(NamedTuple):
@@ -120,6 +120,90 @@ class TunedCrossAttention:
             saved[f"{name}.to_k.weight"] = layer.key.detach().cpu().contiguous()
             saved[f"{name}.to_v.weight"] = layer.value.detach().cpu().contiguous()
         return saved
+
+
+class RecordingProcessor:
+    """An attention processor that lets another do the work, and notes what the picture's positions attend to.
+
+    Attributes:
+        inner: the processor that was there, the base's or a :class:`KeyValue`; its output is passed on as it is.
+        contexts: the encoded prompts whose tokens are asked about, [P, T, D].
+        rows: of the batch, which are noted.
+        total: the sum, over the calls so far, of the mean over rows and heads, [P, L, T] in fp32.
+        calls: how many there were.
+    """
+
+    def __init__(self, inner: Any, contexts: Tensor, rows: slice) -> None:
+        self.inner = inner
+        self.contexts = contexts
+        self.rows = rows
+        self.total: Tensor | None = None
+        self.calls = 0
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Any = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-attention of ``hidden_states`` [B, L, C], as ``inner`` has it."""
+        query = _split_heads(attn.to_q(hidden_states[self.rows]), attn.heads).unsqueeze(1)  # [R, 1, H, L, D]
+        if isinstance(self.inner, KeyValue):
+            projected = F.linear(self.contexts.float(), self.inner.key).to(query.dtype)
+        else:
+            projected = attn.to_k(self.contexts)
+        probabilities = attention_probabilities(query, _split_heads(projected, attn.heads)).mean(dim=(0, 2))
+        self.total = probabilities if self.total is None else self.total + probabilities
+        self.calls += 1
+        return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+class AttentionRecorder:
+    """Recorders in every cross-attention layer of a UNet, in and out. What the UNet gives stays the same, bit for bit.
+
+    The prompts that are asked about need not be the one that the picture is drawn with: then the maps are of what
+    its positions would attend to.
+
+    Args:
+        unet: a ``UNet2DConditionModel``, maybe with tuned K, V in it.
+        contexts: the encoded prompts that are asked about, [P, T, D], in the UNet's precision.
+        rows: of each batch, which are noted; of several, the mean.
+    """
+
+    def __init__(self, unet: Any, contexts: Tensor, rows: slice = slice(None)) -> None:
+        self.unet = unet
+        self.layers: dict[str, RecordingProcessor] = {}
+        self._contexts = contexts
+        self._rows = rows
+
+    def inject(self) -> None:
+        """Note everything from now on, beginning anew."""
+        for name in cross_attention_layers(self.unet):
+            attention = self.unet.get_submodule(name)
+            self.layers[name] = RecordingProcessor(attention.processor, self._contexts, self._rows)
+            attention.set_processor(self.layers[name])
+
+    def eject(self) -> None:
+        """Give the UNet its own processors back; the notes stay."""
+        for name, layer in self.layers.items():
+            self.unet.get_submodule(name).set_processor(layer.inner)
+
+    def maps(self, height: int, width: int) -> list[Tensor]:
+        """The mean over rows, heads and calls of each layer, [P, T, h, w].
+
+        Args:
+            height, width: of the latents; a layer has them halved, rounded up, as often as its length says.
+        """
+        found = []
+        for layer in self.layers.values():
+            assert layer.total is not None
+            h, w = height, width
+            while h * w > layer.total.shape[1]:
+                h, w = -(-h // 2), -(-w // 2)
+            found.append((layer.total / layer.calls).transpose(1, 2).unflatten(2, (h, w)))
+        return found
 
 
 def cross_attention_layers(unet: Any) -> list[str]:

@@ -33,6 +33,37 @@ class Request:
     key: str
     revision_key: str
 
+    @property
+    def kind(self) -> str:
+        """What is asked for, such as "a whole CLIP model"."""
+        return _KINDS.get(self.key.rpartition(".")[2], _KINDS["id"])[0]
+
+    @property
+    def example(self) -> str:
+        """The id of one."""
+        return _KINDS.get(self.key.rpartition(".")[2], _KINDS["id"])[1]
+
+    @property
+    def choices(self) -> str:
+        """What the key may hold."""
+        if self.key == "model.id":
+            return "a folder in diffusers layout, a .safetensors file, an id on the hub, or toybox"
+        return f"a folder that holds {self.kind}, or an id on the hub such as {self.example}"
+
+    @property
+    def without_it(self) -> str:
+        """What can be done where it cannot be had."""
+        if self.key.startswith("evaluate."):
+            return f"or set {self.key} to a folder that holds {self.kind}, or to null to go without it"
+        return f"or set {self.key} to a folder in diffusers layout; or try --model toybox, which needs no hub"
+
+
+_KINDS = {
+    "id": ("a model in diffusers layout", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "clip": ("a whole CLIP model", "openai/clip-vit-large-patch14"),
+    "dinov2": ("a DINOv2 model", "facebook/dinov2-base"),
+}
+
 
 def hub_name() -> str:
     """The host that is asked, without a password that its address may hold."""
@@ -57,8 +88,7 @@ def offline(request: Request) -> ModelAccessError:
     """The hub is switched off, and the model is not (wholly) on the disk."""
     return ModelAccessError(
         f"{request.id} ({request.key}) is not on this machine, or not all of it, and the hub is switched off (HF_HUB_OFFLINE)",
-        f"unset HF_HUB_OFFLINE, then type the same command again; or set {request.key} to a folder in diffusers layout; "
-        "or try --model toybox, which needs no hub",
+        f"unset HF_HUB_OFFLINE, then type the same command again; {request.without_it}",
         slug="hub-switched-off",
     )
 
@@ -149,9 +179,8 @@ def without_files(request: Request, missing: list[str], there: set[str]) -> Mode
             f"https://huggingface.co/spaces/safetensors/convert and set {request.revision_key} to its refs/pr/N",
             slug="model-only-as-pickle",
         )
-    layout = "a whole CLIP model" if "clip" in request.key else "a model in diffusers layout"
     return ModelAccessError(
-        f"{says}: so it is not {layout}", f"set {request.key} in ci.yaml to {layout}", slug="model-without-files"
+        f"{says}: so it is not {request.kind}", f"set {request.key} in ci.yaml to {request.kind}", slug="model-without-files"
     )
 
 
@@ -242,8 +271,8 @@ def _unreachable(error: Exception, request: Request) -> ModelAccessError:
     return ModelAccessError(
         f"{request.id} ({request.key}) is not on this machine, or not all of it, and the hub at {hub_name()} cannot be reached: "
         f"{why}",
-        "check the network (and HF_ENDPOINT and HTTPS_PROXY if they are set), then type the same command again; or set "
-        f"{request.key} to a folder in diffusers layout; or try --model toybox, which needs no hub",
+        "check the network (and HF_ENDPOINT and HTTPS_PROXY if they are set), then type the same command again; "
+        f"{request.without_it}",
         slug="hub-unreachable",
     )
 

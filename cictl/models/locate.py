@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cictl.errors import ModelAccessError
 from cictl.events import Observer, ignore
@@ -25,7 +26,7 @@ _BASE_FILES = (
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
-_CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+_READER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")  # of CLIP, and of DINOv2
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,33 @@ def locate_clip(model_id: str, revision: str | None = None, *, offline: bool = F
         ModelAccessError: it cannot be found or reached.
         ResourceError: there is no room for it.
     """
-    request = hub_errors.Request(model_id, revision or hub.MAIN, _CLIP_FILES, "model.clip", "model.clip_revision")
+    request = hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, "model.clip", "model.clip_revision")
     return _locate(request, embedded="clip", offline=offline, observe=observe)
+
+
+def locate_metric(model_id: str, revision: str | None, which: Literal["dinov2", "clip"], observe: Observer = ignore) -> Located:
+    """The folder of a model that `cictl evaluate` measures with; see :func:`locate_base`.
+
+    Raises:
+        ModelAccessError: it cannot be found or reached.
+        ResourceError: there is no room for it.
+    """
+    key = f"evaluate.{which}"
+    if which == "dinov2" and model_id == "toybox":
+        raise ModelAccessError(
+            "the toybox has no DINOv2",
+            f"set {key} to facebook/dinov2-base, or to null to go without it",
+            slug="toybox-without-dinov2",
+        )
+    request = hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, key, f"{key}_revision")
+    return _locate(request, embedded="clip", offline=False, observe=observe)
+
+
+def tokenizer_folder(clip: Located) -> Path:
+    """Where the tokenizer of a CLIP lies: in its folder, or else CLIP's own, which ships here and most CLIPs have."""
+    if any((clip.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return clip.folder
+    return (EMBEDDED / "toybox" if clip.id == "toybox" else SD1_CONFIGS) / "tokenizer"
 
 
 def base_request(model_id: str, revision: str | None) -> hub_errors.Request:
@@ -102,15 +128,15 @@ def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observ
         return Located(model_id, folder.resolve(), _digest(folder))
     if folder.is_file():
         raise ModelAccessError(
-            f"{model_id} is a single file, where a whole CLIP model is wanted, both towers and both projections",
-            "set model.clip in ci.yaml to its folder, or to openai/clip-vit-large-patch14",
-            slug="clip-is-a-file",
+            f"{model_id} is a single file, where {request.kind} is wanted",
+            f"set {request.key} in ci.yaml to its folder, or to an id on the hub such as {request.example}",
+            slug="model-is-a-file",
         )
     is_path = folder.is_absolute() or model_id.startswith((".", "~")) or model_id.endswith((".safetensors", *PICKLES))
     if is_path or model_id.count("/") != 1:
         raise ModelAccessError(
             f"{model_id} is neither a folder nor a file here, nor an id of the form owner/name",
-            f"set {request.key} in ci.yaml to a folder in diffusers layout, a .safetensors file, an id on the hub, or toybox",
+            f"set {request.key} in ci.yaml to {request.choices}",
             slug="model-not-found",
         )
     snapshot = hub.snapshot_on_disk(request) if offline else hub.fetch(request, observe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from cictl.data.png import Row, sheet, write_png
-from cictl.data.prompts import expand, mentions_concept, near_miss
+from cictl.data.prompts import expand, mentions_concept, require_concept
 from cictl.errors import UsageError
 from cictl.events import Observer, ignore
 from cictl.files import sha256_bytes
@@ -100,22 +99,8 @@ def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
                 "write what it is in words, or leave out --stage base",
                 slug="prompt-with-concept",
             )
-        if source != "base" and not mentions_concept(prompt):
-            raise UsageError(
-                f"{prompt!r} does not mention {CONCEPT}, the concept",
-                f"{_proposal(prompt)}\n--stage base draws without it",
-                slug="prompt-without-concept",
-            )
-
-
-def _proposal(prompt: str) -> str:
-    found = near_miss(prompt)
-    if found is None:
-        return f'for example: cictl generate "a photo of {CONCEPT} in the snow"'
-    meant = prompt.replace(found, CONCEPT)
-    # In double quotes, as everywhere, unless a shell would read something else.
-    typed = shlex.quote(meant) if set(meant) & set('"$`\\!') else f'"{meant}"'
-    return f"did you mean {CONCEPT} where it says {found}? cictl generate {typed}"
+        if source != "base":
+            require_concept(prompt, command="cictl generate", otherwise="--stage base draws without it")
 
 
 def _write_grid(folder: Path, prompts: Sequence[str], paths: Sequence[Path]) -> Path:

@@ -19,12 +19,14 @@ from cictl.processes import join
 from cictl.records import RESULT, checkpoint_folders
 from cictl.workflow import export, invert
 from tests.cli.catalogue import NAME, Case, Place, Prepare, stopped_at_once
+from tests.evaluation_models import make_clip
 from tests.hub_server import Repository
 from tests.models.ldm import write_ldm
 from tests.support import quick, silent, write_settings
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 _INVERT_ON = "cictl invert --set model.id={}"
+_MEASURE = "cictl evaluate --prompts prompts.txt -n 1 --set evaluate.dinov2=null --set evaluate.clip=./clip"
 _LAST_NORM = "model.diffusion_model.out.0.bias"
 
 # -- what cases have in common --------------------------------------------------------------------------
@@ -100,6 +102,32 @@ def header(shapes: Mapping[str, Sequence[int]]) -> bytes:
     fields = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 0]} for name, shape in shapes.items()}
     text = json.dumps(fields).encode()
     return len(text).to_bytes(8, "little") + text
+
+
+def prompts(*lines: str) -> Prepare:
+    """A file of prompts beside the workspace."""
+    return lambda place: (place.home / "prompts.txt").write_text("\n".join(lines))
+
+
+def measured(part: str, spoil: Callable[[Path], object]) -> Prepare:
+    """A trained workspace, a prompt, and a CLIP to measure with at ./clip, of which ``part`` is spoiled."""
+
+    def prepare(place: Place) -> None:
+        place.workspace("trained")
+        prompts("a photo of S*")(place)
+        spoil(Path(make_clip(place.home / "clip", place.yard.base)) / part)
+
+    return prepare
+
+
+def without_tokenizer(path: Path) -> None:
+    for name in (path.name, "vocab.json", "merges.txt"):
+        (path.parent / name).unlink(missing_ok=True)
+
+
+def photograph_gone(place: Place) -> None:
+    folder = place.workspace("trained").images
+    next(folder.iterdir()).unlink()
 
 
 def launched(rank: int, count: int) -> Prepare:
@@ -470,7 +498,7 @@ CASES: tuple[Case, ...] = (
     Case("model-file-of-other-shape", "A model of another size", _INVERT_ON.format("model.safetensors"), 4,
          ldm(lambda tensors: tensors.update({_LAST_NORM: tensors[_LAST_NORM][:2]}))),
     # CLIP, for Eq. 2
-    Case("clip-is-a-file", "A single file for CLIP", "cictl invert --set model.clip=clip.safetensors", 4,
+    Case("model-is-a-file", "A single file for CLIP", "cictl invert --set model.clip=clip.safetensors", 4,
          with_file("clip.safetensors", header({"text_projection.weight": (2, 2)}))),
     Case("clip-without-projection", "A CLIP without its projections", "cictl invert --set model.clip=./model/clip", 4,
          spoiled("clip/model.safetensors", lacking("text_projection"))),
@@ -527,6 +555,31 @@ CASES: tuple[Case, ...] = (
     Case("picture-not-written", "A full disk at a picture", "cictl generate 'a photo of S*'", 5,
          both(changed(), full("cictl.data.png.write_atomic"))),
     Case("memory-full", "Too little memory", "cictl invert", 5, raising("cictl.engine.training.fit", MemoryError())),
+    # evaluation and attention
+    Case("prompt-set-unknown", "A prompt set that there is not", "cictl evaluate --prompts dreambooth", 2),
+    Case("prompt-set-of-the-toybox", "The toybox's prompts for photographs of one's own", "cictl evaluate --prompts toybox", 2),
+    Case("prompt-set-empty", "A prompt set with nothing in it", "cictl evaluate --prompts prompts.txt", 2,
+         both(changed(), prompts("# none yet"))),
+    Case("prompt-without-concept", "A prompt set with a prompt that lacks S*", "cictl evaluate --prompts prompts.txt", 2,
+         both(changed(), prompts("a photo of S*", "a photo of s* in the snow"))),
+    Case("nothing-to-measure-with", "Neither network", "cictl evaluate --set evaluate.dinov2=null --set evaluate.clip=null", 2),
+    Case("base-without-noun", "What the untouched base draws, without a word for it", "cictl evaluate --stage base", 2),
+    Case("toybox-without-dinov2", "A DINOv2 that there is not", "cictl evaluate --set evaluate.dinov2=toybox", 4),
+    Case("metric-unreadable", "A CLIP to measure with that is damaged", _MEASURE, 4, measured("model.safetensors", garbage)),
+    Case("metric-incomplete", "A CLIP to measure with that lacks weights", _MEASURE, 4,
+         measured("model.safetensors", lacking("vision_model.post_layernorm"))),
+    Case("metric-without-preprocessor", "A CLIP to measure with that does not say how pictures are prepared", _MEASURE, 4,
+         measured("preprocessor_config.json", lambda path: path.write_text("{"))),
+    Case("metric-tokenizer-of-another", "A CLIP to measure with beside the tokenizer of another", _MEASURE, 4,
+         measured("tokenizer.json", without_tokenizer)),
+    Case("metric-tokenizer-unreadable", "A CLIP to measure with whose tokenizer is damaged", _MEASURE, 4,
+         measured("tokenizer.json", lambda path: path.write_text("{"))),
+    Case("results-not-written", "A full disk at the results", _MEASURE, 5,
+         both(measured("model.safetensors", lambda path: None), full("cictl.workflow.evaluate.write_atomic"))),
+    Case("evaluation-all-blanked", "Only pictures that the safety checker flags",
+         "cictl evaluate -n 1 --set evaluate.dinov2=null --set evaluate.clip=toybox", 1, blanked),
+    Case("prompt-with-auxiliary", "A* in a prompt", "cictl attention 'a photo of S* A*'", 2),
+    Case("attention-photographs-differ", "Another photograph since training", "cictl attention", 3, photograph_gone),
     # several processes
     Case("one-process-only", "A launcher that starts several processes of a command for one", "cictl status", 2, launched(0, 2)),
     Case("processes-contradictory", "An environment that contradicts itself", "cictl invert", 2, launched(5, 2)),
@@ -546,6 +599,7 @@ UNPROVOKED: Mapping[str, str] = {
     "batch-not-divided": "needs several processes; tests/cli/test_several_processes.py has some",
     "device-for-several-processes": "needs several processes; tests/engine/test_runtime.py has some",
     "process-lost": "needs several processes; tests/cli/test_several_processes.py has some",
+    "attention-prompt-too-long": "a prompt of a page; tests/cli/test_attention_command.py has one",
     "base-not-single-file": "needs a base model of a layout that no single file has; tests/exporters/test_layouts.py has one",
     "checker-incomplete": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
     "checker-unreadable": "needs a safety checker; tests/workflow/test_safety_checker.py has one",

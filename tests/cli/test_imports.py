@@ -66,6 +66,15 @@ def test_a_refused_training_imports_no_torch(tmp_path, trained):
     assert done.stdout.strip().splitlines()[-1] == "|"
 
 
+def test_looking_and_measuring_before_any_training_are_refused_without_torch(make_workspace):
+    root = str(make_workspace().root)
+    for command in ("evaluate", "attention"):
+        done = python(RUN, command, "-C", root)
+        assert done.returncode == 3, done.stderr
+        assert "cictl invert" in done.stderr
+        assert done.stdout.strip().splitlines()[-1] == "|"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

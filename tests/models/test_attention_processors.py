@@ -1,11 +1,16 @@
-"""K, V and K^a, V^a: in without a trace, out without a trace."""
+"""K, V and K^a, V^a, and the recorder: in without a trace, out without a trace."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention, cross_attention_layers
+from cictl.models.attention_processors import (
+    AttentionRecorder,
+    DisentangledContext,
+    TunedCrossAttention,
+    cross_attention_layers,
+)
 
 N = 2
 
@@ -138,3 +143,76 @@ def test_a_layer_that_stable_diffusion_1_lacks_is_refused(model):
     model.unet.get_submodule(cross_attention_layers(model.unet)[0]).to_k.bias = torch.nn.Parameter(torch.zeros(1))
     with pytest.raises(ValueError, match="attn2"):
         TunedCrossAttention(model.unet, model.key_values)
+
+
+# -- the recorder -----------------------------------------------------------------------------------
+
+
+def tuned_weights(model):
+    generator = torch.Generator().manual_seed(0)
+    return {name: weight + 0.1 * torch.randn(weight.shape, generator=generator) for name, weight in model.key_values.items()}
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_recording_changes_no_bit_and_ejecting_gives_the_processors_back(model, inputs, tuned):
+    noisy, times, context, probe = inputs
+    if tuned:
+        TunedCrossAttention(model.unet, tuned_weights(model)).inject()
+    processors = dict(model.unet.attn_processors)
+    state = list(model.unet.state_dict())
+    before = predict(model, noisy, times, context)
+    recorder = AttentionRecorder(model.unet, probe)
+    recorder.inject()
+    assert torch.equal(predict(model, noisy, times, context), before)
+    recorder.eject()
+    assert all(model.unet.attn_processors[name] is processor for name, processor in processors.items())
+    assert list(model.unet.state_dict()) == state
+    assert torch.equal(predict(model, noisy, times, context), before)
+    assert all(layer.calls == 1 for layer in recorder.layers.values())  # and nothing is noted any more
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("rows", [slice(None), slice(-1, None)])
+def test_what_is_noted_is_the_mean_over_heads_rows_and_calls_in_loops(model, inputs, tuned, rows):
+    noisy, times, context, probe = inputs
+    weights = tuned_weights(model) if tuned else model.key_values
+    if tuned:
+        TunedCrossAttention(model.unet, weights).inject()
+    layers = cross_attention_layers(model.unet)
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    hooks = [
+        model.unet.get_submodule(name).register_forward_pre_hook(lambda module, args, name=name: seen[name].append(args[0]))
+        for name in layers
+    ]
+    recorder = AttentionRecorder(model.unet, probe, rows)
+    recorder.inject()
+    for level in (1, 2):  # two calls
+        predict(model, noisy * level, times, context)
+    recorder.eject()
+    for hook in hooks:
+        hook.remove()
+    for name, found in zip(layers, recorder.maps(16, 16), strict=True):
+        attention = model.unet.get_submodule(name)
+        heads, expected, count = attention.heads, 0.0, 0
+        for hidden in seen[name]:
+            for row in range(N)[rows]:
+                query = hidden[row] @ attention.to_q.weight.T
+                keys = probe @ weights[f"{name}.to_k.weight"].T
+                size = query.shape[-1] // heads
+                for head in range(heads):
+                    part = slice(head * size, (head + 1) * size)
+                    scores = torch.einsum("ld,ptd->plt", query[:, part], keys[:, :, part]) / size**0.5
+                    exponentials = scores.exp()
+                    expected = expected + exponentials / exponentials.sum(-1, keepdim=True)
+                    count += 1
+        torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected / count, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.sum(2 - 1), torch.ones(N, *found.shape[-2:]))
+
+
+def test_a_layers_map_has_the_form_of_the_picture(model):
+    recorder = AttentionRecorder(model.unet, torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(0)))
+    recorder.inject()
+    context = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(1))
+    predict(model, torch.randn(1, 4, 10, 26, generator=torch.Generator().manual_seed(2)), torch.tensor([5]), context)
+    recorder.eject()
+    assert {tuple(layer.shape) for layer in recorder.maps(10, 26)} == {(1, 24, 5, 13)}

@@ -1,0 +1,125 @@
+"""`cictl evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cictl.cli.generate import Source
+from cictl.cli.options import (
+    DebugOption,
+    DirectoryOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    VerboseOption,
+    exit_codes,
+    open_session,
+)
+from cictl.ui.report import print_result
+from cictl.ui.scores import ScoreTable
+
+if TYPE_CHECKING:
+    from cictl.workflow.evaluate import Results
+
+
+def command(
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="dreambench-object, dreambench-live, object, style, pose, or a text file with a prompt a line. Default: by "
+            "concept.kind.",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: evaluate.count.", show_default=False)
+    ] = None,
+    noun: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD", help="What S* is, for CLIP's reading of a prompt alone. Default: S* is left out.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="First seed. Default: seed.", show_default=False)] = None,
+    source: Annotated[
+        Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the results. Default: outputs/evaluation/.", show_default=False)
+    ] = None,
+    directory: DirectoryOption = None,
+    assignments: SetOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Measure how well S* keeps what the photographs share, and how well prompts still work.
+
+    DINOv2 and CLIP-I compare pictures with the photographs, CLIP-T with their prompts. The same seeds are drawn for every
+    stage. Needs DINOv2 and CLIP from the hub; on the toybox CLIP and a judge that ship with it.
+
+    \b
+    cictl evaluate
+    cictl evaluate --prompts dreambench-object --noun teapot
+    cictl evaluate --stage invert --out outputs/evaluation-of-stage-1
+    """
+    with exit_codes(json=json, debug=debug):
+        from cictl.workflow import evaluate
+
+        session = open_session(
+            directory,
+            assignments,
+            json,
+            quiet,
+            verbose,
+            evaluate__prompts=prompts,
+            evaluate__count=count,
+            evaluate__noun=noun,
+            seed=seed,
+        )
+        with session.display() as observe:
+            outcome = evaluate.run(
+                session.workspace,
+                observe,
+                overrides=session.overrides,
+                source=source.value if source else None,
+                out=out,
+            )
+
+        def say() -> None:
+            print_result(_table(outcome.measured, evaluate.FIGURES))
+            print_result(*(f"{name + ':':<10}{value}" for name, value in _facts(outcome.measured).items()))
+            print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
+
+        session.result(outcome, say)
+
+
+def _table(results: Results, titles: dict[str, str]) -> ScoreTable:
+    rows = {one.prompt: [(score.mean, score.std) for score in one.figures.values()] for one in results.prompts}
+    overall = [(score.mean, score.std) for score in results.overall.values()]
+    return ScoreTable("prompt", [titles[name] for name in results.overall], rows, overall)
+
+
+def _facts(results: Results) -> dict[str, str]:
+    """What the figures depend on, in a few lines."""
+    pictures = f"{results.count} {'picture' if results.count == 1 else 'pictures'}"
+    facts = {
+        "stage": f"{results.stage}, on {results.base['id']}",
+        "prompts": f"{results.prompt_set}, {pictures} of each, seeds from {results.seed} on",
+    }
+    for name, model in (("DINOv2", results.dinov2), ("CLIP", results.clip)):
+        facts[name] = f"{model['id']}, {model['identity'][:12]}" if model else "left out"
+    if results.clip:
+        facts["S*"] = (
+            f"read by CLIP as {results.noun!r}"
+            if results.noun
+            else "left out where CLIP reads a prompt (--noun WORD puts a word there)"
+        )
+    if results.known_as:
+        facts["judge"] = f"the toybox's, against the ground truth of {results.known_as}; less leakage is better"
+    return facts | {"std": results.std}

@@ -1,0 +1,276 @@
+"""`cictl attention`: where S* and the auxiliary tokens look, in a picture of a prompt and in the photographs (Fig. 4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from cictl.config import Config
+from cictl.data.heat import overlay
+from cictl.data.photographs import Photograph, find_photographs, load_pixels
+from cictl.data.png import Row, sheet, write_png
+from cictl.data.prompts import auxiliary_names, expand, require_concept, without_auxiliary
+from cictl.errors import StateError, UsageError
+from cictl.events import Observer, PhaseStarted, PicturesPlanned, SamplingStep
+from cictl.files import sha256_bytes
+from cictl.models.locate import Located
+from cictl.placeholders import AUXILIARY_PATTERN
+from cictl.workflow.concept import Concept, Source, TokenLayout, find_concept
+from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.pictures import Plan, find_base_of, make_plan
+from cictl.workflow.stage import configure
+from cictl.workspace import Workspace, slug
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cictl.engine.runtime import Runtime, StopRequest
+    from cictl.models.stable_diffusion import StableDiffusion
+
+_LESS_MEMORY = "make the picture smaller, with --set generate.width=384 --set generate.height=384, or take --set model.device=cpu"
+_FORM = 1  # of the sheet; another one is another file
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much a token is attended to in a picture or a photograph.
+
+    Attributes:
+        token: S*, or A* with the name of its photograph.
+        over: the name of a photograph, or the seed of a picture.
+        mean, most: of its heat map: the share of the attention that goes to it, over all positions and where it is most.
+    """
+
+    token: str
+    over: str
+    mean: float
+    most: float
+
+
+@dataclass(frozen=True)
+class AttentionOutcome:
+    """The sheet, and in numbers what it shows; ``kept`` if it was there already."""
+
+    sheet: str
+    shares: list[Share]
+    kept: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that the sheet depends on."""
+
+    config: Config
+    concept: Concept
+    base: Located
+    tokens: TokenLayout
+    photographs: Sequence[Photograph]
+    plans: Sequence[Plan]
+    training_prompt: str
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal sheets."""
+        keys = [(photograph.key, photograph.path.name) for photograph in self.photographs]
+        facts = [_FORM, [plan.digest for plan in self.plans], keys, self.training_prompt, self.config.seed]
+        return sha256_bytes(json.dumps([*facts, self.config.data.resolution]).encode())
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether there are A_i*: not with n = 0."""
+        return self.tokens.auxiliary_vectors > 0
+
+    def auxiliary(self, photograph: Photograph) -> list[str]:
+        """The stored tokens of a photograph's A_i*; none with n = 0."""
+        return auxiliary_names(photograph.key, self.tokens.auxiliary_vectors) if self.has_auxiliary else []
+
+
+def run(
+    workspace: Workspace,
+    prompt: str | None,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    source: Source = "invert",
+    count: int = 1,
+) -> AttentionOutcome:
+    """Make the sheet of heat maps; one that is there already is kept.
+
+    Args:
+        prompt: with S*; None is ``preview.prompt``.
+        source: invert, whose weights the A_i* were trained with, or finetune, with the tuned K, V.
+        count: pictures of the prompt, with seeds from ``seed`` on.
+
+    Raises:
+        UsageError: a prompt without S*, with A*, or too long.
+        StateError: stage 1 has not been run, or with other photographs.
+    """
+    config = configure(workspace, overrides or {})
+    prompt = config.preview.prompt if prompt is None else prompt
+    require_concept(prompt, command="cictl attention")
+    if AUXILIARY_PATTERN.search(prompt):
+        raise UsageError(
+            f"{prompt!r} has A*, of which each photograph has its own",
+            "leave A* out: every A* is asked about anyway",
+            slug="prompt-with-auxiliary",
+        )
+    job = _prepare(workspace, config, prompt, source, count, observe)
+    path = workspace.outputs / "attention" / f"{slug(prompt)}-{job.digest[:8]}.png"
+    shares = _kept(path)
+    if shares is None:
+        rows, shares = _look(job, observe)
+        write_png(path, sheet(rows), {"cictl": json.dumps([asdict(share) for share in shares])})
+        return AttentionOutcome(workspace.shown(path), shares, kept=False)
+    return AttentionOutcome(workspace.shown(path), shares, kept=True)
+
+
+def _prepare(workspace: Workspace, config: Config, prompt: str, source: Source, count: int, observe: Observer) -> _Job:
+    concept = find_concept(workspace, source, observe)
+    tokens = concept.layout()
+    photographs = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
+    if tokens.auxiliary_vectors and {photograph.key for photograph in photographs} != set(tokens.keys):
+        raise StateError(
+            f"the photographs in {workspace.shown(workspace.images)} are not those that stage 1 was trained with",
+            "put them back (cictl status names them), or: cictl invert --restart",
+            slug="attention-photographs-differ",
+        )
+    base = find_base_of(workspace, config, concept, observe)
+    text = expand(prompt, tokens.concept_names)
+    plans = [make_plan(config, base, concept, prompt, text, seed) for seed in range(config.seed, config.seed + count)]
+    training_prompt = config.invert.prompts[0]
+    if not tokens.auxiliary_vectors:
+        training_prompt = without_auxiliary(training_prompt)
+    return _Job(config, concept, base, tokens, photographs, plans, training_prompt)
+
+
+def _kept(path: Path) -> list[Share] | None:
+    """What the sheet says of itself, if it is there and whole."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return [Share(**share) for share in json.loads(image.info["cictl"])]
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _look(job: _Job, observe: Observer) -> tuple[list[Row], list[Share]]:
+    from cictl.engine.runtime import Runtime, graceful_stop
+    from cictl.workflow.base_model import open_base
+
+    with graceful_stop() as stop, out_of_memory_explained(_LESS_MEMORY):
+        observe(PhaseStarted("loading the libraries"))
+        runtime = Runtime.create(job.config.model.device, job.config.model.dtype)
+        model = open_base(job.base, runtime, observe)
+        job.concept.install(model)
+        _require_fit(job, model)
+        of_photographs, shares = _look_at_photographs(job, model, stop, observe)
+        of_pictures, more = _look_at_pictures(job, model, runtime, stop, observe)
+        return [*of_photographs, *of_pictures], [*shares, *more]
+
+
+def _require_fit(job: _Job, model: StableDiffusion) -> None:
+    """Refuse a prompt that, with A_i* behind it, is longer than the model reads: there would be nothing to look for."""
+    for text in (job.plans[0].text, *(_behind(job.plans[0].text, job.auxiliary(photo)) for photo in job.photographs)):
+        if model.overlong(text):
+            raise UsageError(
+                f"{job.plans[0].prompt!r} is too long: with a token of {job.tokens.auxiliary_vectors} vectors behind it, it is "
+                f"longer than the {model.tokenizer.model_max_length} tokens that the model reads",
+                "take a shorter prompt",
+                slug="attention-prompt-too-long",
+            )
+    texts = [expand(job.training_prompt, job.tokens.concept_names, job.auxiliary(photo)) for photo in job.photographs]
+    model.require_fit(texts, "invert.prompts")
+
+
+def _behind(text: str, names: Sequence[str]) -> str:
+    return " ".join([text, *names])
+
+
+def _look_at_photographs(
+    job: _Job, model: StableDiffusion, stop: StopRequest, observe: Observer
+) -> tuple[list[Row], list[Share]]:
+    from cictl.engine.attention_maps import Probe, maps_of_photograph
+
+    pixels = [load_pixels(photograph, job.config.data.resolution) for photograph in job.photographs]
+    observe(PhaseStarted(f"looking at {len(pixels)} photographs"))
+    latents, _ = model.encode_pictures(pixels)
+    pictures = [np.rint((one.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8) for one in pixels]
+    names = [photograph.path.name for photograph in job.photographs]
+    maps = []
+    for index, photograph in enumerate(job.photographs):
+        if stop:
+            raise stop.interruption("stopped; nothing was written", "the same command begins anew")
+        own = job.auxiliary(photograph)
+        text = expand(job.training_prompt, job.tokens.concept_names, own)
+        probes = [Probe(text, job.tokens.concept_names), *([Probe(text, own)] if own else [])]
+        maps.append(maps_of_photograph(model, latents[index : index + 1], job.config.seed, photograph.key, probes))
+    headings = [f'S* in each, with "{job.training_prompt}"', "A* of each, in the same prompt"]
+    rows, shares = [Row("the photographs, as the model sees them", pictures, names)], []
+    for place in range(len(maps[0])):
+        over = [overlay(picture, heat[place].numpy()) for picture, heat in zip(pictures, maps, strict=True)]
+        rows.append(Row(headings[place], over))
+        for name, heat in zip(names, maps, strict=True):
+            shares.append(_share(f"A* ({name})" if place else "S*", name, heat[place]))
+    return rows, shares
+
+
+def _look_at_pictures(
+    job: _Job, model: StableDiffusion, runtime: Runtime, stop: StopRequest, observe: Observer
+) -> tuple[list[Row], list[Share]]:
+    from cictl.engine.attention_maps import Probe
+    from cictl.workflow.base_model import open_checker
+
+    names = {f"A* ({photograph.path.name})": job.auxiliary(photograph) for photograph in job.photographs if job.has_auxiliary}
+    observe(PicturesPlanned(len(job.plans), 0))
+
+    def after_step(step: int) -> None:
+        if stop:
+            raise stop.interruption("stopped; nothing was written", "the same command begins anew")
+        observe(SamplingStep(step, job.plans[0].steps, runtime.memory()))
+
+    checker = open_checker(job.config, model, observe)
+    rows, shares = [], []
+    for plan in job.plans:
+        probes = [Probe(plan.text, job.tokens.concept_names)]
+        probes += [Probe(_behind(plan.text, own), own) for own in names.values()]
+        latents, maps = _draw(model, plan, probes, after_step)
+        pictures = model.decode(latents)
+        picture = (checker.blank(pictures) if checker else pictures)[0]
+        labels = ["S*", *names]
+        rows.append(
+            Row(
+                f"{plan.prompt}: the picture, S*" + (", and where each A* behind the prompt would be" if names else ""),
+                [picture, *(overlay(picture, heat.numpy()) for heat in maps)],
+                [f"seed {plan.seed}", *labels],
+            )
+        )
+        shares += [_share(label, f"seed {plan.seed}", heat) for label, heat in zip(labels, maps, strict=True)]
+    model.free_vae()
+    return rows, shares
+
+
+def _draw(model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
+    from cictl.engine.attention_maps import maps_of_picture
+
+    return maps_of_picture(
+        model,
+        plan.text,
+        plan.negative,
+        plan.seed,
+        probes,
+        size=(plan.width, plan.height),
+        steps=plan.steps,
+        guidance=plan.guidance,
+        sampler=plan.sampler,
+        after_step=after_step,
+    )
+
+
+def _share(token: str, over: str, heat: Tensor) -> Share:
+    return Share(token, over, round(float(heat.mean()), 6), round(float(heat.max()), 6))
