@@ -10,7 +10,10 @@ from benchmarks.toybox_suite.arms import Arm
 
 
 def plot(figures: dict[str, Any], arms: Sequence[Arm], path: Path) -> None:
-    """Fidelity against alignment, and leakage, each with its 95% interval. Needs matplotlib (the extra ``benchmarks``)."""
+    """Fidelity against alignment, and leakage, each with its 95% interval; points have the colours of the bars beside them.
+
+    Needs matplotlib (the extra ``benchmarks``).
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -21,11 +24,12 @@ def plot(figures: dict[str, Any], arms: Sequence[Arm], path: Path) -> None:
         kept, asked = figures[arm.name]["fidelity"], figures[arm.name]["alignment"]
         leak = figures[arm.name]["leakage above base"]
         colour = f"C{index % 10}"
-        plane.errorbar(asked[0], kept[0], xerr=_reach(asked), yerr=_reach(kept), fmt="o", color=colour, label=arm.about)
+        plane.errorbar(asked[0], kept[0], xerr=_reach(asked), yerr=_reach(kept), fmt="o", color=colour)
         bars.barh(index, leak[0], xerr=_reach(leak), color=colour, alpha=0.8)
-    plane.axhline(figures["ceiling"]["fidelity"][0], color="grey", linestyle=":", label="the judge's ceiling")
+    ceiling = figures["ceiling"]["fidelity"][0]
+    plane.axhline(ceiling, color="grey", linestyle=":")
+    plane.text(0.01, ceiling, "the judge's ceiling", va="top", fontsize=8, color="grey", transform=plane.get_yaxis_transform())
     plane.set(xlabel="alignment: what the prompt asks for", ylabel="fidelity: what the concept keeps")
-    plane.legend(fontsize=8)
     bars.set_yticks(range(len(arms)), [arm.about for arm in arms], fontsize=8)
     bars.invert_yaxis()
     bars.axvline(0, color="grey", linewidth=0.8)
