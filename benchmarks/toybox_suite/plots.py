@@ -23,7 +23,7 @@ def plot(figures: dict[str, Any], arms: Sequence[Arm], path: Path) -> None:
     for index, arm in enumerate(arms):
         kept, asked = figures[arm.name]["fidelity"], figures[arm.name]["alignment"]
         leak = figures[arm.name]["leakage above base"]
-        colour = f"C{index % 10}"
+        colour = mpl.colormaps["tab10" if len(arms) <= 10 else "tab20"](index)
         plane.errorbar(asked[0], kept[0], xerr=_reach(asked), yerr=_reach(kept), fmt="o", color=colour)
         bars.barh(index, leak[0], xerr=_reach(leak), color=colour, alpha=0.8)
     ceiling = figures["ceiling"]["fidelity"][0]
