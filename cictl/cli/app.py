@@ -29,7 +29,7 @@ class Commands(TyperGroup):
             error = _refusal(refused)
             print_error(error, json="--json" in typed)
             sys.exit(error.exit_code)
-        sys.exit(code)
+        sys.exit(code or 0)
 
 
 def _refusal(refused: typer.TyperException) -> UsageError:
