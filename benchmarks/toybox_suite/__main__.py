@@ -95,6 +95,7 @@ def _tables(results: report.Results, arms: Sequence[Arm]) -> str:
         report.main_table(results, arms),
         report.kind_table(results, arms),
         report.prompt_table(results, arms),
+        report.concept_table(results, arms),
         "\n".join(cubes),
         report.auxiliary_table(results),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.toybox_suite.arms import CHANCE, WORDS, Arm
@@ -105,11 +105,25 @@ def kind_table(results: Results, arms: Sequence[Arm]) -> str:
     for arm in arms:
         cells = []
         for kind in kinds:
-            part = Results([one for one in results.concepts if one.kind == kind], results.arms, {}, {}, {})
+            part = replace(results, concepts=[one for one in results.concepts if one.kind == kind])
             readings = results.arms[arm.name]
             kept, asked = estimate(part.scores(fidelity, readings)), estimate(part.scores(alignment, readings))
             cells.append(f"{kept.mean:.2f} / {asked.mean:.2f}")
         lines.append(f"| {arm.about} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def concept_table(results: Results, arms: Sequence[Arm]) -> str:
+    """Fidelity, alignment and leakage above the base's, concept by concept."""
+    trained = [arm for arm in arms if arm.training]
+    lines = [f"| fidelity / alignment / leakage | {' | '.join(arm.about for arm in trained)} |", f"|---|{'---|' * len(trained)}"]
+    for concept in results.concepts:
+        own, cells = replace(results, concepts=[concept]), []
+        for arm in trained:
+            readings = results.arms[arm.name]
+            scores = (own.scores(fidelity, readings), own.scores(alignment, readings), own.leaks_above_base(arm.name))
+            cells.append(" / ".join(f"{estimate(one).mean:.2f}" for one in scores))
+        lines.append(f"| {concept.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
