@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cictl.config.schema import Stage
+from cictl.config import Stage
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
 from cictl.records import differences, latest_checkpoint
