@@ -175,8 +175,12 @@ class StableDiffusion:
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """[C, h, w] of a picture of this size."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return self.vae.config.latent_channels, height // factor, width // factor
+        return self.vae.config.latent_channels, height // self.reduction, width // self.reduction
+
+    @property
+    def reduction(self) -> int:
+        """f, the pixels a side of a latent position."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     # -- noise --------------------------------------------------------------------------------------
 
