@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 import cictl
-from cictl.cli import attention, baseline, check, demo, evaluate, export, finetune, generate, init, invert, preview_aux, status
+from cictl.cli import (
+    attention,
+    baseline,
+    check,
+    compare,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    generate,
+    init,
+    invert,
+    preview_aux,
+    status,
+)
 from cictl.errors import UsageError
 from cictl.ui.report import print_error
 
@@ -83,6 +97,7 @@ for module, name in (
     (attention, "attention"),
     (generate, "generate"),
     (evaluate, "evaluate"),
+    (compare, "compare"),
     (export, "export"),
     (status, "status"),
     (demo, "demo"),

@@ -198,6 +198,17 @@ def run(
     )
 
 
+def require_measurable(workspace: Workspace, config: Config, observe: Observer) -> None:
+    """What has to be there before a training that is to be evaluated: photographs, prompts, and networks that measure.
+
+    Raises:
+        UsageError, ModelAccessError, ResourceError: as :func:`run`.
+    """
+    _check_settings(config, None)
+    choose_prompts(config, workspace.root, _recognise(config, find_photographs(workspace.images)))
+    _find_metrics(config, observe)
+
+
 def _prepare(workspace: Workspace, config: Config, source: Source | None, observe: Observer) -> _Job:
     concept = find_concept(workspace, source, observe)
     photographs = find_photographs(workspace.images)

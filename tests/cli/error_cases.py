@@ -592,6 +592,10 @@ CASES: tuple[Case, ...] = (
          "cictl generate 'a photo of S*' --stage disenbooth", 3),
     Case("training-changed", "Another word than a method was trained with", "cictl baseline textual-inversion --noun cat", 3,
          method_trained),
+    Case("method-unknown", "A comparison with a method that there is not", "cictl compare --methods dreambox", 2),
+    Case("noun-missing", "A comparison with methods that need a word for what S* is", "cictl compare", 2),
+    Case("comparison-not-written", "A full disk at the table", _MEASURE.replace("evaluate", "compare --methods invert", 1), 5,
+         both(measured("model.safetensors", lambda path: None), full("cictl.workflow.compare.write_atomic"))),
     Case("class-pictures-all-blanked", "Only class pictures that the safety checker flags",
          "cictl baseline custom-diffusion --noun dog --set custom_diffusion.class_pictures=2", 1, blanked),
     # several processes
