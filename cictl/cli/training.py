@@ -10,7 +10,7 @@ import typer
 from cictl.cli.options import Session
 from cictl.ui.report import print_result
 from cictl.workflow import check
-from cictl.workflow.stage import STAGES
+from cictl.workflow.stage import STAGES, TITLES
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
@@ -55,7 +55,7 @@ def _duration(seconds: float) -> str:
 
 def say_outcome(outcome: TrainingOutcome, next_command: str) -> None:
     """One or two lines about what was done."""
-    stage = _NAMES.get(outcome.stage, outcome.stage)
+    stage = _NAMES.get(outcome.stage) or TITLES[outcome.stage]
     if outcome.dry_run:
         action = {
             "run": f"would train {outcome.steps} steps",

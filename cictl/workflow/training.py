@@ -78,7 +78,7 @@ class Prepared:
 class TrainingOutcome:
     """What a training command did: ``action`` is run, resume or skip (would be, for a dry run)."""
 
-    stage: str
+    stage: Stage
     action: str
     first_step: int
     steps: int

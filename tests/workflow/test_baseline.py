@@ -14,7 +14,7 @@ from cictl.config import METHODS
 from cictl.errors import Interrupted, StateError, UsageError
 from cictl.events import Note, PicturesPlanned, Warned
 from cictl.models.stable_diffusion import StableDiffusion
-from cictl.workflow import baseline, generate
+from cictl.workflow import baseline, generate, status
 from cictl.workflow.concept import find_concept
 from cictl.workspace import Workspace
 from tests.support import Recorder, assert_left_the_same, left_by, silent
@@ -164,6 +164,13 @@ def test_a_method_that_was_not_trained_cannot_draw(make_workspace, method):
     with pytest.raises(StateError) as caught:
         generate.run(make_workspace(), ["S*"], silent, source=method)
     assert (caught.value.slug, caught.value.hint) == ("method-not-trained", f"cictl baseline {method}")
+
+
+def test_status_names_the_methods_that_were_begun_and_no_others(learned, make_workspace, tmp_path):
+    found = {one.stage: (one.step, one.state) for one in status.run(learned).methods}
+    assert found == dict.fromkeys(METHODS, (2, "done"))
+    assert status.run(make_workspace()).methods == []
+    assert status.run(learned).next == "cictl invert"
 
 
 def test_a_training_that_is_not_done_draws_with_a_warning(learned, method, tmp_path):
