@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.torture.workspaces import STAGES, Yard, end, start, still_runs, train, wait, wait_until
-from cictl.config.schema import Stage
+from cictl.config import Stage
 from cictl.workspace import Workspace
 
 _KILLS_A_WORKSPACE = 4

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.torture.workspaces import STAGES, Yard, end, start, still_runs, train, wait, wait_until
 from cictl.cli.app import main
-from cictl.config.schema import Stage
+from cictl.config import Stage
 from cictl.records import latest_checkpoint
 from cictl.workspace import Workspace
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cictl.config.schema import Stage
+from cictl.config import Stage
 from cictl.events import ignore
 from cictl.records import RESULT, STATE, latest_checkpoint
 from cictl.workflow import finetune, init, invert

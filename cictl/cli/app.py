@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 import cictl
-from cictl.cli import attention, check, demo, evaluate, export, finetune, generate, init, invert, preview_aux, status
+from cictl.cli import (
+    attention,
+    baseline,
+    check,
+    compare,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    generate,
+    init,
+    invert,
+    preview_aux,
+    status,
+)
 from cictl.errors import UsageError
 from cictl.ui.report import print_error
 
@@ -78,10 +92,12 @@ for module, name in (
     (check, "check"),
     (invert, "invert"),
     (finetune, "finetune"),
+    (baseline, "baseline"),
     (preview_aux, "preview-aux"),
     (attention, "attention"),
     (generate, "generate"),
     (evaluate, "evaluate"),
+    (compare, "compare"),
     (export, "export"),
     (status, "status"),
     (demo, "demo"),

@@ -37,6 +37,10 @@ class Source(StrEnum):
 
     finetune = "finetune"
     invert = "invert"
+    textual_inversion = "textual-inversion"
+    dreambooth = "dreambooth"
+    custom_diffusion = "custom-diffusion"
+    disenbooth = "disenbooth"
     base = "base"
 
 

@@ -101,7 +101,7 @@ def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False)
     try:
         if launched()[1] > 1 and not shared:
             raise UsageError(
-                "this is for one process; invert, finetune and generate can be shared by several",
+                "this is for one process; invert, finetune, baseline and generate can be shared by several",
                 "run it without accelerate launch (and without WORLD_SIZE in the environment)",
                 slug="one-process-only",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
 from cictl.ui.report import print_result
 from cictl.workflow import status
+from cictl.workflow.stage import TITLES
 
 
 def command(
@@ -23,12 +24,13 @@ def command(
         def say() -> None:
             print_result(f"{report.concept}, on {report.model}, in {session.workspace.shown(session.workspace.root)}")
             rows = [["photographs", str(len(report.photographs))]]
-            names = {"invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
-            rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in report.stages]
+            names = {**TITLES, "invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
+            trained = [*report.stages, *report.methods]
+            rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in trained]
             rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports)]]
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
             shown: dict[str, object] = {}
-            for stage in report.stages:
+            for stage in trained:
                 for line in (*stage.changed, *stage.damaged):
                     print_result(f"{names[stage.stage]}: {line}")
                 own = {key: value for key, value in stage.overrides.items() if shown.get(key) != value}

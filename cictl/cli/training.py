@@ -10,13 +10,14 @@ import typer
 from cictl.cli.options import Session
 from cictl.ui.report import print_result
 from cictl.workflow import check
+from cictl.workflow.stage import STAGES, TITLES
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Start anew; old checkpoints go to checkpoints/archive.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
-_STAGES = {"invert": "stage 1", "finetune": "stage 2"}
+_NAMES = {"invert": "stage 1", "finetune": "stage 2"}
 
 
 def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:
@@ -24,8 +25,10 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
     if not outcome.dry_run or outcome.action == "skip":
         session.result(outcome, lambda: say_outcome(outcome, next_command))
         return
-    with session.display() as observe:
-        expected = check.expect(session.workspace, outcome.stage, observe, session.overrides)
+    expected = None
+    if outcome.stage in STAGES:
+        with session.display() as observe:
+            expected = check.expect(session.workspace, outcome.stage, observe, session.overrides)
 
     def say() -> None:
         say_outcome(outcome, next_command)
@@ -52,7 +55,7 @@ def _duration(seconds: float) -> str:
 
 def say_outcome(outcome: TrainingOutcome, next_command: str) -> None:
     """One or two lines about what was done."""
-    stage = _STAGES[outcome.stage]
+    stage = _NAMES.get(outcome.stage) or TITLES[outcome.stage]
     if outcome.dry_run:
         action = {
             "run": f"would train {outcome.steps} steps",

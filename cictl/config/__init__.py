@@ -3,19 +3,32 @@
 The only user of pydantic and of YAML. Imports no torch.
 """
 
+from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
 from cictl.config.loading import Sources, load_config, parse_overrides
-from cictl.config.schema import Config, FinetuneConfig, GenerateConfig, InvertConfig, trajectory
+from cictl.config.schema import Config, FinetuneConfig, GenerateConfig, InvertConfig, Training, settings_of, trajectory
+from cictl.config.stages import METHODS, Method, Stage, command_of, group_of
 from cictl.config.writing import commented_yaml, initial_config
 
 __all__ = [
+    "METHODS",
     "Config",
+    "CustomDiffusionConfig",
+    "DisenBoothConfig",
+    "DreamBoothConfig",
     "FinetuneConfig",
     "GenerateConfig",
     "InvertConfig",
+    "Method",
     "Sources",
+    "Stage",
+    "TextualInversionConfig",
+    "Training",
+    "command_of",
     "commented_yaml",
+    "group_of",
     "initial_config",
     "load_config",
     "parse_overrides",
+    "settings_of",
     "trajectory",
 ]

@@ -8,41 +8,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
-
-NOT_STATED = "not stated in the paper"
-OURS = "ours"
-
-Stage = Literal["invert", "finetune"]
-
-
-def _setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limits: Any) -> Any:
-    """A field of ci.yaml. ``shapes``: whether it changes the course of training, and so its fingerprint."""
-    return Field(default, description=about, json_schema_extra={"paper": paper, "shapes": shapes}, **limits)
-
-
-def _divides_batch(accumulation: int, info: ValidationInfo) -> int:
-    batch_size = info.data.get("batch_size")  # absent if it is wrong itself
-    if batch_size is not None and batch_size % accumulation:
-        raise ValueError(f"{accumulation} does not divide batch_size, which is {batch_size}")
-    return accumulation
-
-
-def _check_prompt(prompt: str, *, needs: list[str]) -> str:
-    """A prompt must hold what it ``needs`` once each, as words of their own, and no other token."""
-    for token, pattern in ((CONCEPT, CONCEPT_PATTERN), (AUXILIARY, AUXILIARY_PATTERN)):
-        count = len(pattern.findall(prompt))
-        if token in needs and count != 1:
-            raise ValueError(f"{prompt!r} must hold {token} exactly once, as a word of its own")
-        if token not in needs and count:
-            raise ValueError(f"{prompt!r} must not hold {token}")
-    return prompt
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
+from cictl.config.fields import NOT_STATED, OURS
+from cictl.config.fields import Group as _Group
+from cictl.config.fields import check_prompt as _check_prompt
+from cictl.config.fields import divides_batch as _divides_batch
+from cictl.config.fields import setting as _setting
+from cictl.config.stages import BEFORE, METHODS, Stage, group_of
+from cictl.placeholders import AUXILIARY, CONCEPT
 
 
 class ConceptConfig(_Group):
@@ -273,7 +248,8 @@ class EvaluateConfig(_Group):
     )
     noun: str | None = _setting(
         None,
-        "What S* is, in a word such as teapot, for CLIP's reading of a prompt alone; null leaves S* out of it.",
+        "What S* is, in a word such as teapot, for CLIP's reading of a prompt, and for methods other than ours that need one; "
+        "null leaves S* out of prompts that CLIP reads.",
         paper=NOT_STATED,
         shapes=False,
         min_length=1,
@@ -335,16 +311,30 @@ class Config(_Group):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     preview: PreviewConfig = Field(default_factory=PreviewConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    textual_inversion: TextualInversionConfig = Field(default_factory=TextualInversionConfig)
+    dreambooth: DreamBoothConfig = Field(default_factory=DreamBoothConfig)
+    custom_diffusion: CustomDiffusionConfig = Field(default_factory=CustomDiffusionConfig)
+    disenbooth: DisenBoothConfig = Field(default_factory=DisenBoothConfig)
     seed: int = _setting(0, "Seed of everything random.", paper=NOT_STATED, ge=0, lt=2**63)
+
+
+Training = InvertConfig | FinetuneConfig | TextualInversionConfig | DreamBoothConfig | CustomDiffusionConfig | DisenBoothConfig
+_ONLY_OURS = ("concept.vectors",)  # the other methods have one token at most
+
+
+def settings_of(config: Config, stage: Stage) -> Training:
+    """The settings of a stage or a method."""
+    settings: Training = getattr(config, group_of(stage))
+    return settings
 
 
 def trajectory(config: Config, stage: Stage) -> dict[str, Any]:
     """The fields, by dotted key, that change the course of ``stage``: its part of the fingerprint.
 
     Steps, intervals, previews, the device and generation are not among them: a larger ``steps`` goes on
-    with a finished run.
+    with a finished run. The noun is, for the methods that are told it.
     """
-    groups = ["concept", "model", "data", "invert"] + (["finetune"] if stage == "finetune" else [])
+    groups = ["concept", "model", "data", *map(group_of, (*BEFORE[stage], stage))]
     fields: dict[str, Any] = {"seed": config.seed}
     for group in groups:
         values: BaseModel = getattr(config, group)
@@ -352,4 +342,7 @@ def trajectory(config: Config, stage: Stage) -> dict[str, Any]:
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra["shapes"]:
                 fields[f"{group}.{key}"] = getattr(values, key)
+    if stage in METHODS:
+        fields["evaluate.noun"] = config.evaluate.noun
+        fields = {key: value for key, value in fields.items() if key not in _ONLY_OURS}
     return fields

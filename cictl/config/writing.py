@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from cictl.config.loading import merge
 from cictl.config.schema import Config
+from cictl.config.stages import METHODS, group_of
 from cictl.config.templates import kind_overlay, preset_for
 
 _WIDTH = 100
@@ -27,7 +28,11 @@ def initial_config(*, name: str, kind: str = "object", model: str | None = None)
 
 
 def commented_yaml(config: Config) -> str:
-    """``config`` as text that reads back as the same config."""
+    """``config`` as text that reads back as the same config.
+
+    The groups of the other methods are left out where they are what they would be without being written.
+    """
+    unwritten = Config.model_validate(preset_for(config.model.id))
     lines = [
         f"# The settings of the concept {config.concept.name}. Any of them can be changed for one run with",
         '# --set, as in `cictl invert --set invert.steps=60`. "Paper" is arXiv 2508.07755.',
@@ -36,7 +41,8 @@ def commented_yaml(config: Config) -> str:
     ]
     for group in Config.model_fields:
         values = getattr(config, group)
-        if isinstance(values, BaseModel):
+        left_out = group in map(group_of, METHODS) and values == getattr(unwritten, group)
+        if isinstance(values, BaseModel) and not left_out:
             lines += ["", f"# {type(values).__doc__}", f"{group}:"]
             for key in type(values).model_fields:
                 lines += _field_lines(type(values), values, key, indent="  ")

@@ -19,14 +19,17 @@ class EncodedPhotographs:
 
     Attributes:
         keys: the key of each photograph.
-        mean, std: of the VAE's posterior, already scaled, [N, C, H, W].
+        mean, std: of the VAE's posterior, already scaled, [N V, C, H, W]: the V views of the first photograph, then those
+            of the second, and so on.
         embeddings: tau_I(x_i), CLIP image embeddings, [N, D]; None where no loss asks for them.
+        views: V, how many ways each photograph is seen in (mirrored, smaller, ...), of which one is drawn each time.
     """
 
     keys: tuple[str, ...]
     mean: Tensor
     std: Tensor
     embeddings: Tensor | None = None
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Batch:
         latents: z_0, drawn anew from the posterior, [B, C, H, W].
         noise: eps, [B, C, H, W].
         timesteps: t, [B].
+        rows: of each sample's view in the encoded photographs, B integers; where V = 1, ``photographs``.
+        class_pictures: as many samples of pictures that keep what the noun meant, if a loss asks for them.
     """
 
     photographs: list[int]
@@ -46,6 +51,8 @@ class Batch:
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
+    rows: list[int]
+    class_pictures: Batch | None = None
 
 
 def randomness(seed: int, *names: object) -> torch.Generator:
@@ -67,7 +74,7 @@ def draw_batch(
         timesteps: how many the noise schedule has; t is uniform over them.
     """
     count = len(photographs.keys)
-    chosen, choices, times, noises, latents = [], [], [], [], []
+    chosen, rows, choices, times, noises, latents = [], [], [], [], [], []
     for sample in samples:
         epoch, place = divmod(step * batch_size + sample, count)
         order = torch.randperm(count, generator=randomness(seed, stage, "epoch", epoch))
@@ -79,12 +86,15 @@ def draw_batch(
         times.append(torch.randint(timesteps, (), generator=generator))
         noises.append(torch.randn(shape, generator=generator))
         latents.append(torch.randn(shape, generator=generator))
+        view = int(torch.randint(photographs.views, (), generator=generator)) if photographs.views > 1 else 0
+        rows.append(index * photographs.views + view)
     device = photographs.mean.device
-    resampled = torch.stack(latents).to(device, non_blocking=True) * photographs.std[chosen] + photographs.mean[chosen]
+    resampled = torch.stack(latents).to(device, non_blocking=True) * photographs.std[rows] + photographs.mean[rows]
     return Batch(
         photographs=chosen,
         choices=choices,
         latents=resampled,
         noise=torch.stack(noises).to(device, non_blocking=True),
         timesteps=torch.stack(times).to(device, non_blocking=True),
+        rows=rows,
     )

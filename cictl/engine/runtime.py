@@ -101,8 +101,17 @@ class Runtime:
             total = gradient if total is None else total + gradient
         return total
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Step by the gradients, and clear them."""
+    def step(self, optimizer: torch.optim.Optimizer, gradient_clip: float | None = None) -> None:
+        """Step by the gradients, and clear them.
+
+        Args:
+            gradient_clip: the largest norm that all gradients may have together. Every process has the same sum of
+                gradients, and so the same norm of it.
+        """
+        if gradient_clip is not None:
+            self._scaler.unscale_(optimizer)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip)
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad(set_to_none=True)

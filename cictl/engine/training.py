@@ -61,6 +61,7 @@ def fit(
     checkpoint: Callable[[int], None],
     preview: Callable[[int], None],
     stop: StopRequest,
+    gradient_clip: float | None = None,
 ) -> int:
     """Train ``method`` until ``schedule.last``, or until ``stop`` is asked for.
 
@@ -68,6 +69,7 @@ def fit(
         draw: this process's parts of the batch of a step, as many as every other's; a function of the step alone, so
             that nothing has to be saved. Of P processes the first has the parts 0, P, 2P ..., and so on by rank.
         checkpoint, preview: called with the steps that are done.
+        gradient_clip: the largest norm that the gradients of a step may have together.
 
     Returns:
         The steps that are done. The last of them is checkpointed.
@@ -84,7 +86,7 @@ def fit(
             loss = method.loss(part)
             runtime.backward(loss.total / count, parameters)
             terms.append({name: value / count for name, value in loss.terms.items()})
-        runtime.step(optimizer)
+        runtime.step(optimizer, gradient_clip)
         pending.append(terms)
 
         done = step + 1

@@ -1,4 +1,4 @@
-"""Eq. 1 and Eq. 2 of Contrastive Inversion (arXiv 2508.07755), and what the network is to predict."""
+"""Eq. 1 and Eq. 2 of Contrastive Inversion (arXiv 2508.07755), Eq. 1 under a mask, and what the network is to predict."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ def ldm_loss(target: Tensor, prediction: Tensor) -> Tensor:
         The mean over all elements, a scalar in fp32.
     """
     return F.mse_loss(prediction.float(), target.float())
+
+
+def masked_ldm_loss(target: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 1 where ``mask`` is 1: the mean over what it leaves of each sample, and of these means over the batch.
+
+    Args:
+        target, prediction: as for :func:`ldm_loss`, [B, C, H, W].
+        mask: zeros and ones, with a one in each sample, [B, 1, H, W].
+
+    Returns:
+        A scalar in fp32.
+    """
+    errors = (prediction.float() - target.float()).square() * mask
+    kept = mask.sum(dim=(1, 2, 3)) * target.shape[1]
+    return (errors.sum(dim=(1, 2, 3)) / kept).mean()
 
 
 def contrastive_loss(text: Tensor, images: Tensor, temperature: float = 1.0) -> Tensor:

@@ -1,1 +1,1 @@
-"""What is trained, and with which loss: one file a method."""
+"""What is trained, and with which loss: one file a method, and none inherits from another."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,10 +31,15 @@ class KeyValue(nn.Module):
 
     The base's weights are not touched. Keys and values are computed in fp32 whatever the rest runs in: the
     change that training makes to them is about as large as bf16's rounding of them.
+
+    Args:
+        auxiliary_scale: lambda of Eq. 3; None for no K^a, V^a.
+        detach_first: whether the first position of a context, which is that of no word, sends no gradient back.
     """
 
-    def __init__(self, key: Tensor, value: Tensor, *, auxiliary_scale: float | None = None) -> None:
+    def __init__(self, key: Tensor, value: Tensor, *, auxiliary_scale: float | None = None, detach_first: bool = False) -> None:
         super().__init__()
+        self.detach_first = detach_first
         self.key = nn.Parameter(key.detach().float().clone())
         self.value = nn.Parameter(value.detach().float().clone())
         self.auxiliary_scale = auxiliary_scale
@@ -53,7 +59,10 @@ class KeyValue(nn.Module):
         query = _split_heads(attn.to_q(hidden_states), attn.heads)
 
         def project(context: Tensor, weight: Tensor) -> Tensor:
-            return _split_heads(F.linear(context.float(), weight).to(query.dtype), attn.heads)
+            projected = F.linear(context.float(), weight)
+            if self.detach_first:
+                projected = torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)
+            return _split_heads(projected.to(query.dtype), attn.heads)
 
         if self.auxiliary_scale is not None and isinstance(encoder_hidden_states, tuple):
             concept, auxiliary, mask = encoder_hidden_states
@@ -83,14 +92,25 @@ class TunedCrossAttention:
         weights: W_k, W_v by name (``<layer>.to_k.weight``), in fp32: the base's to begin training, tuned ones
             to generate.
         auxiliary_scale: lambda of Eq. 3; None for no auxiliary pathway.
+        detach_first: whether the first position of a context sends no gradient back (Custom Diffusion).
     """
 
-    def __init__(self, unet: Any, weights: Mapping[str, Tensor], *, auxiliary_scale: float | None = None) -> None:
+    def __init__(
+        self,
+        unet: Any,
+        weights: Mapping[str, Tensor],
+        *,
+        auxiliary_scale: float | None = None,
+        detach_first: bool = False,
+    ) -> None:
         self.unet = unet
         self.layers = {
-            layer: KeyValue(weights[f"{layer}.to_k.weight"], weights[f"{layer}.to_v.weight"], auxiliary_scale=auxiliary_scale).to(
-                unet.device
-            )
+            layer: KeyValue(
+                weights[f"{layer}.to_k.weight"],
+                weights[f"{layer}.to_v.weight"],
+                auxiliary_scale=auxiliary_scale,
+                detach_first=detach_first,
+            ).to(unet.device)
             for layer in cross_attention_layers(unet)
         }
         self._replaced: dict[str, Any] = {}

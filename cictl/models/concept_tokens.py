@@ -163,7 +163,7 @@ def _start(word: str, tokenizer: Any, table: Tensor, seed: int, *names: object) 
     if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id):
         raise UsageError(
             f"the start {word!r} is not a word that the base model knows",
-            "set concept.start and invert.auxiliary_start in ci.yaml to ordinary words, or to auto",
+            "set concept.start (or the start that the method has of its own) in ci.yaml to an ordinary word, or to auto",
             slug="start-not-a-word",
         )
     return table[ids].mean(0)

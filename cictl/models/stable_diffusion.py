@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,8 +175,12 @@ class StableDiffusion:
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """[C, h, w] of a picture of this size."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return self.vae.config.latent_channels, height // factor, width // factor
+        return self.vae.config.latent_channels, height // self.reduction, width // self.reduction
+
+    @property
+    def reduction(self) -> int:
+        """f, the pixels a side of a latent position."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     # -- noise --------------------------------------------------------------------------------------
 
@@ -196,7 +200,10 @@ class StableDiffusion:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, context: Any) -> Tensor:
         """The UNet's prediction for z_t [B, C, h, w] and t [B]; ``context`` [B, L, D] or a disentangled one."""
-        return self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=context).sample
+        dtype = self.unet.conv_in.weight.dtype  # that of a tuned UNet is fp32, whatever the base's is
+        if isinstance(context, Tensor):
+            context = context.to(dtype)
+        return self.unet(noisy.to(dtype), timesteps, encoder_hidden_states=context).sample
 
 
 def base_key_values(located: Located) -> dict[str, Tensor]:
@@ -205,13 +212,22 @@ def base_key_values(located: Located) -> dict[str, Tensor]:
     Raises:
         ModelAccessError: the file cannot be read.
     """
+    return base_unet_weights(located, lambda name: name.endswith(_KEY_VALUE))
+
+
+def base_unet_weights(located: Located, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """The ``wanted`` weights of a base model's UNet by name in fp32, whatever it runs in, read from its file.
+
+    Raises:
+        ModelAccessError: the file cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     if located.file:
-        return load_unet_weights(located.file, located.folder, lambda name: name.endswith(_KEY_VALUE))
+        return load_unet_weights(located.file, located.folder, wanted)
     try:
         with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys() if name.endswith(_KEY_VALUE)}  # noqa: SIM118
+            return {name: file.get_tensor(name).float() for name in file.keys() if wanted(name)}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise _unreadable(located, "unet", str(error)) from None
 

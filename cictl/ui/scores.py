@@ -19,16 +19,18 @@ Pair = tuple[float | None, float | None]
 
 
 class ScoreTable:
-    """Rows of figures with a name each, and below a line the row of all of them.
+    """Rows of figures with a name each, and, where there is one, below a line the row of all of them.
 
     Args:
         name: of the column of names.
         columns: names of the figures.
         rows: a mean and a standard deviation for each figure, None where there is none, by the row's name.
-        overall: the same for the last row.
+        overall: the same for the last row; none without one.
     """
 
-    def __init__(self, name: str, columns: Sequence[str], rows: Mapping[str, Sequence[Pair]], overall: Sequence[Pair]) -> None:
+    def __init__(
+        self, name: str, columns: Sequence[str], rows: Mapping[str, Sequence[Pair]], overall: Sequence[Pair] | None = None
+    ) -> None:
         self._name = name
         self._columns = columns
         self._rows = rows
@@ -41,11 +43,11 @@ class ScoreTable:
         mark = plus_minus if wide else ""
         table = Table(
             box=box.SIMPLE, header_style="bold", footer_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
-            show_footer=True,
+            show_footer=self._overall is not None,
         )  # fmt: skip
         table.add_column(self._name, footer="mean", overflow="fold")
         widths = [max(len(column), _MEAN + (spread if wide else 0)) for column in self._columns]
-        for column, pair, width in zip(self._columns, self._overall, widths, strict=True):
+        for column, pair, width in zip(self._columns, self._overall or [(None, None)] * len(widths), widths, strict=True):
             table.add_column(column.rjust(width), footer=_cell(pair, mark, width), no_wrap=True)
         for name, pairs in self._rows.items():
             cells = (_cell(pair, mark, width) for pair, width in zip(pairs, widths, strict=True))

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cictl.config import Config
-from cictl.config.schema import Stage
+from cictl.config import Config, Stage
 from cictl.data.draws import EncodedPhotographs
 from cictl.data.photographs import Photograph, load_pixels
 from cictl.data.png import write_png

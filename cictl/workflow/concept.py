@@ -1,20 +1,21 @@
-"""What training has found so far: the tokens, the tuned K, V, and the checkpoints they come from."""
+"""What training has found so far, of our stages or of another method, and how pictures are drawn with it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from cictl.config import METHODS, Method, Stage, command_of, group_of
 from cictl.data.prompts import token_names
 from cictl.errors import StateError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
 from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint
-from cictl.workflow.stage import none_is_whole
+from cictl.workflow.stage import TITLES, none_is_whole
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cictl.models.concept_tokens import ConceptTokens
     from cictl.models.stable_diffusion import StableDiffusion
 
-Source = Literal["finetune", "invert", "base"]
+Source = Stage | Literal["base"]
 _ATTEMPTS = 5
 
 
@@ -41,7 +42,7 @@ class Concept:
     """A concept as ``source`` knows it.
 
     Attributes:
-        source: finetune (tokens and tuned K, V), invert (tokens alone), or base (neither).
+        source: finetune (tokens and tuned K, V), invert (tokens alone), another method, or base (nothing).
         name: of the concept; S* is stored as <name>.
         checkpoints: where it comes from, none for the base.
         results: the bytes of each one's result, since a training that goes on meanwhile deletes old checkpoints.
@@ -58,9 +59,14 @@ class Concept:
         return sha256_bytes("\n".join(checkpoint.result_hash for checkpoint in self.checkpoints).encode())
 
     @property
-    def inverted(self) -> Checkpoint:
-        """The checkpoint of stage 1."""
-        return self.checkpoints[0]
+    def fields(self) -> Mapping[str, Any]:
+        """The settings that the first of its trainings was shaped by, by dotted key."""
+        fields: Mapping[str, Any] = self.checkpoints[0].manifest["fingerprint"]["fields"]
+        return fields
+
+    def words(self) -> list[str]:
+        """What stands for S* in a prompt; nothing for the base, which does not know it."""
+        return _DRAWING[self.source].words(self)
 
     def layout(self) -> TokenLayout:
         """How many vectors the tokens have, read from the header of their file alone."""
@@ -78,19 +84,17 @@ class Concept:
         return ConceptTokens.from_tensors(self.name, parse_tensors(self.results[0]))
 
     def key_values(self) -> dict[str, Tensor]:
-        """The tuned W_k, W_v by the base's names, in fp32; empty before stage 2."""
+        """The tuned W_k, W_v by the base's names, in fp32; empty where they are the base's own."""
         from cictl.engine.checkpoint import parse_tensors
 
-        return parse_tensors(self.results[1]) if self.source == "finetune" else {}
+        if self.source not in ("finetune", "custom-diffusion"):
+            return {}
+        tensors = parse_tensors(self.results[-1])
+        return {name: weight for name, weight in tensors.items() if name.endswith((".to_k.weight", ".to_v.weight"))}
 
     def install(self, model: StableDiffusion) -> None:
         """Make ``model`` know the concept."""
-        from cictl.models.attention_processors import TunedCrossAttention
-
-        if self.source != "base":
-            model.add_tokens(self.tokens())
-        if key_values := self.key_values():
-            TunedCrossAttention(model.unet, key_values).inject()
+        _DRAWING[self.source].install(self, model)
 
 
 def require_inverted(workspace: Workspace) -> Checkpoint:
@@ -107,12 +111,31 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
     return checkpoint
 
 
+def method_words(method: Method, fields: Mapping[str, Any]) -> list[str]:
+    """What stands for S* in the prompts of a method: its own token, a rare word before the noun, or both kinds.
+
+    Args:
+        fields: its settings by dotted key, from ci.yaml or from a checkpoint.
+    """
+    if method in ("textual-inversion", "custom-diffusion"):
+        first = token_names(str(fields["concept.name"]), 1)
+    else:
+        first = [str(fields[f"{group_of(method)}.identifier"])]
+    return first if method == "textual-inversion" else [*first, str(fields["evaluate.noun"])]
+
+
+def last_stage(source: Source | None) -> Stage:
+    """The last stage that ``source`` may come from, whose --set counts."""
+    return source if source in METHODS else "finetune"
+
+
 def find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None = None) -> Concept:
     """The concept from the last checkpoints, of the furthest stage unless ``source`` says which.
 
     A training that is still going on is no obstacle: its last checkpoint is used, and a warning says so.
 
     Args:
+        source: a stage, another method, or base.
         step: of that stage, the checkpoint after so many steps in place of the last one.
 
     Raises:
@@ -122,12 +145,38 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
         return Concept("base", "", ())
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
+            if source in METHODS:
+                return _find_learned(workspace, source, observe)
             return _find_concept(workspace, source, observe, step)
     raise StateError(
         "the checkpoints change faster than they can be read",
         "try again, or raise checkpoint.interval",
         slug="checkpoints-restless",
     )
+
+
+def _find_learned(workspace: Workspace, method: Method, observe: Observer) -> Concept:
+    """What another method has learned, from its last checkpoint."""
+    checkpoint, damaged = latest_checkpoint(workspace.stage_folder(method))
+    if checkpoint is None and damaged:
+        raise none_is_whole(method, damaged)
+    if checkpoint is None or checkpoint.step == 0:
+        raise StateError(
+            f"{TITLES[method]} has not been trained in {workspace.shown(workspace.root)}",
+            command_of(method),
+            slug="method-not-trained",
+        )
+    for line in damaged:
+        observe(Warned(line))
+    _warn_if_unfinished(checkpoint, observe)
+    result = (checkpoint.folder / RESULT).read_bytes()
+    return Concept(method, str(checkpoint.manifest["concept"]), [checkpoint], [result])
+
+
+def _warn_if_unfinished(checkpoint: Checkpoint, observe: Observer) -> None:
+    if not checkpoint.complete:
+        command = command_of(checkpoint.manifest["stage"])
+        observe(Warned(f"{command} is at {checkpoint.step} of {checkpoint.manifest['steps']} steps"))
 
 
 def _find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None) -> Concept:
@@ -150,10 +199,7 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
         checkpoints[-1] = _checkpoint_of(workspace, "finetune" if len(checkpoints) == 2 else "invert", step)
         inverted = checkpoints[0]
     for checkpoint in checkpoints:
-        if not checkpoint.complete:
-            observe(
-                Warned(f"cictl {checkpoint.manifest['stage']} is at {checkpoint.step} of {checkpoint.manifest['steps']} steps")
-            )
+        _warn_if_unfinished(checkpoint, observe)
     made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get("result of cictl invert", inverted.result_hash)
     if len(checkpoints) == 2 and made_from != inverted.result_hash:
         raise StateError(
@@ -191,9 +237,67 @@ def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
         if trained_on not in (None, identity):
             was, commit = fields.get("model.id"), is_commit(trained_on)
             revision = trained_on if commit else fields.get("model.revision") or "null"
+            again: Stage = checkpoint.manifest["stage"] if checkpoint.manifest["stage"] in METHODS else "invert"
             raise StateError(
                 f"the concept was learned on another base model: {was} with the {'commit' if commit else 'digest'} "
                 f"{trained_on[:12]}, not {identity[:12]}",
-                f"set model.id to {was} and model.revision to {revision} in ci.yaml (or with --set), or: cictl invert --restart",
+                f"set model.id to {was} and model.revision to {revision} in ci.yaml (or with --set), or: "
+                f"{command_of(again)} --restart",
                 slug="base-changed",
             )
+
+
+# -- how pictures are drawn with it -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What stands for S* in a prompt, and what is put into a base model, for concepts of one source."""
+
+    words: Callable[[Concept], list[str]]
+    install: Callable[[Concept, StableDiffusion], None]
+
+
+def _own_words(concept: Concept) -> list[str]:
+    return concept.layout().concept_names
+
+
+def _words_of_method(concept: Concept) -> list[str]:
+    assert concept.source in METHODS
+    return method_words(concept.source, concept.fields)
+
+
+def _add_tokens(concept: Concept, model: StableDiffusion) -> None:
+    model.add_tokens(concept.tokens())
+
+
+def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> None:
+    from cictl.models.attention_processors import TunedCrossAttention
+
+    _add_tokens(concept, model)
+    TunedCrossAttention(model.unet, concept.key_values()).inject()
+
+
+def _replace_unet(concept: Concept, model: StableDiffusion) -> None:
+    from cictl.engine.checkpoint import parse_tensors
+    from cictl.models.tuned_unet import TunedUNet
+
+    TunedUNet(model.unet, parse_tensors(concept.results[0])).inject()
+
+
+def _add_lora(concept: Concept, model: StableDiffusion) -> None:
+    from cictl.engine.checkpoint import parse_tensors
+    from cictl.models.tuned_unet import AttentionLoRA
+
+    AttentionLoRA(model.unet, parse_tensors(concept.results[0])).inject()
+
+
+_DRAWING: Mapping[Source, _Drawing] = {
+    "base": _Drawing(lambda concept: [], lambda concept, model: None),
+    "invert": _Drawing(_own_words, _add_tokens),
+    "finetune": _Drawing(_own_words, _add_tokens_and_tune),
+    "textual-inversion": _Drawing(_words_of_method, _add_tokens),
+    "dreambooth": _Drawing(_words_of_method, _replace_unet),
+    "custom-diffusion": _Drawing(_words_of_method, _add_tokens_and_tune),
+    "disenbooth": _Drawing(_words_of_method, _add_lora),
+}

@@ -23,11 +23,11 @@ from cictl.files import write_atomic
 from cictl.models.locate import Located, locate_metric
 from cictl.placeholders import CONCEPT
 from cictl.toybox.concepts import ToyConcept
-from cictl.workflow.concept import Concept, Source, find_concept
+from cictl.workflow.concept import Concept, Source, find_concept, last_stage
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
 from cictl.workflow.prompt_sets import PromptSet, choose_prompts
-from cictl.workflow.stage import configure
+from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace
 
 RESULTS = "results.json"
@@ -71,7 +71,7 @@ class Results:
     """What results.json holds.
 
     Attributes:
-        stage: whose weights drew: finetune, invert or base.
+        stage: whose weights drew: finetune, invert, another method, or base.
         base, dinov2, clip: id and identity (a commit, or a digest of the files); None for a model that was left out.
         concept_hash: of all that generation read of the concept.
         prompt_set: the name of a set, or a file.
@@ -161,7 +161,7 @@ def run(
     methods are compared on equal noise.
 
     Args:
-        source: finetune, invert or base; None is the furthest stage that was run. The base draws the noun.
+        source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
         out: folder of the results; None is outputs/evaluation/.
 
     Raises:
@@ -169,7 +169,7 @@ def run(
         StateError: nothing has been trained yet.
         ModelAccessError, ResourceError: a model cannot be had.
     """
-    config = configure(workspace, overrides or {})
+    config = configure(workspace, overrides or {}, upto=last_stage(source))
     _check_settings(config, source)
     job = _prepare(workspace, config, source, observe)
     folder = out or workspace.outputs / "evaluation"
@@ -196,6 +196,17 @@ def run(
         results=workspace.shown(results_path),
         sheet=workspace.shown(sheet_path),
     )
+
+
+def require_measurable(workspace: Workspace, config: Config, observe: Observer) -> None:
+    """What has to be there before a training that is to be evaluated: photographs, prompts, and networks that measure.
+
+    Raises:
+        UsageError, ModelAccessError, ResourceError: as :func:`run`.
+    """
+    _check_settings(config, None)
+    choose_prompts(config, workspace.root, _recognise(config, find_photographs(workspace.images)))
+    _find_metrics(config, observe)
 
 
 def _prepare(workspace: Workspace, config: Config, source: Source | None, observe: Observer) -> _Job:
@@ -227,9 +238,10 @@ def _check_settings(config: Config, source: Source | None) -> None:
 def _warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograph], observe: Observer) -> None:
     if concept.source == "base":
         return
-    trained = set(concept.inverted.manifest["fingerprint"]["photographs"])
-    if trained != {photograph.sha256 for photograph in photographs}:
-        observe(Warned("the photographs are not those that stage 1 was trained with; pictures are compared with those of now"))
+    first = concept.checkpoints[0].manifest
+    if set(first["fingerprint"]["photographs"]) != {photograph.sha256 for photograph in photographs}:
+        what = "stage 1" if first["stage"] == "invert" else TITLES[first["stage"]]
+        observe(Warned(f"the photographs are not those that {what} was trained with; pictures are compared with those of now"))
 
 
 def _recognise(config: Config, photographs: Sequence[Photograph]) -> ToyConcept | None:
@@ -256,7 +268,7 @@ def _find_metrics(config: Config, observe: Observer) -> dict[str, Located]:
 
 
 def _plans(job: _Job) -> list[Plan]:
-    names = job.concept.layout().concept_names if job.concept.source != "base" else []
+    names = job.concept.words()
     plans = []
     for prompt in job.asked.prompts:
         drawn = job.text(prompt) if job.concept.source == "base" else prompt

@@ -16,7 +16,7 @@ from cictl.events import Observer, ignore
 from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
 from cictl.processes import join
-from cictl.workflow.concept import Source, find_concept
+from cictl.workflow.concept import Source, find_concept, last_stage
 from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
@@ -49,7 +49,7 @@ def run(
     """Make ``generate.count`` pictures of each prompt, with seeds from ``seed`` on; several processes share them.
 
     Args:
-        source: finetune, invert or base; None is the furthest stage that was run.
+        source: finetune, invert, another method, or base; None is the furthest stage that was run.
         out: folder of the pictures; None is outputs/.
         grid: also write a sheet with a row for each prompt.
         metadata: whether the files say how they were made.
@@ -61,10 +61,10 @@ def run(
     _check_prompts(prompts, source)
     processes = join()
     observe = observe if processes.first else ignore
-    config = configure(workspace, overrides or {})
+    config = configure(workspace, overrides or {}, upto=last_stage(source))
     concept = processes.share(lambda: find_concept(workspace, source, observe))
     base = find_base_of(workspace, config, concept, observe)
-    names = concept.layout().concept_names if concept.source != "base" else []
+    names = concept.words()
     seeds = range(config.seed, config.seed + config.generate.count)
     plans = [
         make_plan(config, base, concept, prompt, expand(prompt, names), seed)

@@ -21,7 +21,7 @@ from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.processes import ALONE, Processes
-from cictl.workflow.concept import Concept, require_same_base
+from cictl.workflow.concept import Concept, last_stage, require_same_base
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
 from cictl.workspace import Workspace, slug
@@ -115,7 +115,7 @@ def find_base_of(workspace: Workspace, config: Config, concept: Concept, observe
     Raises:
         ModelAccessError, ResourceError, StateError: it cannot be had, or is another.
     """
-    base = find_base(config, read_pins(workspace, config), observe)
+    base = find_base(config, read_pins(workspace, config, last_stage(concept.source)), observe)
     require_same_base(concept.checkpoints, base.identity)
     return base
 

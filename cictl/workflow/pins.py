@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cictl.config import Config
+from cictl.config import METHODS, Config, Stage, command_of
 from cictl.events import Observer, Warned, ignore
 from cictl.models import hub
 from cictl.models.locate import Located, base_request, locate_base, locate_clip
@@ -15,22 +15,26 @@ from cictl.workspace import Workspace
 
 @dataclass(frozen=True)
 class Pins:
-    """The commits that stage 1 was trained with, None where ci.yaml now asks for another model, or a folder."""
+    """The commits that ``stage`` was trained with, None where ci.yaml now asks for another model, or a folder."""
 
     model: str | None = None
     clip: str | None = None
+    stage: Stage = "invert"
 
 
-def read_pins(workspace: Workspace, config: Config) -> Pins:
-    """The commits that the last checkpoint of stage 1 records."""
-    checkpoint, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
-    if checkpoint is None:
-        return Pins()
+def read_pins(workspace: Workspace, config: Config, stage: Stage = "invert") -> Pins:
+    """The commits that the last checkpoint of ``stage`` records, or, before it has one, that of stage 1."""
+    asked: tuple[Stage, ...] = (stage, "invert") if stage in METHODS else ("invert",)  # stage 2 is on the commit of stage 1
     model, clip = config.model, config.model.clip
-    return Pins(
-        model=_pin(checkpoint, ("model.id", "model.revision", "identity.model"), model.id, model.revision),
-        clip=_pin(checkpoint, ("model.clip", "model.clip_revision", "identity.clip"), clip, model.clip_revision),
-    )
+    for one in asked:
+        checkpoint, _ = latest_checkpoint(workspace.stage_folder(one), verify=False)
+        if checkpoint:
+            return Pins(
+                model=_pin(checkpoint, ("model.id", "model.revision", "identity.model"), model.id, model.revision),
+                clip=_pin(checkpoint, ("model.clip", "model.clip_revision", "identity.clip"), clip, model.clip_revision),
+                stage=one,
+            )
+    return Pins()
 
 
 def find_base(config: Config, pins: Pins, observe: Observer = ignore, *, tell_if_moved: bool = True) -> Located:
@@ -50,7 +54,7 @@ def find_base(config: Config, pins: Pins, observe: Observer = ignore, *, tell_if
             observe(
                 Warned(
                     f"{request.id}: {request.revision} has moved on the hub, to commit {head}. This workspace stays with "
-                    f"{pins.model}, which it was trained with; cictl invert --restart takes the new one"
+                    f"{pins.model}, which it was trained with; {command_of(pins.stage)} --restart takes the new one"
                 )
             )
     return located

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import Config, Sources, load_config, trajectory
-from cictl.config.schema import Stage
+from cictl.config import Config, Sources, Stage, command_of, load_config, trajectory
+from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub import is_commit
@@ -19,11 +19,15 @@ from cictl.workflow.pins import read_pins
 from cictl.workflow.tracking import tensorboard_folder
 from cictl.workspace import Workspace
 
-STAGES: tuple[Stage, ...] = ("invert", "finetune")
+STAGES: tuple[Stage, ...] = ("invert", "finetune")  # of Contrastive Inversion
 INVERTED = "result of cictl invert"  # in the fingerprint of stage 2
-TITLES: dict[str, str] = {
+TITLES: dict[Stage, str] = {
     "invert": "stage 1, Contrastive Inversion",
     "finetune": "stage 2, disentangled cross-attention fine-tuning",
+    "textual-inversion": "Textual Inversion",
+    "dreambooth": "DreamBooth",
+    "custom-diffusion": "Custom Diffusion",
+    "disenbooth": "DisenBooth",
 }
 _REVISIONS = {"identity.model": "model.revision", "identity.clip": "model.clip_revision"}
 
@@ -58,7 +62,7 @@ def configure(workspace: Workspace, overrides: Mapping[str, Any], *, upto: Stage
 def kept_overrides(workspace: Workspace, *, upto: Stage = "finetune", fresh: bool = False) -> dict[str, Any]:
     """What --set gave the stages so far, by dotted key."""
     kept: dict[str, Any] = {}
-    for stage in STAGES[: STAGES.index(upto) + (0 if fresh else 1)]:
+    for stage in (*BEFORE[upto], *(() if fresh else (upto,))):
         checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
         if checkpoint:
             kept |= checkpoint.manifest.get("overrides", {})
@@ -72,9 +76,9 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
     """
     photographs = {sha256: name for name, sha256 in fingerprints(workspace.images).items()}
     fields = trajectory(config, stage)
-    pins = read_pins(workspace, config)
+    pins = read_pins(workspace, config, stage)
     fields["identity.model"] = pins.model or _identity(locate_base, config.model.id, config.model.revision)
-    if config.invert.auxiliary_vectors and config.invert.contrastive_weight:
+    if _reads_clip(config, stage):
         fields["identity.clip"] = pins.clip or _identity(locate_clip, config.model.clip, config.model.clip_revision)
     if stage == "finetune":
         inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
@@ -113,11 +117,11 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
     return Decision(action, checkpoint, damaged)
 
 
-def none_is_whole(stage: str, damaged: Sequence[str]) -> StateError:
+def none_is_whole(stage: Stage, damaged: Sequence[str]) -> StateError:
     """The error for a stage that has checkpoints, all of them ``damaged``."""
     return StateError(
-        f"no checkpoint of cictl {stage} is whole:\n" + "\n".join(f"  {line}" for line in damaged),
-        f"cictl {stage} --restart puts them aside and starts anew",
+        f"no checkpoint of {command_of(stage)} is whole:\n" + "\n".join(f"  {line}" for line in damaged),
+        f"{command_of(stage)} --restart puts them aside and starts anew",
         slug="checkpoints-damaged",
     )
 
@@ -153,11 +157,17 @@ def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed
         f"undo the change (in {workspace.shown(workspace.images)}, {workspace.shown(workspace.config_file)}{where}) to go on, or "
     )
     return StateError(
-        f"what cictl {stage} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
-        f"{undo if can_be_undone(described) else ''}start anew: cictl {stage} --restart (the old checkpoints go to "
+        f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
+        f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)} --restart (the old checkpoints go to "
         "checkpoints/archive)",
         slug="training-changed",
     )
+
+
+def _reads_clip(config: Config, stage: Stage) -> bool:
+    """Whether the image embeddings of CLIP shape a stage: by Eq. 2, which shapes both of ours, or by DisenBooth's adapter."""
+    eq_2 = config.invert.auxiliary_vectors > 0 and config.invert.contrastive_weight > 0
+    return stage == "disenbooth" or (stage in STAGES and eq_2)
 
 
 def _identity(locate: Any, model_id: str, revision: str | None) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cictl.config.schema import Stage
+from cictl.config import METHODS, Stage, settings_of
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
-from cictl.records import differences, latest_checkpoint
+from cictl.records import checkpoint_folders, differences, latest_checkpoint
 from cictl.workflow.stage import STAGES, can_be_undone, configure, describe, fingerprint, kept_overrides
 from cictl.workspace import Workspace
 
@@ -19,7 +19,7 @@ _TOO_FEW = 2
 class StageStatus:
     """A stage: the steps that are done and asked for, what changed since, what is damaged."""
 
-    stage: str
+    stage: Stage
     step: int
     steps: int
     changed: list[str]
@@ -40,13 +40,14 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A workspace at a glance."""
+    """A workspace at a glance; ``methods`` are those of the other methods that were begun."""
 
     workspace: str
     concept: str
     model: str
     photographs: list[str]
     stages: list[StageStatus]
+    methods: list[StageStatus]
     pictures: int
     exports: list[str]
     next: str
@@ -62,6 +63,7 @@ def run(workspace: Workspace) -> Status:
     config = configure(workspace, {})
     photographs = sorted(fingerprints(workspace.images)) if workspace.images.is_dir() else []
     stages = [_stage_status(workspace, stage) for stage in STAGES]
+    methods = [_stage_status(workspace, method) for method in METHODS if checkpoint_folders(workspace.stage_folder(method))]
     found = [path.relative_to(workspace.outputs) for path in workspace.outputs.glob("export/**/*.safetensors")]
     exports = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
@@ -72,6 +74,7 @@ def run(workspace: Workspace) -> Status:
         model=config.model.id,
         photographs=photographs,
         stages=stages,
+        methods=methods,
         pictures=pictures,
         exports=exports,
         next=next_command,
@@ -82,7 +85,7 @@ def run(workspace: Workspace) -> Status:
 def _stage_status(workspace: Workspace, stage: Stage) -> StageStatus:
     config = configure(workspace, {}, upto=stage)
     checkpoint, damaged = latest_checkpoint(workspace.stage_folder(stage), verify=False)
-    steps: int = getattr(config, stage).steps
+    steps = settings_of(config, stage).steps
     if checkpoint is None:
         return StageStatus(stage, 0, steps, [], damaged)
     try:

@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cictl.config import Config
-from cictl.config.schema import Stage
+from cictl.config import Config, Stage, settings_of
 from cictl.errors import CictlError, UsageError
 from cictl.events import Event, Memory, Observer, PreviewSaved, Progress, StageStarted, StepCompleted
 from cictl.workspace import Workspace
@@ -53,7 +52,7 @@ class Curves:
         self._stage = stage
         self._logs = workspace.logs
         self._folder = tensorboard_folder(workspace, stage)
-        self._learning_rate = float(getattr(config, stage).learning_rate)
+        self._learning_rate = settings_of(config, stage).learning_rate
         self._observe = observe
         self._trackers: list[Any] = []
 

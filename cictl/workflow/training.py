@@ -6,14 +6,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cictl.config import Config, FinetuneConfig, InvertConfig
-from cictl.config.schema import Stage
+from cictl.config import Config, Stage, Training, command_of, group_of, settings_of
 from cictl.data.photographs import Photograph, find_photographs
 from cictl.errors import ProcessLost, UsageError
 from cictl.events import (
@@ -51,26 +50,35 @@ if TYPE_CHECKING:
 
 
 _LESS_MEMORY = (
-    "compute the batch in parts, with --set invert.accumulation=4 (or finetune.accumulation=4), or close what else "
-    "uses the device; the same command goes on from the last checkpoint"
+    "compute the batch in parts, with --set {}.accumulation=4, or close what else uses the device; "
+    "the same command goes on from the last checkpoint"
 )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a stage needs to train."""
+    """What a stage needs to train.
+
+    Attributes:
+        preview: draws a picture after so many steps.
+        timesteps: of the noise schedule.
+        gradient_clip: the largest norm of a step's gradients together; None is any.
+        class_pictures: for a loss that keeps what the noun meant; None where no loss does.
+    """
 
     method: StageMethod
     photographs: EncodedPhotographs
     preview: Callable[[int], None]
     timesteps: int
+    gradient_clip: float | None = None
+    class_pictures: EncodedPhotographs | None = None
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
     """What a training command did: ``action`` is run, resume or skip (would be, for a dry run)."""
 
-    stage: str
+    stage: Stage
     action: str
     first_step: int
     steps: int
@@ -128,14 +136,14 @@ def run_stage(
     with ExitStack() as held:
 
         def begin() -> _Start:
-            held.enter_context(workspace.lock(f"cictl {stage}"))
+            held.enter_context(workspace.lock(command_of(stage)))
             return _begin(workspace, stage, observe, processes, overrides, restart=restart)
 
         start = processes.share(begin)
         if start.decision.action == "skip":
             return _outcome(workspace, stage, start.decision)
         began = time.perf_counter()
-        with out_of_memory_explained(_LESS_MEMORY), _resumable(workspace, stage):
+        with out_of_memory_explained(_LESS_MEMORY.format(group_of(stage))), _resumable(workspace, stage):
             saved = _train(workspace, stage, prepare, observe, start, processes)
         return _outcome(workspace, stage, start.decision, saved=saved, seconds=time.perf_counter() - began)
 
@@ -143,7 +151,7 @@ def run_stage(
 def _foreseen(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], *, restart: bool) -> TrainingOutcome:
     """What a run would do; nothing is written or held."""
     config = configure(workspace, overrides, upto=stage, fresh=restart)
-    steps = getattr(config, stage).steps
+    steps = settings_of(config, stage).steps
     find_photographs(workspace.images)
     now = fingerprint(workspace, config, stage)
     decision = Decision("run", None) if restart else decide(workspace, stage, steps, now)
@@ -155,7 +163,7 @@ def _begin(
 ) -> _Start:
     """Decide, and make the workspace ready for it."""
     config = configure(workspace, overrides, upto=stage, fresh=restart)
-    settings: InvertConfig | FinetuneConfig = getattr(config, stage)
+    settings = settings_of(config, stage)
     photographs = find_photographs(workspace.images)
     _require_even_parts(stage, settings, processes)
     require_trackers(config.tracking.to)
@@ -173,13 +181,14 @@ def _begin(
     return _Start(config, photographs, kept, decision)
 
 
-def _require_even_parts(stage: Stage, settings: InvertConfig | FinetuneConfig, processes: Processes) -> None:
+def _require_even_parts(stage: Stage, settings: Training, processes: Processes) -> None:
+    group = group_of(stage)
     parts = processes.count * settings.accumulation
     if settings.batch_size % parts:
         raise UsageError(
-            f"{stage}.batch_size is {settings.batch_size}, which {processes.count} processes with {settings.accumulation} "
-            f"parts each ({stage}.accumulation) do not divide",
-            f"take another number of processes, or --set {stage}.batch_size={-(-settings.batch_size // parts) * parts}",
+            f"{group}.batch_size is {settings.batch_size}, which {processes.count} processes with {settings.accumulation} "
+            f"parts each ({group}.accumulation) do not divide",
+            f"take another number of processes, or --set {group}.batch_size={-(-settings.batch_size // parts) * parts}",
             slug="batch-not-divided",
         )
 
@@ -193,7 +202,7 @@ def _resumable(workspace: Workspace, stage: Stage) -> Iterator[None]:
         saved, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
         step = saved.step if saved else 0
         raise ProcessLost(
-            error.message, f"run the same command again: cictl {stage} goes on from step {step}", slug=error.slug
+            error.message, f"run the same command again: {command_of(stage)} goes on from step {step}", slug=error.slug
         ) from None
 
 
@@ -204,7 +213,7 @@ def _train(
     from cictl.engine.training import Schedule, adamw, fit
 
     config, decision = start.config, start.decision
-    settings: InvertConfig | FinetuneConfig = getattr(config, stage)
+    settings = settings_of(config, stage)
     first, folder = decision.first_step, workspace.stage_folder(stage)
     with graceful_stop(processes) as stop, ExitStack() as opened:
         log: Observer = ignore
@@ -219,7 +228,9 @@ def _train(
         def tell(event: Event) -> None:
             log(event)
             if stop and isinstance(event, DownloadProgress):  # a download may take longer than anybody waits
-                raise stop.interruption("stopped while downloading; what has come is kept", f"cictl {stage} goes on from there")
+                raise stop.interruption(
+                    "stopped while downloading; what has come is kept", f"{command_of(stage)} goes on from there"
+                )
 
         prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
@@ -237,12 +248,12 @@ def _train(
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval, config.preview.interval)
         draw = partial(_draw, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
-        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, preview, stop)
+        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, preview, stop, prepared.gradient_clip)
         processes.wait()  # until the first has written
         if done < settings.steps:
             raise stop.interruption(
                 f"{TITLES[stage]} stopped after {done} of {settings.steps} steps; a checkpoint is saved",
-                f"cictl {stage} goes on from there",
+                f"{command_of(stage)} goes on from there",
             )
         log(StageCompleted(stage, done, time.perf_counter() - began))
     saved, _ = read_checkpoint(folder / step_folder(done), verify=False)
@@ -250,19 +261,21 @@ def _train(
     return saved
 
 
-def _draw(
-    prepared: Prepared, settings: InvertConfig | FinetuneConfig, seed: int, stage: str, processes: Processes, step: int
-) -> list[Batch]:
+def _draw(prepared: Prepared, settings: Training, seed: int, stage: str, processes: Processes, step: int) -> list[Batch]:
     """The parts of a step's batch that this process computes: of P processes, every P-th, from its rank on."""
     from cictl.data.draws import draw_batch
 
     size = settings.batch_size // (settings.accumulation * processes.count)
     begins = range(processes.rank * size, settings.batch_size, processes.count * size)
-    one = partial(
-        draw_batch, prepared.photographs, seed=seed, stage=stage, step=step,
-        batch_size=settings.batch_size, timesteps=prepared.timesteps,
-    )  # fmt: skip
-    return [one(samples=range(start, start + size)) for start in begins]
+    one = partial(draw_batch, seed=seed, step=step, batch_size=settings.batch_size, timesteps=prepared.timesteps)
+    parts = [range(start, start + size) for start in begins]
+    batches = [one(prepared.photographs, stage=stage, samples=part) for part in parts]
+    if (pictures := prepared.class_pictures) is None:
+        return batches
+    return [
+        replace(batch, class_pictures=one(pictures, stage=f"{stage}/class", samples=part))
+        for batch, part in zip(batches, parts, strict=True)
+    ]
 
 
 def _nothing(done: int) -> None:
@@ -297,7 +310,7 @@ class _Saver:
 def _facts(workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
     """What the manifest says beside the tensors."""
     now: Fingerprint = fingerprint(workspace, config, stage)  # again: a download may have given the model its identity
-    settings: InvertConfig | FinetuneConfig = getattr(config, stage)
+    settings = settings_of(config, stage)
     return {
         "stage": stage,
         "steps": settings.steps,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from cictl.processes import join
 from cictl.records import RESULT, checkpoint_folders
-from cictl.workflow import export, invert
+from cictl.workflow import baseline, export, invert
 from tests.cli.catalogue import NAME, Case, Place, Prepare, stopped_at_once
 from tests.evaluation_models import make_clip
 from tests.hub_server import Repository
@@ -339,6 +339,11 @@ def without_auxiliary(place: Place) -> None:
     invert.run(workspace, silent, overrides={"invert.steps": 1})
 
 
+def method_trained(place: Place) -> None:
+    """Textual Inversion was trained, one step."""
+    baseline.run(place.workspace(), "textual-inversion", silent, overrides={"textual_inversion.steps": 1, "evaluate.noun": "dog"})
+
+
 # -- the cases ------------------------------------------------------------------------------------------
 
 CASES: tuple[Case, ...] = (
@@ -580,6 +585,19 @@ CASES: tuple[Case, ...] = (
          "cictl evaluate -n 1 --set evaluate.dinov2=null --set evaluate.clip=toybox", 1, blanked),
     Case("prompt-with-auxiliary", "A* in a prompt", "cictl attention 'a photo of S* A*'", 2),
     Case("attention-photographs-differ", "Another photograph since training", "cictl attention", 3, photograph_gone),
+    # other methods
+    Case("command-line", "A method that there is not", "cictl baseline dreambox", 2, new),
+    Case("noun-missing", "A method that needs a word for what S* is", "cictl baseline dreambooth", 2, new),
+    Case("method-not-trained", "Pictures of a method that was not trained",
+         "cictl generate 'a photo of S*' --stage disenbooth", 3),
+    Case("training-changed", "Another word than a method was trained with", "cictl baseline textual-inversion --noun cat", 3,
+         method_trained),
+    Case("method-unknown", "A comparison with a method that there is not", "cictl compare --methods dreambox", 2),
+    Case("noun-missing", "A comparison with methods that need a word for what S* is", "cictl compare", 2),
+    Case("comparison-not-written", "A full disk at the table", _MEASURE.replace("evaluate", "compare --methods invert", 1), 5,
+         both(measured("model.safetensors", lambda path: None), full("cictl.workflow.compare.write_atomic"))),
+    Case("class-pictures-all-blanked", "Only class pictures that the safety checker flags",
+         "cictl baseline custom-diffusion --noun dog --set custom_diffusion.class_pictures=2", 1, blanked),
     # several processes
     Case("one-process-only", "A launcher that starts several processes of a command for one", "cictl status", 2, launched(0, 2)),
     Case("processes-contradictory", "An environment that contradicts itself", "cictl invert", 2, launched(5, 2)),
@@ -604,6 +622,7 @@ UNPROVOKED: Mapping[str, str] = {
     "checker-incomplete": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
     "checker-unreadable": "needs a safety checker; tests/workflow/test_safety_checker.py has one",
     "checkpoints-restless": "needs a training that replaces its checkpoints faster than they can be read, five times in a row",
+    "clip-of-another-width": "needs a base model with another CLIP; tests/methods/test_baselines.py has one",
     "clip-unreadable": "the file must break between two looks at it",
     "clip-without-text-tower": "the file must break between two looks at it",
     "dtype-unknown": "for callers from Python; the command line refuses it before (`command-line`)",

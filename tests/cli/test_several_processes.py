@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cictl.config import group_of
 from cictl.records import latest_checkpoint
-from cictl.workflow import finetune, generate, invert
+from cictl.workflow import baseline, finetune, generate, invert
 from cictl.workspace import Workspace
 from tests.several import Together, run_together, start_together
 from tests.support import assert_left_the_same, left_by, silent
@@ -47,6 +48,19 @@ def test_processes_leave_the_bits_and_the_losses_of_one_that_accumulates(make_wo
         assert ended.codes == [0] * count, ended
         run(one, silent, overrides={f"{stage}.steps": 4, f"{stage}.accumulation": count * accumulation})
         assert_left_the_same(left_by(several, stage), left_by(one, stage))
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "custom-diffusion"])
+def test_clipped_gradients_and_class_pictures_are_those_of_one_process(make_workspace, tmp_path, method):
+    settings = {f"{group_of(method)}.{key}": value for key, value in
+                {"steps": 3, "gradient_clip": 0.01, "prior_weight": 1.0, "class_pictures": 3}.items()}  # fmt: skip
+    settings |= {"evaluate.noun": "dog", "custom_diffusion.views": 3}
+    several, one = make_workspace("several"), make_workspace("one")
+    arguments = [f"--set={key}={value}" for key, value in settings.items()]
+    ended = run_together(2, tmp_path / "processes", "baseline", method, "-C", str(several.root), *arguments)
+    assert ended.codes == [0, 0], ended
+    baseline.run(one, method, silent, overrides={**settings, f"{group_of(method)}.accumulation": 2})
+    assert_left_the_same(left_by(several, method), left_by(one, method))
 
 
 def test_pictures_of_several_processes_are_those_of_one_byte_for_byte(copy_of_trained, tmp_path):

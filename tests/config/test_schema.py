@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from cictl.config import Config, Sources, commented_yaml, initial_config, load_config, trajectory
+from cictl.config import METHODS, Config, Sources, commented_yaml, group_of, initial_config, load_config, trajectory
 
 PAPER = {
     "invert.steps": 2000, "invert.learning_rate": 5e-4, "invert.weight_decay": 0.01, "invert.batch_size": 4,
@@ -14,6 +14,9 @@ PAPER = {
     "generate.guidance": 5.0, "generate.sampler": "ddim", "generate.count": 4, "concept.vectors": 1,
     "model.id": "stable-diffusion-v1-5/stable-diffusion-v1-5", "model.clip": "openai/clip-vit-large-patch14",
     "invert.contrastive_weight": 1.0, "invert.temperature": 1.0,
+    "textual_inversion.steps": 3000, "textual_inversion.learning_rate": 5e-4, "dreambooth.steps": 150,
+    "dreambooth.learning_rate": 5e-6, "custom_diffusion.steps": 300, "custom_diffusion.learning_rate": 1e-4,
+    "disenbooth.steps": 2000, "disenbooth.learning_rate": 1e-4, "disenbooth.batch_size": 1,
 }  # fmt: skip
 MODELS = [None, "toybox", "owner/name", "/a folder/with: odd #characters"]
 
@@ -105,12 +108,32 @@ def test_the_file_that_init_writes_names_every_field_once_with_its_comment():
     text = commented_yaml(Config())
     for group in Config.model_fields:
         schema = getattr(Config(), group)
-        if isinstance(schema, BaseModel):
+        if isinstance(schema, BaseModel) and group not in map(group_of, METHODS):
             part = text.partition(f"\n{group}:\n")[2].partition("\n\n")[0]
             for key in type(schema).model_fields:
                 assert part.count(f"\n  {key}: ") + part.startswith(f"  {key}: ") == 1, key
     assert "Paper: 2000." in text
     assert max(map(len, text.splitlines())) <= 130
+
+
+@pytest.mark.parametrize("model", ["owner/name", "toybox"])
+def test_the_other_methods_are_written_only_where_they_were_changed(tmp_path, model):
+    plain = initial_config(name="my-teapot", model=model)
+    text = commented_yaml(plain)
+    assert not any(f"\n{group_of(method)}:" in text for method in METHODS)
+    changed = Config.model_validate({**plain.model_dump(), "dreambooth": {"steps": 7}})
+    path = tmp_path / "ci.yaml"
+    path.write_text(commented_yaml(changed), "utf-8")
+    assert "\ndreambooth:\n" in path.read_text("utf-8") and "\ndisenbooth:" not in path.read_text("utf-8")
+    assert load_config(Sources(path)) == changed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_fingerprint_of_another_method_holds_its_own_settings_and_the_noun(method):
+    fields = trajectory(Config(), method)
+    assert {key.partition(".")[0] for key in fields} == {"seed", "concept", "model", "data", "evaluate", group_of(method)}
+    assert {"evaluate.noun", f"{group_of(method)}.learning_rate"} <= set(fields)
+    assert not {"concept.vectors", f"{group_of(method)}.steps"} & set(fields)
 
 
 def test_a_config_cannot_be_changed_after_it_was_checked():

@@ -26,6 +26,7 @@ def joined(parts: list[Batch]) -> Batch:
         [index for part in parts for index in part.photographs],
         [choice for part in parts for choice in part.choices],
         *(torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "noise", "timesteps")),
+        [row for part in parts for row in part.rows],
     )
 
 
@@ -113,3 +114,24 @@ def test_choices_are_spread_over_zero_to_one():
 def test_names_of_randomness_are_not_run_together():
     numbers = {float(torch.rand((), generator=randomness(*names))) for names in [(0, "a", 1, 2), (0, "a", 12), (0, "a1", 2)]}
     assert len(numbers) == 3
+
+
+def test_a_view_of_a_photograph_is_drawn_last_so_that_nothing_else_changes_with_it():
+    plain = encoded(3)
+    views = dataclasses.replace(plain, mean=plain.mean.repeat_interleave(5, 0), std=plain.std.repeat_interleave(5, 0), views=5)
+    one, many = draw(plain), draw(views)
+    assert one.rows == one.photographs == many.photographs
+    for name in ("noise", "timesteps", "latents"):
+        assert torch.equal(getattr(one, name), getattr(many, name))
+
+
+def test_every_view_of_a_photograph_is_drawn_and_no_other_photographs():
+    photographs = encoded(2)
+    shifts = torch.arange(6.0).view(6, 1, 1, 1)
+    mean = shifts.expand(6, *photographs.mean.shape[1:])
+    views = dataclasses.replace(photographs, mean=mean, std=torch.zeros_like(mean), views=3)
+    batches = [draw(views, step=step) for step in range(20)]
+    assert {row for batch in batches for row in batch.rows} == set(range(6))
+    for batch in batches:
+        assert [row // 3 for row in batch.rows] == batch.photographs
+        assert batch.latents[:, 0, 0, 0].tolist() == batch.rows

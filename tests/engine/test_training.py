@@ -44,7 +44,7 @@ class Run:
     def __post_init__(self) -> None:
         self.start = {f"parameter.{name}": p.detach().clone() for name, p in self.method.trainable().items()}
 
-    def go(self, first, last, state=None, *, accumulation=1, stop_after=None, report_every=5, save_every=10_000):
+    def go(self, first, last, state=None, *, accumulation=1, stop_after=None, report_every=5, save_every=10_000, clip=None):
         optimizer = adamw(self.method, learning_rate=self.rate, weight_decay=0.01)
         restore_training_state(state or self.start, self.method.trainable(), optimizer)
         saved: dict[int, dict[str, torch.Tensor]] = {}
@@ -60,7 +60,7 @@ class Run:
 
         done = fit(
             self.method, optimizer, draw, Schedule(first, last, report_every, save_every), Runtime.create("cpu"), recorder, save,
-            lambda step: None, stop,
+            lambda step: None, stop, clip,
         )  # fmt: skip
         losses = [(event.step, event.losses) for event in recorder.events if isinstance(event, StepCompleted)]
         return done, saved[done] if save_every > 1 else saved, losses
@@ -107,6 +107,29 @@ def test_a_run_stopped_by_a_request_ends_with_the_same_bits_and_losses(run: Run,
     assert done == STEPS
     assert_same_bits(end, states[STEPS])
     assert first + rest == losses
+
+
+def test_clipped_gradients_are_those_of_a_plain_loop(run: Run):
+    limit = 1e-3
+    _, state, _ = run.go(0, 3, clip=limit)
+    optimizer = adamw(run.method, learning_rate=run.rate, weight_decay=0.01)
+    restore_training_state(run.start, run.method.trainable(), optimizer)
+    parameters = list(run.method.trainable().values())
+    for step in range(3):
+        optimizer.zero_grad()
+        run.method.loss(parts_of(run.stage, step)[0]).total.backward()
+        norm = sum(float((parameter.grad**2).sum()) for parameter in parameters) ** 0.5
+        assert norm > limit
+        for parameter in parameters:
+            parameter.grad *= limit / norm
+        optimizer.step()
+    optimizer.zero_grad()
+    for name, parameter in run.method.trainable().items():
+        torch.testing.assert_close(state[f"exp_avg.{name}"], optimizer.state[parameter]["exp_avg"], rtol=1e-3, atol=1e-9)
+
+
+def test_a_limit_that_no_gradient_reaches_changes_no_bit(run: Run):
+    assert_same_bits(run.go(0, 3, clip=1e9)[1], run.go(0, 3)[1])
 
 
 def test_training_changes_the_parameters(run: Run, uninterrupted):

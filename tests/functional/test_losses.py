@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from cictl.functional.losses import contrastive_loss, diffuse, ldm_loss, prediction_target
+from cictl.functional.losses import contrastive_loss, diffuse, ldm_loss, masked_ldm_loss, prediction_target
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,6 +31,19 @@ def test_eq_1_is_the_mean_of_the_squares():
     target, prediction = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
     squares = [(t - p) ** 2 for t, p in zip(target.flatten().tolist(), prediction.flatten().tolist(), strict=True)]
     assert ldm_loss(target, prediction).item() == pytest.approx(sum(squares) / len(squares), rel=1e-6)
+
+
+def test_eq_1_under_a_mask_of_ones_is_eq_1_and_each_sample_counts_the_same_however_much_of_it_is_left():
+    target, prediction = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
+    torch.testing.assert_close(masked_ldm_loss(target, prediction, torch.ones(2, 1, 4, 5)), ldm_loss(target, prediction))
+    mask = torch.zeros(2, 1, 4, 5)
+    mask[0, 0, 1, 2] = 1
+    mask[1, 0, :2] = 1
+    squares = ((target - prediction) ** 2).tolist()
+    one = [squares[0][c][1][2] for c in range(3)]
+    other = [squares[1][c][y][x] for c in range(3) for y in range(2) for x in range(5)]
+    expected = (sum(one) / 3 + sum(other) / 30) / 2
+    assert masked_ldm_loss(target, prediction, mask).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_eq_1_is_computed_in_fp32():

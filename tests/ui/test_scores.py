@@ -19,6 +19,14 @@ ROWS = {
 OVERALL = [(0.375, 0.2)] * 6
 
 
+def test_without_a_row_of_all_there_is_none_and_no_line_above_it():
+    file = io.StringIO()
+    Console(file=file, width=120).print(ScoreTable("method", COLUMNS[:1], {"ours": [(0.5, 0.1)]}))
+    lines = [line.split() for line in file.getvalue().splitlines() if line.strip()]
+    assert [line for line in lines if set("".join(line)) != {"─"}] == [["method", "DINOv2"], ["ours", "0.500", "±", "0.100"]]
+    assert len(lines) == 3
+
+
 def drawn(width: int, columns: int, encoding: str = "utf-8", colour: bool = False) -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(

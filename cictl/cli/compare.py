@@ -1,0 +1,100 @@
+"""`cictl compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cictl.cli.baseline import NounOption
+from cictl.cli.options import (
+    DebugOption,
+    DirectoryOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    VerboseOption,
+    exit_codes,
+    open_session,
+)
+from cictl.ui.report import print_result
+from cictl.ui.scores import ScoreTable
+
+if TYPE_CHECKING:
+    from cictl.workflow.compare import CompareOutcome
+
+
+def command(
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="With commas between them: base, textual-inversion, dreambooth, custom-diffusion, disenbooth, invert, finetune. "
+            "Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    noun: NounOption = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="SET", help="As of cictl evaluate. Default: by concept.kind.", show_default=False)
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: evaluate.count.", show_default=False)
+    ] = None,
+    directory: DirectoryOption = None,
+    assignments: SetOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Train other methods on the same photographs, and measure all of them: Table 1 for this concept.
+
+    Rows are the untouched base model (which draws the noun), Textual Inversion, DreamBooth, Custom Diffusion, DisenBooth, and
+    Contrastive Inversion after stage 1 and after both. What is trained or drawn already is kept, and a run that was
+    stopped goes on.
+
+    \b
+    cictl compare --noun teapot
+    cictl compare --noun teapot --methods base,dreambooth,finetune -n 2
+    """
+    with exit_codes(json=json, debug=debug):
+        from cictl.workflow import compare
+        from cictl.workflow.evaluate import FIGURES
+
+        session = open_session(directory, assignments, json, quiet, verbose, evaluate__noun=noun)
+        asked = {"evaluate.prompts": prompts, "evaluate.count": count}
+        with session.display() as observe:
+            outcome = compare.run(
+                session.workspace,
+                observe,
+                methods=[name.strip() for name in methods.split(",")] if methods else (),
+                overrides=session.overrides,
+                drawing={key: value for key, value in asked.items() if value is not None},
+            )
+
+        def say() -> None:
+            print_result(_table(outcome, FIGURES))
+            print_result(*(f"{name + ':':<10}{value}" for name, value in _facts(outcome).items()))
+
+        session.result(outcome, say)
+
+
+def _table(outcome: CompareOutcome, titles: dict[str, str]) -> ScoreTable:
+    rows = {row.title: [(score.mean, score.std) for score in row.overall.values()] for row in outcome.rows}
+    return ScoreTable("method", [titles[name] for name in outcome.rows[0].overall], rows)
+
+
+def _facts(outcome: CompareOutcome) -> dict[str, str]:
+    """What the figures depend on, in a few lines."""
+    pictures = f"{outcome.count} {'picture' if outcome.count == 1 else 'pictures'}"
+    facts = {
+        "base": f"{outcome.base['id']}, {outcome.base['identity'][:12]}",
+        "prompts": f"{outcome.prompt_set}, {pictures} of each, seeds from {outcome.seed} on, the same noise for every method",
+        "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps) or "none",
+        "S*": ", ".join(f"{row.method} {row.words!r}" for row in outcome.rows),
+        "chosen": outcome.chosen,
+    }
+    if outcome.known_as:
+        facts["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
+    return facts | {"std": "standard deviation with n - 1, over the means of the prompts", "results": outcome.results}

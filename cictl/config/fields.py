@@ -1,0 +1,42 @@
+"""What every group of ci.yaml is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+
+from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
+
+NOT_STATED = "not stated in the paper"
+OURS = "ours"
+
+
+class Group(BaseModel):
+    """A group of fields: strict, and not changed after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limits: Any) -> Any:
+    """A field of ci.yaml. ``shapes``: whether it changes the course of training, and so its fingerprint."""
+    return Field(default, description=about, json_schema_extra={"paper": paper, "shapes": shapes}, **limits)
+
+
+def divides_batch(accumulation: int, info: ValidationInfo) -> int:
+    """Refuse a number of parts that does not divide the batch."""
+    batch_size = info.data.get("batch_size")  # absent if it is wrong itself
+    if batch_size is not None and batch_size % accumulation:
+        raise ValueError(f"{accumulation} does not divide batch_size, which is {batch_size}")
+    return accumulation
+
+
+def check_prompt(prompt: str, *, needs: list[str]) -> str:
+    """A prompt must hold what it ``needs`` once each, as words of their own, and no other token."""
+    for token, pattern in ((CONCEPT, CONCEPT_PATTERN), (AUXILIARY, AUXILIARY_PATTERN)):
+        count = len(pattern.findall(prompt))
+        if token in needs and count != 1:
+            raise ValueError(f"{prompt!r} must hold {token} exactly once, as a word of its own")
+        if token not in needs and count:
+            raise ValueError(f"{prompt!r} must not hold {token}")
+    return prompt

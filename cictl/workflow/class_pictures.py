@@ -1,0 +1,71 @@
+"""Pictures of the noun that the untouched base draws, so that a method can keep what it meant. Made once, and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from cictl.config import Config, GenerateConfig
+from cictl.data.pixels import to_training_pixels
+from cictl.errors import CictlError
+from cictl.events import Note, Observer
+from cictl.models.locate import Located
+from cictl.workflow.concept import Concept
+from cictl.workflow.pictures import draw_pictures, make_plan
+from cictl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cictl.processes import Processes
+
+FOLDER = "class"
+
+
+def class_pictures(
+    workspace: Workspace,
+    config: Config,
+    base: Located,
+    prompt: str,
+    count: int,
+    observe: Observer,
+    *,
+    again: str,
+    processes: Processes,
+) -> list[np.ndarray]:
+    """``count`` pictures of ``prompt`` as training sees them, [3, R, R] in [-1, 1], without those that a safety checker blanked.
+
+    They lie in outputs/class/. How they are sampled is fixed (the defaults of ``generate``), so that a training which
+    goes on has the same ones, whatever ci.yaml says about pictures by then.
+
+    Args:
+        again: the command that would go on, for the message of an interruption.
+        processes: those that share the work.
+
+    Raises:
+        CictlError: all were blanked.
+        Interrupted, ProcessLost: as :func:`draw_pictures`.
+    """
+    own = GenerateConfig(batch_size=config.generate.batch_size, safety_checker=config.generate.safety_checker)
+    config = config.model_copy(update={"generate": own})
+    nothing_learned = Concept("base", "", ())
+    seeds = range(config.seed, config.seed + count)
+    plans = [make_plan(config, base, nothing_learned, prompt, prompt, seed) for seed in seeds]
+    folder = workspace.outputs / FOLDER
+    observe(Note(f"class pictures: {count} of {prompt!r}, drawn by {base.id}, in {workspace.shown(folder)}"))
+    drawn = draw_pictures(config, base, nothing_learned, plans, folder, observe, again=again, processes=processes)
+    blanked = set(processes.share(lambda: drawn.blanked))
+    kept = [path for path in drawn.paths if path not in blanked]
+    if not kept:
+        raise CictlError(
+            f"the base model's safety checker blanked all {count} class pictures of {prompt!r}",
+            "try another --noun; --set generate.safety_checker=off draws without it",
+            slug="class-pictures-all-blanked",
+        )
+    return [_pixels(path, config.data.resolution) for path in kept]
+
+
+def _pixels(path: Path, resolution: int) -> np.ndarray:
+    with Image.open(path) as image:
+        return to_training_pixels(image.convert("RGB"), resolution)

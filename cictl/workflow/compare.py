@@ -1,0 +1,200 @@
+"""`cictl compare`: the paper's Table 1 for one concept: every method trained on these photographs, and measured alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cictl
+from cictl.config import METHODS, Config
+from cictl.errors import ResourceError, UsageError
+from cictl.evaluation.scores import Score
+from cictl.events import Note, Observer
+from cictl.files import write_atomic
+from cictl.workflow import baseline, evaluate, finetune, invert
+from cictl.workflow.baseline import NEED_A_NOUN, require_noun
+from cictl.workflow.concept import Source, find_concept
+from cictl.workflow.stage import TITLES, configure
+from cictl.workspace import Workspace
+
+ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
+FOLDER = "compare"
+RESULTS = "results.json"
+CHOICE = "each method after its last step; the paper's Table 1 has each method's best epoch"
+_DRAWN_ALIKE = ("generate", "evaluate")
+_NAMES: Mapping[Source, str] = {
+    "base": "pre-trained model", "invert": "Contrastive Inversion, stage 1", "finetune": "Contrastive Inversion, both stages",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's figures.
+
+    Attributes:
+        method: base, a method, invert (stage 1 alone), or finetune (both stages).
+        title: what it is called in the table.
+        steps: it was trained for, in its last stage; 0 for the base.
+        words: what stood for S* in the prompts that it drew.
+        overall: each figure, as a mean over the prompts' means, and the standard deviation of those.
+        results, sheet: where all figures and the pictures lie.
+    """
+
+    method: str
+    title: str
+    steps: int
+    words: str
+    overall: dict[str, Score]
+    results: str
+    sheet: str
+
+
+@dataclass(frozen=True)
+class CompareOutcome:
+    """The table, and what it depends on.
+
+    Attributes:
+        chosen: which step of each method is measured.
+        sampling: what the pictures of all methods have in common.
+        known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
+        results: where the table lies.
+    """
+
+    cictl: str
+    concept: str
+    base: dict[str, str]
+    noun: str | None
+    prompt_set: str
+    count: int
+    seed: int
+    sampling: dict[str, Any]
+    dinov2: dict[str, str] | None
+    clip: dict[str, str] | None
+    known_as: str | None
+    std: str
+    chosen: str
+    rows: list[Row]
+    results: str
+
+
+def run(
+    workspace: Workspace,
+    observe: Observer,
+    *,
+    methods: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    drawing: Mapping[str, Any] | None = None,
+) -> CompareOutcome:
+    """Train what is not trained yet, then draw and measure the same prompts with equal noise for every method.
+
+    Args:
+        methods: the rows, by their names in :data:`ROWS`; none are all.
+        overrides: of ci.yaml, for training and drawing.
+        drawing: more of them that shape the pictures and figures alone.
+
+    Raises:
+        UsageError: an unknown method, or no noun where one is needed.
+        StateError: what a method was trained with has changed.
+        Interrupted: by a signal; the same command goes on.
+    """
+    chosen = choose_rows(methods)
+    overrides = dict(overrides or {})
+    config = configure(workspace, {**overrides, **(drawing or {})})
+    if any(row == "base" or row in NEED_A_NOUN for row in chosen):
+        overrides["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
+    evaluate.require_measurable(workspace, config, observe)  # before hours of training
+    for row in chosen:
+        if row != "base":
+            _train(workspace, row, overrides, observe)
+    alike = _drawn_alike(config)
+    measured = {}
+    for row in chosen:
+        observe(Note(f"measuring: {title_of(row)}"))
+        folder = workspace.outputs / FOLDER / row
+        measured[row] = evaluate.run(workspace, observe, overrides=alike, source=row, out=folder)
+    rows = [_row(workspace, row, outcome, observe) for row, outcome in measured.items()]
+    path = workspace.outputs / FOLDER / RESULTS
+    outcome = _outcome(config, measured[chosen[0]].measured, rows, workspace.shown(path))
+    _write(path, outcome)
+    return outcome
+
+
+def choose_rows(methods: Sequence[str]) -> list[Source]:
+    """The rows of these names, in the table's order.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    for name in methods:
+        if name not in ROWS:
+            raise UsageError(
+                f"there is no method {name!r}",
+                f"--methods takes some of these, with commas between them: {', '.join(ROWS)}",
+                slug="method-unknown",
+            )
+    return [row for row in ROWS if not methods or row in methods]
+
+
+def title_of(row: Source) -> str:
+    """What the table calls a row."""
+    return _NAMES.get(row) or TITLES[row]  # type: ignore[index]
+
+
+def _train(workspace: Workspace, row: Source, overrides: Mapping[str, Any], observe: Observer) -> None:
+    if row in METHODS:
+        baseline.run(workspace, row, observe, overrides=overrides)
+        return
+    # Our stages are not told the noun.
+    own = {key: value for key, value in overrides.items() if key != "evaluate.noun"}
+    invert.run(workspace, observe, overrides=own)
+    if row == "finetune":
+        finetune.run(workspace, observe, overrides=own)
+
+
+def _drawn_alike(config: Config) -> dict[str, Any]:
+    """Everything that shapes pictures and figures, so that what --set gave one of the trainings shapes none of them alone."""
+    groups = {group: getattr(config, group).model_dump() for group in _DRAWN_ALIKE}
+    alike = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+    return {**alike, "seed": config.seed, "data.resolution": config.data.resolution, "model.dtype": config.model.dtype}
+
+
+def _row(workspace: Workspace, row: Source, outcome: evaluate.EvaluateOutcome, observe: Observer) -> Row:
+    concept = find_concept(workspace, row, observe)
+    steps = concept.checkpoints[-1].step if concept.checkpoints else 0
+    words = " ".join(concept.words()) or str(outcome.measured.noun)
+    return Row(row, title_of(row), steps, words, outcome.measured.overall, outcome.results, outcome.sheet)
+
+
+def _outcome(config: Config, one: evaluate.Results, rows: list[Row], results: str) -> CompareOutcome:
+    return CompareOutcome(
+        cictl=cictl.__version__,
+        concept=config.concept.name,
+        base=one.base,
+        noun=one.noun,
+        prompt_set=one.prompt_set,
+        count=one.count,
+        seed=one.seed,
+        sampling=one.sampling,
+        dinov2=one.dinov2,
+        clip=one.clip,
+        known_as=one.known_as,
+        std=one.std,
+        chosen=CHOICE,
+        rows=rows,
+        results=results,
+    )
+
+
+def _write(path: Path, outcome: CompareOutcome) -> None:
+    text = json.dumps(asdict(outcome), indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        write_atomic(path, f"{text}\n".encode())
+    except OSError as error:
+        raise ResourceError(
+            f"{path} cannot be written: {error.strerror}",
+            "make room, then run the same command again",
+            slug="comparison-not-written",
+        ) from None

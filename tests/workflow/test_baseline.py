@@ -1,0 +1,182 @@
+"""The other methods as commands: train, go on with the same bits, draw, and say what they need."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cictl.config import METHODS
+from cictl.errors import Interrupted, StateError, UsageError
+from cictl.events import Note, PicturesPlanned, Warned
+from cictl.models.stable_diffusion import StableDiffusion
+from cictl.workflow import baseline, generate, status
+from cictl.workflow.concept import find_concept
+from cictl.workspace import Workspace
+from tests.support import Recorder, assert_left_the_same, left_by, silent
+
+QUICK = {
+    "evaluate.noun": "dog", "dreambooth.prior_weight": 1.0, "dreambooth.class_pictures": 3, "dreambooth.learning_rate": 1e-3,
+    "custom_diffusion.class_pictures": 3, "custom_diffusion.views": 3, "custom_diffusion.learning_rate": 1e-2,
+    "disenbooth.learning_rate": 1e-2, "textual_inversion.learning_rate": 0.1, "custom_diffusion.prompt": "a photo of S*",
+}  # fmt: skip
+STANDS_FOR = {
+    "textual-inversion": "<my-teapot>", "dreambooth": "sks dog", "custom-diffusion": "<my-teapot> dog", "disenbooth": "sks dog",
+}  # fmt: skip
+
+
+def train(workspace, method, steps=2, observe=silent, **overrides):
+    changes = {**QUICK, f"{method.replace('-', '_')}.steps": steps}
+    changes |= {key.replace("__", "."): value for key, value in overrides.items()}
+    return baseline.run(workspace, method, observe, overrides=changes)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory, base, photographs) -> Workspace:
+    """All methods, two steps each, uninterrupted."""
+    from cictl.workflow import init
+    from tests.support import quick, write_settings
+
+    workspace = init.run(tmp_path_factory.mktemp("learned") / "my-teapot", model=str(base), images=photographs, name="my-teapot")
+    write_settings(workspace, quick(base))
+    for method in METHODS:
+        outcome = train(workspace, method)
+        assert (outcome.action, outcome.steps, outcome.stage) == ("run", 2, method)
+    return workspace
+
+
+@pytest.fixture(params=METHODS)
+def method(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def before(learned: Workspace, method: str, tmp_path: Path) -> Workspace:
+    workspace = Workspace(shutil.copytree(learned.root, tmp_path / "before"))
+    shutil.rmtree(workspace.stage_folder(method))
+    return workspace
+
+
+def draw(workspace, source, out, prompt="a photo of S*"):
+    outcome = generate.run(workspace, [prompt], silent, source=source, out=out, overrides={"generate.count": 1})
+    with Image.open(out / Path(outcome.pictures[0]["path"]).name) as image:
+        return np.asarray(image).astype(int), dict(image.text)
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(learned, before, method):
+    with pytest.raises(Interrupted, match="stopped after 1 of 2 steps") as caught:
+        train(before, method, observe=Recorder(stop_after=1), tracking__interval=1)
+    assert caught.value.hint == f"cictl baseline {method} goes on from there"
+    outcome = train(before, method)
+    assert (outcome.action, outcome.first_step) == ("resume", 1)
+    assert_left_the_same(left_by(before, method), left_by(learned, method))
+    assert train(before, method).action == "skip"
+
+
+def test_parts_of_a_batch_and_class_pictures_are_drawn_alike(before, method):
+    train(before, method, **{f"{method.replace('-', '_')}__batch_size": 4, f"{method.replace('-', '_')}__accumulation": 4})
+    one = left_by(before, method)
+    shutil.rmtree(before.stage_folder(method))
+    train(before, method, **{f"{method.replace('-', '_')}__batch_size": 4})
+    for (_, parts), (_, whole) in zip(one.losses, left_by(before, method).losses, strict=True):
+        assert parts == pytest.approx(whole, rel=1e-3)
+
+
+def test_it_draws_what_it_has_learned_and_the_prompt_says_what_s_stands_for(learned, method, tmp_path):
+    pixels, texts = draw(learned, method, tmp_path)
+    assert f"a photo of {STANDS_FOR[method]}\n" in texts["parameters"]
+    other, _ = draw(learned, "base", tmp_path, f"a photo of {STANDS_FOR[method]}")
+    assert np.abs(pixels - other).max() > 1
+
+
+def test_what_is_put_in_draws_what_training_left(learned, method, located):
+    """The method's own UNet and text encoder, after the last step, against those that generation makes from its result."""
+    concept = find_concept(learned, method, silent)
+    drawing, plain = (StableDiffusion.load(located, torch.device("cpu"), torch.float32) for _ in range(2))
+    concept.install(drawing)
+    saved = left_by(learned, method).state
+    noisy, times = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    text = f"a photo of {' '.join(concept.words())}"
+    with torch.no_grad():
+        given = drawing.predict(noisy, times, drawing.encode_text(drawing.tokenize([text])))
+        if "parameter.concept" in saved:
+            tokens = concept.tokens()
+            assert torch.equal(tokens.concept, saved["parameter.concept"])
+            plain.add_tokens(tokens)
+        unet = dict(plain.unet.named_parameters())
+        for name, weight in saved.items():
+            kind, _, own = name.partition(".")
+            if kind == "parameter" and own.endswith(".up"):
+                unet[f"{own.removesuffix('.up')}.weight"] += weight @ saved[name.removesuffix("up") + "down"]
+            elif kind == "parameter" and own.endswith((".key", ".value")):
+                layer, _, part = own.rpartition(".")
+                unet[f"{layer}.to_{part[0]}.weight"].copy_(weight)
+            elif kind == "parameter" and own in unet:
+                unet[own].copy_(weight)
+        expected = plain.predict(noisy, times, plain.encode_text(plain.tokenize([text])))
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_class_pictures_are_drawn_once(before):
+    for method in ("dreambooth", "custom-diffusion"):
+        if before.stage_folder(method).exists():
+            shutil.rmtree(before.stage_folder(method))
+        files = {path: path.stat().st_mtime_ns for path in (before.outputs / "class").glob("*.png")}
+        assert len(files) == 3  # both ask for the same prompt
+        recorder = Recorder()
+        train(before, method, observe=recorder, generate__guidance=1.0, generate__steps=2)  # how pictures are drawn is no matter
+        assert PicturesPlanned(3, 3) in recorder.events
+        assert {path: path.stat().st_mtime_ns for path in (before.outputs / "class").glob("*.png")} == files
+        assert any("class pictures: 3 of 'a photo of dog'" in text for text in recorder.texts(Note))
+
+
+def test_without_a_noun_it_says_what_to_type(make_workspace, method):
+    workspace = make_workspace()
+    if method == "textual-inversion":
+        assert baseline.run(workspace, method, silent, overrides={"textual_inversion.steps": 1}).steps == 1
+        return
+    with pytest.raises(UsageError) as caught:
+        baseline.run(workspace, method, silent)
+    assert (caught.value.slug, caught.value.hint) == ("noun-missing", f"for example: cictl baseline {method} --noun teapot")
+    assert not workspace.stage_folder(method).exists()
+
+
+def test_the_noun_of_the_training_stays_with_it(learned, method, tmp_path):
+    """Another noun, for CLIP's reading of prompts, changes no picture; for training it is another training."""
+    outcome = generate.run(learned, ["S*"], silent, source=method, out=tmp_path, overrides={"evaluate.noun": "cat"})
+    with Image.open(tmp_path / Path(outcome.pictures[0]["path"]).name) as image:
+        assert image.text["parameters"].startswith(f"{STANDS_FOR[method]}\n")
+    with pytest.raises(StateError, match=r"evaluate\.noun: dog -> cat") as caught:
+        train(learned, method, evaluate__noun="cat")
+    assert f"start anew: cictl baseline {method} --restart" in caught.value.hint
+
+
+def test_settings_of_other_methods_and_of_our_stages_change_nothing_for_it(learned, method):
+    others = {f"{other.replace('-', '_')}__learning_rate": 0.5 for other in METHODS if other != method}
+    assert train(learned, method, invert__learning_rate=0.5, finetune__auxiliary_scale=0.5, **others).action == "skip"
+
+
+def test_a_method_that_was_not_trained_cannot_draw(make_workspace, method):
+    with pytest.raises(StateError) as caught:
+        generate.run(make_workspace(), ["S*"], silent, source=method)
+    assert (caught.value.slug, caught.value.hint) == ("method-not-trained", f"cictl baseline {method}")
+
+
+def test_status_names_the_methods_that_were_begun_and_no_others(learned, make_workspace, tmp_path):
+    found = {one.stage: (one.step, one.state) for one in status.run(learned).methods}
+    assert found == dict.fromkeys(METHODS, (2, "done"))
+    assert status.run(make_workspace()).methods == []
+    assert status.run(learned).next == "cictl invert"
+
+
+def test_a_training_that_is_not_done_draws_with_a_warning(learned, method, tmp_path):
+    recorder = Recorder()
+    copy = Workspace(shutil.copytree(learned.root, tmp_path / "copy"))
+    with pytest.raises(Interrupted):
+        train(copy, method, steps=9, observe=Recorder(stop_after=4), tracking__interval=1)
+    find_concept(copy, method, recorder)
+    assert recorder.texts(Warned) == [f"cictl baseline {method} is at 4 of 9 steps"]
