@@ -77,8 +77,9 @@ TUNING = (
     *both("invert-500", "500 steps of stage 1", invert__steps=500),
     *both("invert-lr-2e-3", "stage 1 at 2e-3", invert__learning_rate=2e-3),
     *both("invert-lr-1e-2", "stage 1 at 1e-2", invert__learning_rate=1e-2),
-    *both("finetune-60", "60 steps of stage 2", finetune__steps=60),
-    *both("finetune-240", "240 steps of stage 2", finetune__steps=240),
+    *both("invert-600", "600 steps of stage 1 at 3e-3", invert__steps=600, invert__learning_rate=3e-3),
+    *both("finetune-30", "30 steps of stage 2", finetune__steps=30),
+    *both("finetune-120", "120 steps of stage 2", finetune__steps=120),
     *both("finetune-lr-5e-4", "stage 2 at 5e-4", finetune__learning_rate=5e-4),
     *both("finetune-lr-2e-3", "stage 2 at 2e-3", finetune__learning_rate=2e-3),
     *both(
