@@ -75,7 +75,8 @@ def command(
 
         def say() -> None:
             print_result(_table(outcome, FIGURES))
-            print_result(*(f"{name + ':':<10}{value}" for name, value in _facts(outcome).items()))
+            print_result(*(f"{name + ':':<10}{value}" for name, value in compare.facts(outcome).items()))
+            print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 
         session.result(outcome, say)
 
@@ -83,18 +84,3 @@ def command(
 def _table(outcome: CompareOutcome, titles: dict[str, str]) -> ScoreTable:
     rows = {row.title: [(score.mean, score.std) for score in row.overall.values()] for row in outcome.rows}
     return ScoreTable("method", [titles[name] for name in outcome.rows[0].overall], rows)
-
-
-def _facts(outcome: CompareOutcome) -> dict[str, str]:
-    """What the figures depend on, in a few lines."""
-    pictures = f"{outcome.count} {'picture' if outcome.count == 1 else 'pictures'}"
-    facts = {
-        "base": f"{outcome.base['id']}, {outcome.base['identity'][:12]}",
-        "prompts": f"{outcome.prompt_set}, {pictures} of each, seeds from {outcome.seed} on, the same noise for every method",
-        "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps) or "none",
-        "S*": ", ".join(f"{row.method} {row.words!r}" for row in outcome.rows),
-        "chosen": outcome.chosen,
-    }
-    if outcome.known_as:
-        facts["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
-    return facts | {"std": "standard deviation with n - 1, over the means of the prompts", "results": outcome.results}

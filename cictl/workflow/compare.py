@@ -8,21 +8,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 import cictl
 from cictl.config import METHODS, Config
+from cictl.data.photographs import find_photographs, open_upright
 from cictl.errors import ResourceError, UsageError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer
 from cictl.files import write_atomic
 from cictl.workflow import baseline, evaluate, finetune, invert
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
+from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
+from cictl.workflow.event_log import read_losses
 from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace
 
 ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
 FOLDER = "compare"
-RESULTS = "results.json"
+RESULTS, REPORT = "results.json", "report.html"
 CHOICE = "each method after its last step; the paper's Table 1 has each method's best epoch"
 _DRAWN_ALIKE = ("generate", "evaluate")
 _NAMES: Mapping[Source, str] = {
@@ -60,7 +65,7 @@ class CompareOutcome:
         chosen: which step of each method is measured.
         sampling: what the pictures of all methods have in common.
         known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
-        results: where the table lies.
+        results, report: where the table lies, and a page with pictures and curves.
     """
 
     cictl: str
@@ -78,6 +83,7 @@ class CompareOutcome:
     chosen: str
     rows: list[Row]
     results: str
+    report: str
 
 
 def run(
@@ -116,9 +122,10 @@ def run(
         folder = workspace.outputs / FOLDER / row
         measured[row] = evaluate.run(workspace, observe, overrides=alike, source=row, out=folder)
     rows = [_row(workspace, row, outcome, observe) for row, outcome in measured.items()]
-    path = workspace.outputs / FOLDER / RESULTS
-    outcome = _outcome(config, measured[chosen[0]].measured, rows, workspace.shown(path))
-    _write(path, outcome)
+    folder = workspace.outputs / FOLDER
+    outcome = _outcome(workspace, config, measured[chosen[0]].measured, rows)
+    _write(folder / RESULTS, json.dumps(asdict(outcome), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(folder / REPORT, _page(workspace, outcome, measured))
     return outcome
 
 
@@ -168,7 +175,7 @@ def _row(workspace: Workspace, row: Source, outcome: evaluate.EvaluateOutcome, o
     return Row(row, title_of(row), steps, words, outcome.measured.overall, outcome.results, outcome.sheet)
 
 
-def _outcome(config: Config, one: evaluate.Results, rows: list[Row], results: str) -> CompareOutcome:
+def _outcome(workspace: Workspace, config: Config, one: evaluate.Results, rows: list[Row]) -> CompareOutcome:
     return CompareOutcome(
         cictl=cictl.__version__,
         concept=config.concept.name,
@@ -184,14 +191,46 @@ def _outcome(config: Config, one: evaluate.Results, rows: list[Row], results: st
         std=one.std,
         chosen=CHOICE,
         rows=rows,
-        results=results,
+        results=workspace.shown(workspace.outputs / FOLDER / RESULTS),
+        report=workspace.shown(workspace.outputs / FOLDER / REPORT),
     )
 
 
-def _write(path: Path, outcome: CompareOutcome) -> None:
-    text = json.dumps(asdict(outcome), indent=1, ensure_ascii=False, allow_nan=False)
+def facts(outcome: CompareOutcome) -> dict[str, str]:
+    """What the figures depend on, in a few lines."""
+    pictures = f"{outcome.count} {'picture' if outcome.count == 1 else 'pictures'}"
+    said = {
+        "base": f"{outcome.base['id']}, {outcome.base['identity'][:12]}",
+        "prompts": f"{outcome.prompt_set}, {pictures} of each, seeds from {outcome.seed} on, the same noise for every method",
+        "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps) or "none",
+        "S*": ", ".join(f"{row.method} {row.words!r}" for row in outcome.rows),
+        "chosen": outcome.chosen,
+    }
+    if outcome.known_as:
+        said["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
+    return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
+
+
+def _page(workspace: Workspace, outcome: CompareOutcome, measured: Mapping[Source, evaluate.EvaluateOutcome]) -> str:
+    rows = []
+    for row, one in measured.items():
+        folder, log = workspace.outputs / FOLDER / row, workspace.logs / f"{row}.jsonl"
+        pictures = [_opened(folder / prompt.pictures[0].path) for prompt in one.measured.prompts]
+        losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if log.exists() else []
+        rows.append(PageRow(title_of(row), one.measured.overall, pictures, losses))
+    photographs = [open_upright(photograph.path) for photograph in find_photographs(workspace.images)]
+    prompts = [prompt.prompt for prompt in next(iter(measured.values())).measured.prompts]
+    return render(f"{outcome.concept}: methods compared", facts(outcome), evaluate.FIGURES, photographs, prompts, rows)
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        write_atomic(path, f"{text}\n".encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise ResourceError(
             f"{path} cannot be written: {error.strerror}",

@@ -86,6 +86,14 @@ def test_the_table_says_what_stood_for_s_and_how_long_each_was_trained(compared)
     }  # fmt: skip
 
 
+def test_the_page_has_every_row_with_a_picture_of_every_prompt(compared):
+    workspace, shown = compared
+    page = (workspace.outputs / "compare" / "report.html").read_text("utf-8")
+    assert page.count("<img ") == 3 + 2 * len(ROWS)
+    assert all(page.count(row["title"]) >= 3 for row in table(workspace)["rows"])
+    assert "report.html" in shown and page.count("<polyline ") == 2  # the others were trained for one step
+
+
 def test_the_same_command_again_trains_and_draws_nothing(compared, common):
     workspace, shown = compared
     before = files(workspace.root, "*.safetensors") | files(workspace.root, "*.png")
