@@ -157,8 +157,11 @@ class _Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Five values, evenly spaced."""
-        return [self.low + (self.high - self.low) * part / 4 for part in range(5)]
+        """Round values, three to eight of them, evenly spaced."""
+        room = self.high - self.low
+        tenth = 10 ** math.floor(math.log10(room))
+        step = next(step for step in (tenth / 10, tenth / 5, tenth / 2, tenth) if room / step < 8)
+        return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
 def _axes(x: _Axis, y: _Axis, name_x: str, name_y: str) -> str:
@@ -215,7 +218,9 @@ body { max-width: 72rem; margin: 0 auto; padding: 1rem; }
 table { border-collapse: collapse; } th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--faint); }
 tbody th { text-align: left; white-space: nowrap; position: sticky; left: 0; background: var(--back); }
 td { font-variant-numeric: tabular-nums; white-space: nowrap; } small { opacity: .65; }
+thead th:first-child { text-align: left; }
 .grid th, .grid td { padding: .2rem; font-size: .8rem; font-weight: normal; text-align: left; vertical-align: bottom; }
+.grid tbody th { vertical-align: middle; }
 img { image-rendering: auto; border-radius: 4px; margin-right: 2px; }
 svg { width: 100%; max-width: 44rem; height: auto; } svg text { fill: var(--fore); font-size: 12px; }
 svg line, svg polyline { stroke: var(--own); stroke-width: 2; fill: none; } svg circle { fill: var(--own); }
@@ -223,4 +228,8 @@ svg line, svg polyline { stroke: var(--own); stroke-width: 2; fill: none; } svg 
 i { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; background: var(--own); margin-right: .4rem; }
 ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 dt { font-weight: bold; } dd { margin: 0 0 .4rem; }
+@media (max-width: 40rem) {
+  h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; } .grid img { width: 96px; }
+  tbody th { white-space: normal; min-width: 6rem; font-size: .85rem; } th, td { padding: .3rem .4rem; }
+}
 """ + "".join(f".c{number} {{ --own: {colour}; }}\n" for number, colour in enumerate(_COLOURS))
