@@ -159,8 +159,8 @@ class _Axis:
     def ticks(self) -> list[float]:
         """Round values, three to eight of them, evenly spaced."""
         room = self.high - self.low
-        tenth = 10 ** math.floor(math.log10(room))
-        step = next(step for step in (tenth / 10, tenth / 5, tenth / 2, tenth) if room / step < 8)
+        power = 10 ** math.floor(math.log10(room))  # room is one to ten of it
+        step = next(step for step in (power / 5, power / 2, power, power * 2) if room / step < 8)
         return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 

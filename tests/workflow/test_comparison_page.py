@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cictl.evaluation.scores import Score
-from cictl.workflow.comparison_page import PageRow, render
+from cictl.workflow.comparison_page import PageRow, _Axis, render
 
 FIGURES = {"dinov2": "DINOv2", "clip_t": "CLIP-T", "fidelity": "fidelity", "alignment": "alignment"}
 PROMPTS = ["a photo of S*", "S* <b>in</b> the snow"]
@@ -100,3 +100,14 @@ def test_a_long_curve_is_averaged_and_falls_where_the_loss_falls():
 
 def test_without_losses_there_are_no_curves():
     assert len(svgs(page())) == 1 and "<h2>Losses</h2>" not in page()
+
+
+@pytest.mark.parametrize("room", [0.001, 0.0799, 0.16, 0.4, 0.79, 0.8, 0.85, 0.999, 1.0, 3.0, 9.99, 250.0])
+def test_an_axis_of_any_length_has_a_few_round_ticks_on_it(room):
+    axis = _Axis(0.31, 0.31 + room, 0, 100)
+    ticks = axis.ticks()
+    assert 3 <= len(ticks) <= 9
+    assert axis.low <= min(ticks) <= max(ticks) <= axis.high
+    step = ticks[1] - ticks[0]
+    assert f"{step:.0e}"[0] in "125"
+    assert all(abs(tick / step - round(tick / step)) < 1e-6 for tick in ticks)
