@@ -11,29 +11,25 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import NOT_STATED, OURS
-from cictl.config.fields import Group as _Group
-from cictl.config.fields import check_prompt as _check_prompt
-from cictl.config.fields import divides_batch as _divides_batch
-from cictl.config.fields import setting as _setting
+from cictl.config.fields import NOT_STATED, OURS, Group, check_prompt, divides_batch, setting
 from cictl.config.stages import BEFORE, METHODS, Stage, group_of
 from cictl.placeholders import AUXILIARY, CONCEPT
 
 
-class ConceptConfig(_Group):
+class ConceptConfig(Group):
     """what the photographs share"""
 
-    name: str = _setting(
+    name: str = setting(
         "concept",
         "Name of the concept: lower-case letters, digits, dashes. The stored token is <name>; exports use it.",
         paper=OURS,
         pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
     )
-    kind: Literal["object", "style", "pose"] = _setting(
+    kind: Literal["object", "style", "pose"] = setting(
         "object", "What the photographs share; `cictl init --kind` chose the prompts below by it.", paper=NOT_STATED
     )
-    vectors: int = _setting(1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16)
-    start: str = _setting(
+    vectors: int = setting(1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16)
+    start: str = setting(
         "auto",
         "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), or a word of the vocabulary.",
         paper=NOT_STATED,
@@ -41,39 +37,39 @@ class ConceptConfig(_Group):
     )
 
 
-class ModelConfig(_Group):
+class ModelConfig(Group):
     """the base model, which is never changed"""
 
-    id: str = _setting(
+    id: str = setting(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "Base model: an id on the hub, a folder in diffusers layout, a .safetensors checkpoint, or toybox (embedded, for trying "
         "things out).",
         paper="Stable Diffusion 1.5",
         min_length=1,
     )
-    revision: str | None = _setting(None, "Commit or branch on the hub; null is its main branch.", paper=NOT_STATED)
-    clip: str = _setting(
+    revision: str | None = setting(None, "Commit or branch on the hub; null is its main branch.", paper=NOT_STATED)
+    clip: str = setting(
         "openai/clip-vit-large-patch14",
         "CLIP whose text tower the base model uses: its image tower and projections are for Eq. 2.",
         paper="CLIP ViT-L/14",
         min_length=1,
     )
-    clip_revision: str | None = _setting(None, "Commit or branch of the CLIP model.", paper=NOT_STATED)
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
+    clip_revision: str | None = setting(None, "Commit or branch of the CLIP model.", paper=NOT_STATED)
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto",
         "Precision of the frozen parts (auto: bf16 where the GPU has it, else fp16; fp32 on a CPU). "
         "What is trained is always fp32.",
         paper=NOT_STATED,
     )
-    device: str = _setting(
+    device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1, mps.", paper=NOT_STATED, shapes=False, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
     )
 
 
-class DataConfig(_Group):
+class DataConfig(Group):
     """the photographs"""
 
-    resolution: int = _setting(
+    resolution: int = setting(
         512,
         "Side of the centre crop, in pixels: the size that the base model was trained for.",
         paper="512",
@@ -83,14 +79,14 @@ class DataConfig(_Group):
     )
 
 
-class InvertConfig(_Group):
+class InvertConfig(Group):
     """stage 1, Contrastive Inversion: trains the tokens S* and A_i*"""
 
-    steps: int = _setting(2000, "Training steps.", paper="2000", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = _setting(5e-4, "Of AdamW, constant.", paper="5e-4", gt=0, le=10)
-    weight_decay: float = _setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
-    batch_size: int = _setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
-    accumulation: int = _setting(
+    steps: int = setting(2000, "Training steps.", paper="2000", shapes=False, ge=1, le=1_000_000)
+    learning_rate: float = setting(5e-4, "Of AdamW, constant.", paper="5e-4", gt=0, le=10)
+    weight_decay: float = setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
+    batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
+    accumulation: int = setting(
         1,
         "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
         paper=NOT_STATED,
@@ -98,52 +94,52 @@ class InvertConfig(_Group):
         ge=1,
         le=256,
     )
-    auxiliary_vectors: int = _setting(
+    auxiliary_vectors: int = setting(
         4,
         "n, vectors of each auxiliary token A_i*; 0 is plain Textual Inversion (no Eq. 2). Not measured on SD 1.5.",
         paper="not stated; Fig. 4: larger n separates better",
         ge=0,
         le=16,
     )
-    auxiliary_start: str = _setting(
+    auxiliary_start: str = setting(
         "auto", "Start of every vector of A_i*: auto, or a word of the vocabulary.", paper=NOT_STATED, min_length=1
     )
-    contrastive_weight: float = _setting(1.0, "Weight of Eq. 2 beside Eq. 1.", paper="1 (plain sum)", ge=0, le=1e4)
-    temperature: float = _setting(
+    contrastive_weight: float = setting(1.0, "Weight of Eq. 2 beside Eq. 1.", paper="1 (plain sum)", ge=0, le=1e4)
+    temperature: float = setting(
         1.0, "Divides the cosines of Eq. 2; smaller is sharper.", paper="not stated; 1 as Eq. 2 is written", gt=0, le=100
     )
-    prompts: list[str] = _setting(
+    prompts: list[str] = setting(
         ["A photo of S* A*"],
         "Prompts of Eq. 1; S* and A* stand for the tokens. One is drawn for each photograph of a batch.",
         paper='"A photo of S* A_i*"',
         min_length=1,
         max_length=64,
     )
-    contrastive_prompt: str = _setting(
+    contrastive_prompt: str = setting(
         "A*", "What the text encoder reads in Eq. 2, tau_T(A_i*).", paper="A_i*; words around it: none stated"
     )
 
-    _accumulation = field_validator("accumulation")(_divides_batch)
+    _accumulation = field_validator("accumulation")(divides_batch)
 
     @field_validator("prompts")
     @classmethod
     def _prompts(cls, prompts: list[str]) -> list[str]:
-        return [_check_prompt(prompt, needs=[CONCEPT, AUXILIARY]) for prompt in prompts]
+        return [check_prompt(prompt, needs=[CONCEPT, AUXILIARY]) for prompt in prompts]
 
     @field_validator("contrastive_prompt")
     @classmethod
     def _contrastive_prompt(cls, prompt: str) -> str:
-        return _check_prompt(prompt, needs=[AUXILIARY])
+        return check_prompt(prompt, needs=[AUXILIARY])
 
 
-class FinetuneConfig(_Group):
+class FinetuneConfig(Group):
     """stage 2, disentangled cross-attention: trains K, V on S*, and K^a, V^a on A_i*"""
 
-    steps: int = _setting(150, "Training steps.", paper="150", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = _setting(5e-6, "Of AdamW, constant.", paper="5e-6", gt=0, le=10)
-    weight_decay: float = _setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
-    batch_size: int = _setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
-    accumulation: int = _setting(
+    steps: int = setting(150, "Training steps.", paper="150", shapes=False, ge=1, le=1_000_000)
+    learning_rate: float = setting(5e-6, "Of AdamW, constant.", paper="5e-6", gt=0, le=10)
+    weight_decay: float = setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
+    batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
+    accumulation: int = setting(
         1,
         "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
         paper=NOT_STATED,
@@ -151,66 +147,66 @@ class FinetuneConfig(_Group):
         ge=1,
         le=256,
     )
-    disentangled: bool = _setting(
+    disentangled: bool = setting(
         True,
         "Eq. 3: A_i* has K^a, V^a of its own. false trains one K, V on S* and A_i* together, for comparison.",
         paper="yes",
     )
-    auxiliary_scale: float = _setting(
+    auxiliary_scale: float = setting(
         1.0,
         "lambda of Eq. 3, the share of the auxiliary pathway. Not measured on SD 1.5.",
         paper=NOT_STATED,
         ge=0,
         le=10,
     )
-    auxiliary_context: Literal["all", "tokens"] = _setting(
+    auxiliary_context: Literal["all", "tokens"] = setting(
         "all",
         "What K^a, V^a attend to: all positions of the encoded prompt, or those of A_i* alone "
         "(without beginning, end and padding).",
         paper=NOT_STATED,
     )
-    concept_prompts: list[str] = _setting(
+    concept_prompts: list[str] = setting(
         ["A photo of S*"],
         "Prompts that K, V see. One is drawn for each photograph of a batch.",
         paper="S* only; words around it not stated",
         min_length=1,
         max_length=64,
     )
-    auxiliary_prompt: str = _setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
+    auxiliary_prompt: str = setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
 
-    _accumulation = field_validator("accumulation")(_divides_batch)
+    _accumulation = field_validator("accumulation")(divides_batch)
 
     @field_validator("concept_prompts")
     @classmethod
     def _concept_prompts(cls, prompts: list[str]) -> list[str]:
-        return [_check_prompt(prompt, needs=[CONCEPT]) for prompt in prompts]
+        return [check_prompt(prompt, needs=[CONCEPT]) for prompt in prompts]
 
     @field_validator("auxiliary_prompt")
     @classmethod
     def _auxiliary_prompt(cls, prompt: str) -> str:
-        return _check_prompt(prompt, needs=[AUXILIARY])
+        return check_prompt(prompt, needs=[AUXILIARY])
 
 
-class GenerateConfig(_Group):
+class GenerateConfig(Group):
     """pictures"""
 
-    steps: int = _setting(50, "Denoising steps.", paper="50", shapes=False, ge=1, le=1000)
-    guidance: float = _setting(5.0, "Classifier-free guidance scale; 1 is none.", paper="5", shapes=False, ge=0, le=50)
-    sampler: Literal["ddim", "dpm++", "euler", "unipc"] = _setting(
+    steps: int = setting(50, "Denoising steps.", paper="50", shapes=False, ge=1, le=1000)
+    guidance: float = setting(5.0, "Classifier-free guidance scale; 1 is none.", paper="5", shapes=False, ge=0, le=50)
+    sampler: Literal["ddim", "dpm++", "euler", "unipc"] = setting(
         "ddim", "ddim, dpm++, euler or unipc.", paper="DDIM", shapes=False
     )
-    negative: str = _setting("", "Negative prompt.", paper=NOT_STATED, shapes=False)
-    width: int | None = _setting(
+    negative: str = setting("", "Negative prompt.", paper=NOT_STATED, shapes=False)
+    width: int | None = setting(
         None, "In pixels; null is data.resolution.", paper="512", shapes=False, ge=64, le=2048, multiple_of=8
     )
-    height: int | None = _setting(
+    height: int | None = setting(
         None, "In pixels; null is data.resolution.", paper="512", shapes=False, ge=64, le=2048, multiple_of=8
     )
-    count: int = _setting(4, "Pictures a prompt, with seeds one after another.", paper="4", shapes=False, ge=1, le=10_000)
-    batch_size: int = _setting(
+    count: int = setting(4, "Pictures a prompt, with seeds one after another.", paper="4", shapes=False, ge=1, le=10_000)
+    batch_size: int = setting(
         4, "Pictures denoised at a time: a question of memory, not of the result.", paper=NOT_STATED, shapes=False, ge=1, le=64
     )
-    safety_checker: Literal["auto", "off"] = _setting(
+    safety_checker: Literal["auto", "off"] = setting(
         "auto",
         "auto: pictures that the base model's own safety checker flags are blanked, if it ships one. "
         "off: they are not, and the files say so.",
@@ -219,26 +215,26 @@ class GenerateConfig(_Group):
     )
 
 
-class EvaluateConfig(_Group):
+class EvaluateConfig(Group):
     """how well S* keeps what the photographs share, and prompts still work (docs/evaluation.md)"""
 
-    dinov2: str | None = _setting(
+    dinov2: str | None = setting(
         "facebook/dinov2-base",
         "DINOv2 for image similarity: an id on the hub or a folder; null leaves the figure out.",
         paper="DINOv2",
         shapes=False,
         min_length=1,
     )
-    dinov2_revision: str | None = _setting(None, "Commit or branch of it.", paper=NOT_STATED, shapes=False)
-    clip: str | None = _setting(
+    dinov2_revision: str | None = setting(None, "Commit or branch of it.", paper=NOT_STATED, shapes=False)
+    clip: str | None = setting(
         "openai/clip-vit-large-patch14",
         "CLIP for text similarity: an id on the hub, a folder, or toybox; null leaves its figures out.",
         paper="CLIP",
         shapes=False,
         min_length=1,
     )
-    clip_revision: str | None = _setting(None, "Commit or branch of it.", paper=NOT_STATED, shapes=False)
-    prompts: str = _setting(
+    clip_revision: str | None = setting(None, "Commit or branch of it.", paper=NOT_STATED, shapes=False)
+    prompts: str = setting(
         "auto",
         "What is drawn: auto (a short set for concept.kind), dreambench-object, dreambench-live, object, style, pose, toybox "
         "(the tasks of a concept that the toybox knows), or a text file with a prompt a line.",
@@ -246,7 +242,7 @@ class EvaluateConfig(_Group):
         shapes=False,
         min_length=1,
     )
-    noun: str | None = _setting(
+    noun: str | None = setting(
         None,
         "What S* is, in a word such as teapot, for CLIP's reading of a prompt, and for methods other than ours that need one; "
         "null leaves S* out of prompts that CLIP reads.",
@@ -254,34 +250,34 @@ class EvaluateConfig(_Group):
         shapes=False,
         min_length=1,
     )
-    count: int = _setting(
+    count: int = setting(
         4, "Pictures a prompt, with seeds one after another.", paper="DreamBooth's protocol: 4", shapes=False, ge=1, le=10_000
     )
 
 
-class CheckpointConfig(_Group):
+class CheckpointConfig(Group):
     """what a killed training loses at most"""
 
-    interval: int = _setting(
+    interval: int = setting(
         100, "Steps between checkpoints; one is also written at the end and on Ctrl-C.", paper=OURS, shapes=False, ge=1
     )
 
 
-class PreviewConfig(_Group):
+class PreviewConfig(Group):
     """pictures made in the middle of training"""
 
-    interval: int = _setting(0, "Steps between previews; 0 is none.", paper=OURS, shapes=False, ge=0)
-    prompt: str = _setting("A photo of S*", "What they show.", paper=OURS, shapes=False, min_length=1)
-    steps: int = _setting(25, "Denoising steps of a preview.", paper=OURS, shapes=False, ge=1, le=1000)
+    interval: int = setting(0, "Steps between previews; 0 is none.", paper=OURS, shapes=False, ge=0)
+    prompt: str = setting("A photo of S*", "What they show.", paper=OURS, shapes=False, min_length=1)
+    steps: int = setting(25, "Denoising steps of a preview.", paper=OURS, shapes=False, ge=1, le=1000)
 
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
 
 
-class TrackingConfig(_Group):
+class TrackingConfig(Group):
     """how often training reports, and where to"""
 
-    interval: int = _setting(
+    interval: int = setting(
         10,
         "Steps between readings of losses and memory (each makes a GPU wait); the log still has every step.",
         paper=OURS,
@@ -289,7 +285,7 @@ class TrackingConfig(_Group):
         ge=1,
         le=1000,
     )
-    to: list[Tracker] = _setting(
+    to: list[Tracker] = setting(
         [],
         "Trackers that are told losses, rates, memory and previews, beside logs/: tensorboard (its files lie in "
         "logs/tensorboard), wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab, trackio. Each must be installed.",
@@ -298,7 +294,7 @@ class TrackingConfig(_Group):
     )
 
 
-class Config(_Group):
+class Config(Group):
     """All of ci.yaml."""
 
     concept: ConceptConfig = Field(default_factory=ConceptConfig)
@@ -315,7 +311,7 @@ class Config(_Group):
     dreambooth: DreamBoothConfig = Field(default_factory=DreamBoothConfig)
     custom_diffusion: CustomDiffusionConfig = Field(default_factory=CustomDiffusionConfig)
     disenbooth: DisenBoothConfig = Field(default_factory=DisenBoothConfig)
-    seed: int = _setting(0, "Seed of everything random.", paper=NOT_STATED, ge=0, lt=2**63)
+    seed: int = setting(0, "Seed of everything random.", paper=NOT_STATED, ge=0, lt=2**63)
 
 
 Training = InvertConfig | FinetuneConfig | TextualInversionConfig | DreamBoothConfig | CustomDiffusionConfig | DisenBoothConfig
