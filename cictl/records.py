@@ -18,6 +18,7 @@ from cictl.files import sha256_bytes, sha256_file
 MANIFEST = "manifest.json"
 RESULT = "result.safetensors"
 STATE = "state.safetensors"
+SNAPSHOTS = "snapshots"  # results along the way, kept for good
 
 _MEANS = {"model.revision": "identity.model", "model.clip_revision": "identity.clip"}
 _SEAL = "sha256"
@@ -116,6 +117,12 @@ def latest_checkpoint(stage_folder: Path, *, verify: bool = True) -> tuple[Check
     return None, damaged
 
 
+def snapshots(stage_folder: Path) -> list[Checkpoint]:
+    """The whole results that a stage has kept along the way, the earliest first; nothing can be trained from them."""
+    read = [read_checkpoint(folder)[0] for folder in reversed(checkpoint_folders(stage_folder / SNAPSHOTS))]
+    return [snapshot for snapshot in read if snapshot]
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """What differs between two fingerprints, field by field. A field that one side does not know is equal."""
     return list(_differences(before, now))
@@ -171,5 +178,5 @@ def set_aside_damaged(stage_folder: Path, last_whole: int) -> list[Path]:
 
 def remove_staging(stage_folder: Path) -> None:
     """Delete what a killed process left half-written."""
-    for path in stage_folder.glob(".staging-*"):
+    for path in (*stage_folder.glob(".staging-*"), *stage_folder.glob(f"{SNAPSHOTS}/.staging-*")):
         shutil.rmtree(path, ignore_errors=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.toybox_suite import report
+from benchmarks.toybox_suite import method_tables, methods, report
 from benchmarks.toybox_suite.arms import GROUPS, Arm
 from benchmarks.toybox_suite.jobs import Job, ceiling, done, run, write_atomic_in
 from benchmarks.toybox_suite.plots import plot
@@ -35,20 +35,34 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
     parser.add_argument("--only", nargs="*", default=None, metavar="ARM", help="these arms alone")
     parser.add_argument("--plot", action="store_true", help="also draw the figures (needs the extra benchmarks)")
+    parser.add_argument(
+        "--methods", nargs="+", choices=("all", *methods.TUNED), metavar="METHOD",
+        help="compare methods, on objects alone: the rows of Table 1, or with --arms tuning eight configurations of each",
+    )  # fmt: skip
     given = parser.parse_args()
-    arms = [arm for arm in GROUPS[given.arms] if given.only is None or arm.name in given.only or arm.training is None]
-    concepts = _SETS[given.set]()
+    arms = _arms(given)
+    # A style or a pose has no noun that is not the whole answer, and three of the methods must be told one.
+    concepts = [concept for concept in _SETS[given.set]() if not given.methods or concept.kind == "object"]
     jobs = _jobs(given.work.absolute(), concepts, arms, 10 if given.full else given.seeds)
     _run(jobs, given.processes)
     results = _collect(concepts, jobs)
-    tables = _tables(results, arms)
+    tables = _tables(results, arms, given)
     print(tables)
-    name = f"{given.set}-{given.arms}"
+    name = f"{given.set}-{given.arms}{'-methods' if given.methods else ''}"
     write_atomic_in(given.work / f"{name}.md", tables.encode())
     figures = {"weights": locate_base("toybox").identity, "pictures a prompt": jobs[0].seeds, **report.summary(results, arms)}
+    figures["harmonic mean"] = method_tables.summary(results, arms)
     write_atomic_in(given.work / f"{name}.json", json.dumps(figures, indent=1).encode())
     if given.plot:
         plot(figures, arms, given.work / f"{name}.png")
+
+
+def _arms(given: argparse.Namespace) -> list[Arm]:
+    every = GROUPS[given.arms]
+    if given.methods:
+        named = methods.TUNED if "all" in given.methods else given.methods
+        every = methods.configurations(named) if given.arms == "tuning" else methods.rows(named)
+    return [arm for arm in every if given.only is None or arm.name in given.only or arm.training is None]
 
 
 def _jobs(folder: Path, concepts: Sequence[ToyConcept], arms: Sequence[Arm], seeds: int) -> list[Job]:
@@ -87,12 +101,18 @@ def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job]) -> report.Resu
     return report.Results(concepts, arms, auxiliary, {one.name: ceiling(one, 20) for one in concepts}, seconds)
 
 
-def _tables(results: report.Results, arms: Sequence[Arm]) -> str:
+def _tables(results: report.Results, arms: Sequence[Arm], given: argparse.Namespace) -> str:
+    if given.methods and given.arms == "tuning":
+        return method_tables.configurations_table(results, arms) + "\n"
+    if given.methods:
+        arms, compared = [arm for _, arm in method_tables.chosen(results, arms)], method_tables.rows_table(results, arms)
+    else:
+        compared = report.main_table(results, arms)
     cubes = ['| "a cube-shaped S*" and another shape: form, colours and pattern all right | |', "|---|---|"]
     cubes.append(f"| the judge's ceiling | {report.cubes(results, results.ceiling)} |")
     cubes += [f"| {arm.about} | {report.cubes(results, results.arms[arm.name])} |" for arm in arms]
     parts = [
-        report.main_table(results, arms),
+        compared,
         report.kind_table(results, arms),
         report.prompt_table(results, arms),
         report.concept_table(results, arms),

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Drawn = Literal["finetune", "invert", "words", "chance"]
+from cictl.config import Method
+from cictl.workflow.concept import Source
+
+Drawn = Source | Literal["words", "chance", "noun"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,13 @@ class Training:
         name: also the folder of its workspaces.
         about: what it is, for the tables.
         overrides: of ci.yaml, beside the toybox's preset.
+        method: another method than Contrastive Inversion; it is told the concept's noun.
     """
 
     name: str
     about: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    method: Method | None = None
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,17 @@ class Arm:
     """A row of a table: pictures of the suite's prompts.
 
     Attributes:
-        drawn: by both stages (finetune), the first alone (invert), or the untouched base, with S* replaced by what it
-            is in words, or by "thing", which is what the base gets right by chance.
+        drawn: by both stages (finetune), the first alone (invert), another method, or the untouched base, with S* replaced by
+            what it is in words, by its noun, or by "thing", which is what the base gets right by chance.
         training: what was trained; None for the base.
+        share: of the last training's steps that were done; a snapshot of them must be kept.
     """
 
     name: str
     about: str
     drawn: Drawn
     training: Training | None = None
+    share: float = 1.0
 
 
 PRESET = Training("preset", "the preset, n = 1")

@@ -16,12 +16,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.toybox_suite.arms import PRESET, Arm, Training
+from cictl.config import group_of, settings_of
 from cictl.config.templates import kind_overlay, preset_for
 from cictl.data.png import write_png
 from cictl.files import write_atomic
 from cictl.models.locate import locate_base
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import tasks
+from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 
 AUXILIARY_COUNT = 4  # pictures of each A_i*
@@ -58,12 +60,13 @@ class Job:
 def identity(job: Job) -> dict[str, Any]:
     """What the results depend on; a result of another identity is made again."""
     prompts = [_prompt(task, arm) for arm in job.arms for task in tasks(job.concept)]
-    return {**_trained_from(job), "prompts": prompts, "seeds": job.seeds}
+    return {**_trained_from(job), "prompts": prompts, "after": [arm.share for arm in job.arms], "seeds": job.seeds}
 
 
 def _trained_from(job: Job) -> dict[str, Any]:
     scenes = [dataclasses.asdict(scene) for scene in job.concept.scenes]
-    preset = {group: values for group, values in preset_for("toybox").items() if group in _SHAPING}
+    own = (group_of(job.training.method),) if job.training and job.training.method else ()
+    preset = {group: values for group, values in preset_for("toybox").items() if group in (*_SHAPING, *own)}
     overrides = dict(job.training.overrides) if job.training else {}
     return {
         "weights": locate_base("toybox").identity,
@@ -97,7 +100,7 @@ def run(job: Job) -> str:
     result: dict[str, Any] = {"identity": identity(job), "seconds": seconds, "arms": {}}
     for arm in job.arms:
         result["arms"][arm.name] = {"readings": [read(pictures) for pictures in _draw(job, arm, workspace)]}
-    if job.training and job.training.overrides.get("invert.auxiliary_vectors") != 0:
+    if job.training and not job.training.method and job.training.overrides.get("invert.auxiliary_vectors") != 0:
         result["auxiliary"] = [read(pictures) for pictures in _draw_auxiliary(workspace)]
     write_atomic_in(job.result, json.dumps(result).encode())
     return job.name
@@ -147,11 +150,15 @@ def _folder(job: Job) -> Path:
 
 
 def _train(job: Job, workspace: Workspace) -> dict[str, float]:
-    """Both stages; how long each took, in seconds of wall clock."""
-    from cictl.workflow import finetune, invert
+    """Both stages, or the method; how long each took, in seconds of wall clock."""
+    from cictl.workflow import baseline, finetune, invert
 
     assert job.training is not None
     overrides = dict(job.training.overrides)
+    if method := job.training.method:
+        began = time.monotonic()
+        baseline.run(workspace, method, _quiet, overrides={**overrides, "evaluate.noun": job.concept.look.noun})
+        return {method: round(time.monotonic() - began, 1)}
     first = {key: value for key, value in overrides.items() if not key.startswith("finetune.")}
     began = time.monotonic()
     invert.run(workspace, _quiet, overrides=first)
@@ -165,9 +172,9 @@ def _draw(job: Job, arm: Arm, workspace: Workspace) -> list[list[np.ndarray]]:
     from cictl.workflow import generate
 
     prompts = [_prompt(task, arm) for task in tasks(job.concept)]
-    source: Any = arm.drawn if arm.drawn in ("finetune", "invert") else "base"
+    source: Any = arm.drawn if arm.training else "base"
     overrides = {"generate.count": job.seeds, "generate.batch_size": 20}
-    made = generate.run(workspace, prompts, _quiet, overrides=overrides, source=source)
+    made = generate.run(workspace, prompts, _quiet, overrides=overrides, source=source, step=_step(arm, workspace))
     paths: dict[str, list[Path]] = {}
     for picture in made.pictures:
         paths.setdefault(picture["prompt"], []).append(Path(picture["path"]))
@@ -185,7 +192,15 @@ def _draw_auxiliary(workspace: Workspace) -> list[list[np.ndarray]]:
 
 
 def _prompt(task: Any, arm: Arm) -> str:
-    return {"words": task.words, "chance": task.chance}.get(arm.drawn, task.prompt)
+    return {"words": task.words, "chance": task.chance, "noun": task.noun}.get(arm.drawn, task.prompt)
+
+
+def _step(arm: Arm, workspace: Workspace) -> int | None:
+    """The step that an arm is drawn after, or None for the last."""
+    if arm.share == 1:
+        return None
+    stage: Any = arm.drawn
+    return round(arm.share * settings_of(configure(workspace, {}, upto=stage), stage).steps)
 
 
 def _reader() -> Any:

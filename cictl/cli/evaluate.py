@@ -14,6 +14,7 @@ from cictl.cli.options import (
     JsonOption,
     QuietOption,
     SetOption,
+    StepOption,
     VerboseOption,
     exit_codes,
     open_session,
@@ -48,6 +49,7 @@ def command(
     source: Annotated[
         Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
     ] = None,
+    step: StepOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the results. Default: outputs/evaluation/.", show_default=False)
     ] = None,
@@ -88,6 +90,7 @@ def command(
                 observe,
                 overrides=session.overrides,
                 source=source.value if source else None,
+                step=step,
                 out=out,
             )
 

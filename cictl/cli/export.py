@@ -14,6 +14,7 @@ from cictl.cli.options import (
     JsonOption,
     QuietOption,
     SetOption,
+    StepOption,
     VerboseOption,
     exit_codes,
     open_session,
@@ -49,10 +50,7 @@ def command(
     source: Annotated[
         Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
     ] = None,
-    step: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="The checkpoint of this step of that stage. Default: its last.", show_default=False),
-    ] = None,
+    step: StepOption = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder. Default: outputs/export/.", show_default=False)] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The word to type. Default: concept.name.", show_default=False)

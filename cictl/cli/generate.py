@@ -14,6 +14,7 @@ from cictl.cli.options import (
     JsonOption,
     QuietOption,
     SetOption,
+    StepOption,
     VerboseOption,
     exit_codes,
     open_session,
@@ -67,6 +68,7 @@ def command(
     source: Annotated[
         Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
     ] = None,
+    step: StepOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the pictures. Default: outputs/.", show_default=False)
     ] = None,
@@ -116,6 +118,7 @@ def command(
                 observe,
                 overrides=session.overrides,
                 source=source.value if source else None,
+                step=step,
                 out=out,
                 grid=grid,
                 metadata=not no_metadata,

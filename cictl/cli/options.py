@@ -29,6 +29,13 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]
+StepOption = Annotated[
+    int | None,
+    typer.Option(
+        "--step", metavar="N", help="What that stage had learned after N steps, if it is kept. Default: its last.",
+        show_default=False,
+    ),
+]  # fmt: skip
 VerboseOption = Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.", show_default=False)]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 

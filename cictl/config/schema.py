@@ -261,6 +261,15 @@ class CheckpointConfig(Group):
     interval: int = setting(
         100, "Steps between checkpoints; one is also written at the end and on Ctrl-C.", paper=OURS, shapes=False, ge=1
     )
+    snapshots: int = setting(
+        3,
+        "Results that are kept for good along a training, at equal distances, beside the last one: `cictl compare` says which is "
+        "best.",
+        paper="each method's best epoch",
+        shapes=False,
+        ge=0,
+        le=100,
+    )
 
 
 class PreviewConfig(Group):

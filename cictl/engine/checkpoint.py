@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cictl.errors import ResourceError
 from cictl.files import sha256_bytes, sync_folder, write_atomic
-from cictl.records import MANIFEST, RESULT, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
+from cictl.records import MANIFEST, RESULT, SNAPSHOTS, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
 
 _KEPT = 2  # the newest, and the one before it should the newest be damaged
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -42,25 +42,39 @@ def save_checkpoint(
     Raises:
         ResourceError: the disk is full or cannot be written; the checkpoints before are untouched.
     """
-    contents = {RESULT: save(_plain(result)), STATE: save(_plain(state))}
-    manifest = {"step": step, **facts, "files": {name: sha256_bytes(content) for name, content in contents.items()}}
-    contents[MANIFEST] = sealed(manifest)
-    staging = stage_folder / f".staging-{os.getpid()}"
-    target = stage_folder / step_folder(step)
+    target = _write(stage_folder, step, {RESULT: save(_plain(result)), STATE: save(_plain(state))}, facts)
+    for old in checkpoint_folders(stage_folder)[_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def save_snapshot(stage_folder: Path, step: int, result: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Keep the result after ``step`` steps for good, as :func:`save_checkpoint` writes, but without what training needs.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    return _write(stage_folder / SNAPSHOTS, step, {RESULT: save(_plain(result))}, facts)
+
+
+def _write(folder: Path, step: int, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Path:
+    """Write the ``files`` of a step and their manifest into ``folder``, whole or not at all."""
+    manifest = {"step": step, **facts, "files": {name: sha256_bytes(content) for name, content in files.items()}}
+    contents = {**files, MANIFEST: sealed(manifest)}
+    staging = folder / f".staging-{os.getpid()}"
+    target = folder / step_folder(step)
     try:
-        stage_folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         for name, content in contents.items():
             write_atomic(staging / name, content)
         if target.exists():  # the same step again, after the one on the disk was found damaged
             shutil.rmtree(target)
         staging.rename(target)
-        sync_folder(stage_folder)
+        sync_folder(folder)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise _disk_error(error, stage_folder, sum(map(len, contents.values()))) from None
-    for old in checkpoint_folders(stage_folder)[_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+        raise _disk_error(error, folder, sum(map(len, contents.values()))) from None
     return target
 
 

@@ -35,13 +35,12 @@ class TrainingMethod(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """From ``first`` steps done to ``last``, and how many steps lie between reports, checkpoints and previews."""
+    """From ``first`` steps done to ``last``, and how many steps lie between reports and checkpoints."""
 
     first: int
     last: int
     report_every: int
     checkpoint_every: int
-    preview_every: int = 0
 
 
 def adamw(method: TrainingMethod, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
@@ -59,7 +58,7 @@ def fit(
     runtime: Runtime,
     observe: Observer,
     checkpoint: Callable[[int], None],
-    preview: Callable[[int], None],
+    after_step: Callable[[int], None],
     stop: StopRequest,
     gradient_clip: float | None = None,
 ) -> int:
@@ -68,7 +67,8 @@ def fit(
     Args:
         draw: this process's parts of the batch of a step, as many as every other's; a function of the step alone, so
             that nothing has to be saved. Of P processes the first has the parts 0, P, 2P ..., and so on by rank.
-        checkpoint, preview: called with the steps that are done.
+        checkpoint: called with the steps that are done, where there is to be one.
+        after_step: called with the steps that are done, after each.
         gradient_clip: the largest norm that the gradients of a step may have together.
 
     Returns:
@@ -99,8 +99,7 @@ def fit(
             pending = []
         if saves:
             checkpoint(done)
-        if schedule.preview_every and done % schedule.preview_every == 0:
-            preview(done)
+        after_step(done)
         if not pending:
             began = time.perf_counter()
         if ends:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cictl.functional.means import harmonic_mean
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import Task
 from cictl.toybox.world.scene import Scene
@@ -77,16 +78,28 @@ def estimate(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
     Args:
         groups: the values of each concept's pictures.
     """
-    arrays = [np.asarray(group, float) for group in groups if len(group)]
+    arrays = [np.asarray(group, float)[:, None] for group in groups if len(group)]
+    return _bootstrap(arrays, lambda means: float(means[0]), seed)
+
+
+def harmonic_estimate(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
+    """The harmonic mean of two figures' means over the same pictures, and its interval as of :func:`estimate`."""
+    arrays = [np.stack([np.asarray(a, float), np.asarray(b, float)], axis=1) for a, b in zip(one, other, strict=True) if len(a)]
+    return _bootstrap(arrays, lambda means: harmonic_mean(*means), seed)
+
+
+def _bootstrap(arrays: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float], seed: int) -> Estimate:
+    """``statistic`` of the mean of concepts' means; an array is [pictures, figures] of one concept."""
     if not arrays:
         return Estimate(float("nan"), float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
-    means = []
+    found = []
     for _ in range(_RESAMPLINGS):
         chosen = rng.integers(0, len(arrays), len(arrays))
-        means.append(np.mean([rng.choice(arrays[index], len(arrays[index])).mean() for index in chosen]))
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(np.mean([array.mean() for array in arrays])), float(low), float(high))
+        means = [rng.choice(arrays[index], len(arrays[index])).mean(axis=0) for index in chosen]
+        found.append(statistic(np.mean(means, axis=0)))
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Estimate(statistic(np.mean([array.mean(axis=0) for array in arrays], axis=0)), float(low), float(high))
 
 
 def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[list[float]]:

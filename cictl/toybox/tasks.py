@@ -23,6 +23,7 @@ class Task:
         prompt: with S*.
         words: the same with what S* is in words, for the base model's own best.
         chance: the same with "thing" (a pose left out), for what the base model draws by chance.
+        noun: the same with the noun alone, for methods that are told it; styles and poses have none.
         scene: exactly what is asked for; places that nobody asks for are free.
         asked: attributes that the prompt asks for: alignment.
         kept: attributes of the concept that the prompt does not change: fidelity.
@@ -35,6 +36,7 @@ class Task:
     scene: Scene
     asked: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
+    noun: str = ""
 
 
 def tasks(concept: ToyConcept) -> list[Task]:
@@ -84,7 +86,8 @@ def _object_task(look: Scene, name: str, prompt: str, changed: dict[str, object]
         words = prompt.replace(f"{scene.colour} {CONCEPT}", f"{scene.colour} and {look.accent} {look.pattern} {look.noun}")
     else:
         words = _in_place_of_concept(prompt, pattern)
-    return Task(name, prompt, words, _in_place_of_concept(prompt, _UNKNOWN), scene, asked, kept)
+    chance, noun = _in_place_of_concept(prompt, _UNKNOWN), _in_place_of_concept(prompt, look.noun)
+    return Task(name, prompt, words, chance, scene, asked, kept, noun)
 
 
 def _style_tasks(concept: ToyConcept) -> list[Task]:

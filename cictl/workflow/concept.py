@@ -14,7 +14,7 @@ from cictl.errors import StateError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
-from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint
+from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint, snapshots
 from cictl.workflow.stage import TITLES, none_is_whole
 from cictl.workspace import Workspace
 
@@ -136,17 +136,17 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
 
     Args:
         source: a stage, another method, or base.
-        step: of that stage, the checkpoint after so many steps in place of the last one.
+        step: of that stage, what it had learned after so many steps in place of the last one, if it has been kept.
 
     Raises:
-        StateError: the stage has not been run, or has no checkpoint of that step; the message lists those it has.
+        StateError: the stage has not been run, or has kept nothing of that step; the message lists what it has.
     """
     if source == "base":
         return Concept("base", "", ())
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
             if source in METHODS:
-                return _find_learned(workspace, source, observe)
+                return _find_learned(workspace, source, observe, step)
             return _find_concept(workspace, source, observe, step)
     raise StateError(
         "the checkpoints change faster than they can be read",
@@ -155,8 +155,8 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
     )
 
 
-def _find_learned(workspace: Workspace, method: Method, observe: Observer) -> Concept:
-    """What another method has learned, from its last checkpoint."""
+def _find_learned(workspace: Workspace, method: Method, observe: Observer, step: int | None) -> Concept:
+    """What another method has learned."""
     checkpoint, damaged = latest_checkpoint(workspace.stage_folder(method))
     if checkpoint is None and damaged:
         raise none_is_whole(method, damaged)
@@ -168,6 +168,8 @@ def _find_learned(workspace: Workspace, method: Method, observe: Observer) -> Co
         )
     for line in damaged:
         observe(Warned(line))
+    if step is not None:
+        checkpoint = _checkpoint_of(workspace, method, step)
     _warn_if_unfinished(checkpoint, observe)
     result = (checkpoint.folder / RESULT).read_bytes()
     return Concept(method, str(checkpoint.manifest["concept"]), [checkpoint], [result])
@@ -211,16 +213,22 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
     return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
 
 
-def _checkpoint_of(workspace: Workspace, stage: str, step: int) -> Checkpoint:
-    folders = checkpoint_folders(workspace.stage_folder(stage))
-    kept = [one for one in (read_checkpoint(folder)[0] for folder in folders) if one and one.step]
+def kept_results(workspace: Workspace, stage: Stage) -> list[Checkpoint]:
+    """What ``stage`` had learned after some of its steps, whole, the earliest first: its snapshots and its last checkpoints."""
+    folder = workspace.stage_folder(stage)
+    last = [read_checkpoint(one)[0] for one in checkpoint_folders(folder)]
+    found = {one.step: one for one in (*snapshots(folder), *last) if one and one.step}
+    return [found[step] for step in sorted(found)]
+
+
+def _checkpoint_of(workspace: Workspace, stage: Stage, step: int) -> Checkpoint:
+    kept = kept_results(workspace, stage)
     for checkpoint in kept:
         if checkpoint.step == step:
             return checkpoint
-    steps = ", ".join(str(checkpoint.step) for checkpoint in reversed(kept))
     raise StateError(
-        f"cictl {stage} has no checkpoint of step {step}; there are: {steps}",
-        f"--step {kept[0].step}, or leave --step out (a training keeps its last two checkpoints)",
+        f"{command_of(stage)} has kept nothing of step {step}, but of: {', '.join(str(one.step) for one in kept)}",
+        f"--step {kept[-1].step}, or leave --step out (checkpoint.snapshots says how much is kept along the way)",
         slug="step-not-kept",
     )
 

@@ -153,6 +153,7 @@ def run(
     *,
     overrides: Mapping[str, Any] | None = None,
     source: Source | None = None,
+    step: int | None = None,
     out: Path | None = None,
 ) -> EvaluateOutcome:
     """Draw ``evaluate.count`` pictures of each prompt, and measure them against the photographs and the prompts.
@@ -162,16 +163,17 @@ def run(
 
     Args:
         source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
+        step: what it had learned after so many steps; None is the last.
         out: folder of the results; None is outputs/evaluation/.
 
     Raises:
         UsageError: an unknown prompt set, a prompt without S*, the base without a noun, or nothing to measure with.
-        StateError: nothing has been trained yet.
+        StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
         ModelAccessError, ResourceError: a model cannot be had.
     """
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     _check_settings(config, source)
-    job = _prepare(workspace, config, source, observe)
+    job = _prepare(workspace, config, source, step, observe)
     folder = out or workspace.outputs / "evaluation"
     plans = _plans(job)
     drawn = draw_pictures(config, job.base, job.concept, plans, folder / PICTURES, observe, again="the same command")
@@ -209,8 +211,8 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer) 
     _find_metrics(config, observe)
 
 
-def _prepare(workspace: Workspace, config: Config, source: Source | None, observe: Observer) -> _Job:
-    concept = find_concept(workspace, source, observe)
+def _prepare(workspace: Workspace, config: Config, source: Source | None, step: int | None, observe: Observer) -> _Job:
+    concept = find_concept(workspace, source, observe, step)
     photographs = find_photographs(workspace.images)
     _warn_of_other_photographs(concept, photographs, observe)
     known = _recognise(config, photographs)

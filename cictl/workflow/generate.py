@@ -42,6 +42,7 @@ def run(
     *,
     overrides: Mapping[str, Any] | None = None,
     source: Source | None = None,
+    step: int | None = None,
     out: Path | None = None,
     grid: bool = False,
     metadata: bool = True,
@@ -50,19 +51,20 @@ def run(
 
     Args:
         source: finetune, invert, another method, or base; None is the furthest stage that was run.
+        step: what it had learned after so many steps; None is the last.
         out: folder of the pictures; None is outputs/.
         grid: also write a sheet with a row for each prompt.
         metadata: whether the files say how they were made.
 
     Raises:
         UsageError: a prompt without S*, or with S* on the untouched base.
-        StateError: nothing has been trained yet.
+        StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
     """
     _check_prompts(prompts, source)
     processes = join()
     observe = observe if processes.first else ignore
     config = configure(workspace, overrides or {}, upto=last_stage(source))
-    concept = processes.share(lambda: find_concept(workspace, source, observe))
+    concept = processes.share(lambda: find_concept(workspace, source, observe, step))
     base = find_base_of(workspace, config, concept, observe)
     names = concept.words()
     seeds = range(config.seed, config.seed + config.generate.count)

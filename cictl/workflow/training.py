@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -235,20 +235,31 @@ def _train(
         prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-        saver = _Saver(folder, method, optimizer, runtime, _facts(workspace, stage, config, start.overrides, runtime), log)
+        milestones = _milestones(settings.steps, config.checkpoint.snapshots)
+        saver = _Saver(
+            folder, method, optimizer, runtime, _facts(workspace, stage, config, start.overrides, runtime), milestones, log
+        )
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
             _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
         count = sum(parameter.numel() for parameter in method.trainable().values())
         log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
-        checkpoint, preview = (saver, prepared.preview) if processes.first else (_nothing, _nothing)
+
+        def along_the_way(done: int) -> None:
+            saver.keep_if_due(done)
+            if config.preview.interval and done % config.preview.interval == 0:
+                prepared.preview(done)
+
+        checkpoint, after_step = (saver, along_the_way) if processes.first else (_nothing, _nothing)
         if decision.checkpoint is None:
             checkpoint(0)  # it holds what the run was started with
-        schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval, config.preview.interval)
+        elif processes.first:
+            saver.keep_if_due(first)  # the run may have been killed between checkpoint and snapshot
+        schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)
         draw = partial(_draw, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
-        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, preview, stop, prepared.gradient_clip)
+        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, after_step, stop, prepared.gradient_clip)
         processes.wait()  # until the first has written
         if done < settings.steps:
             raise stop.interruption(
@@ -278,8 +289,13 @@ def _draw(prepared: Prepared, settings: Training, seed: int, stage: str, process
     ]
 
 
+def _milestones(steps: int, count: int) -> set[int]:
+    """So many steps whose results are kept, at equal distances; the last of all ``steps`` is not among them."""
+    return {round(steps * part / (count + 1)) for part in range(1, count + 1)} - {0, steps}
+
+
 def _nothing(done: int) -> None:
-    """What a process that does not write does in place of a checkpoint and of a preview."""
+    """What a process that does not write does in place of a checkpoint, and after a step."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +307,7 @@ class _Saver:
     optimizer: AdamW
     runtime: Runtime
     facts: Mapping[str, Any]
+    milestones: Collection[int]
     observe: Observer
 
     def __call__(self, done: int) -> None:
@@ -299,6 +316,13 @@ class _Saver:
         state = training_state(self.method.trainable(), self.optimizer)
         facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": done >= self.facts["steps"]}
         self.observe(CheckpointSaved(done, save_checkpoint(self.folder, done, self.method.result(), state, facts)))
+
+    def keep_if_due(self, done: int) -> None:
+        """Write a snapshot, if there is to be one of this step."""
+        from cictl.engine.checkpoint import save_snapshot
+
+        if done in self.milestones:
+            save_snapshot(self.folder, done, self.method.result(), self.facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         from cictl.engine.checkpoint import read_tensors, restore_training_state

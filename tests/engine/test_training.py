@@ -203,23 +203,23 @@ class Number:
 
 
 def go(schedule: Schedule, *, stop: StopRequest | None = None, parts=(3.0,), method=None):
-    method, recorder, saved, previews = method or Number(), Recorder(), [], []
+    method, recorder, saved, after = method or Number(), Recorder(), [], []
     optimizer = torch.optim.SGD(list(method.trainable().values()), lr=0.1)
     done = fit(
-        method, optimizer, lambda step: parts, schedule, Runtime.create("cpu"), recorder, saved.append, previews.append,
+        method, optimizer, lambda step: parts, schedule, Runtime.create("cpu"), recorder, saved.append, after.append,
         stop or StopRequest(),
     )  # fmt: skip
-    return done, saved, previews, recorder, method
+    return done, saved, after, recorder, method
 
 
-def test_checkpoints_and_previews_come_at_their_intervals_and_a_checkpoint_at_the_end():
-    done, saved, previews, _, _ = go(Schedule(0, 10, 3, 4, 5))
-    assert (done, saved, previews) == (10, [4, 8, 10], [5, 10])
+def test_checkpoints_come_at_their_intervals_and_at_the_end():
+    done, saved, after, _, _ = go(Schedule(0, 10, 3, 4))
+    assert (done, saved, after) == (10, [4, 8, 10], list(range(1, 11)))
 
 
 def test_intervals_count_from_the_first_step_of_all_when_a_run_goes_on():
-    _, saved, previews, _, _ = go(Schedule(6, 11, 3, 4, 5))
-    assert (saved, previews) == ([8, 11], [10])
+    _, saved, after, _, _ = go(Schedule(6, 11, 3, 4))
+    assert (saved, after) == ([8, 11], [7, 8, 9, 10, 11])
 
 
 def test_a_stop_request_ends_after_the_step_in_hand_with_a_checkpoint():

@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_gives_exit_5_and_the_run_goes_on_la
     from cictl.engine import checkpoint
 
     with monkeypatch.context() as patched:
-        full_disk(patched, checkpoint, after=6)  # steps 0 and 4 fit
+        full_disk(patched, checkpoint, after=8)  # steps 0 and 4 fit, and the snapshot of step 3
         with pytest.raises(ResourceError, match="No space left") as caught:
             train(before, stage)
         assert caught.value.exit_code == 5

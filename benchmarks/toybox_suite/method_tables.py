@@ -1,0 +1,70 @@
+"""The tables that compare methods: what each reaches, and how its configuration was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.toybox_suite.arms import Arm
+from benchmarks.toybox_suite.report import Results
+from cictl.toybox.scoring import Estimate, alignment, estimate, fidelity, harmonic_estimate
+
+RULE = (
+    "last: after the last step. best: of the results after quarters of the steps, the one whose harmonic mean of fidelity and "
+    "alignment over all concepts is highest."
+)
+
+
+def harmonic(results: Results, arm: Arm) -> Estimate:
+    """The harmonic mean of an arm's fidelity and alignment."""
+    readings = results.arms[arm.name]
+    return harmonic_estimate(results.scores(fidelity, readings), results.scores(alignment, readings))
+
+
+def chosen(results: Results, arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
+    """Of each method its last arm and, where another is better, its best one; an arm without shares is neither."""
+    found: list[tuple[str, Arm]] = []
+    for drawn in dict.fromkeys(arm.drawn for arm in arms):
+        own = [arm for arm in arms if arm.drawn == drawn]
+        last, best = own[-1], max(own, key=lambda arm: harmonic(results, arm).mean)
+        found.append(("" if last.training is None else "last" if best is not last else "last and best", last))
+        if best is not last:
+            found.append(("best", best))
+    return found
+
+
+def rows_table(results: Results, arms: Sequence[Arm]) -> str:
+    """A line for each method's last and best result."""
+    lines = ["| | share of the steps |" + _HEAD, "|---|---|" + _LINE]
+    for which, arm in chosen(results, arms):
+        about = f"{arm.about} ({which})" if which else arm.about
+        lines.append(f"| {about} | {'' if arm.training is None else f'{arm.share:g}'} |{_cells(results, arm)}")
+    return "\n".join(lines) + f"\n\n{RULE}"
+
+
+def configurations_table(results: Results, arms: Sequence[Arm]) -> str:
+    """A line for each configuration."""
+    lines = ["| |" + _HEAD, "|---|" + _LINE]
+    return "\n".join([*lines, *(f"| {arm.about} |{_cells(results, arm)}" for arm in arms)])
+
+
+_HEAD = " fidelity | alignment | harmonic mean | leakage | leakage above the base's |"
+_LINE = "---|" * 5
+
+
+def _cells(results: Results, arm: Arm) -> str:
+    readings = results.arms[arm.name]
+    figures = (
+        estimate(results.scores(fidelity, readings)),
+        estimate(results.scores(alignment, readings)),
+        harmonic(results, arm),
+        estimate(results.leaks(arm.name)),
+        estimate(results.leaks_above_base(arm.name)),
+    )
+    return "".join(f" {figure} |" for figure in figures)
+
+
+def summary(results: Results, arms: Sequence[Arm]) -> dict[str, Any]:
+    """The harmonic means, for programs."""
+    figures = {arm.name: harmonic(results, arm) for arm in arms}
+    return {name: [round(number, 4) for number in (one.mean, one.low, one.high)] for name, one in figures.items()}

@@ -1,0 +1,86 @@
+"""The seven rows of the paper's Table 1, and the eight configurations that each method was tuned over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchmarks.toybox_suite.arms import WORDS, Arm, Training
+from cictl.config import METHODS, Method, Stage, group_of
+
+Tuned = Method | Literal["finetune"]
+TUNED: tuple[Tuned, ...] = (*METHODS, "finetune")
+
+TITLES: Mapping[Stage, str] = {
+    "textual-inversion": "Textual Inversion",
+    "dreambooth": "DreamBooth",
+    "custom-diffusion": "Custom Diffusion",
+    "disenbooth": "DisenBooth",
+    "invert": "Contrastive Inversion, stage 1",
+    "finetune": "Contrastive Inversion, both stages",
+}
+NOUN = Arm("base-noun", "pre-trained model, by the noun", "noun")
+SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Four ways to train, each looked at after half of its steps and after all of them: eight configurations.
+
+    Attributes:
+        steps: of the last stage.
+        ways: overrides of ci.yaml, by what they are called.
+    """
+
+    steps: int
+    ways: Mapping[str, Mapping[str, Any]]
+
+
+def _rates(group: str, *rates: float) -> dict[str, dict[str, Any]]:
+    return {f"{rate:g}": {f"{group}.learning_rate": rate} for rate in rates}
+
+
+GRIDS: Mapping[Tuned, Grid] = {
+    "textual-inversion": Grid(300, _rates("textual_inversion", 2e-3, 5e-3, 1e-2, 2e-2)),
+    "dreambooth": Grid(120, _rates("dreambooth", 2e-5, 5e-5, 1e-4, 2e-4)),
+    "custom-diffusion": Grid(200, _rates("custom_diffusion", 3e-4, 1e-3, 2e-3, 5e-3)),
+    "disenbooth": Grid(200, _rates("disenbooth", 3e-4, 1e-3, 2e-3, 4e-3)),
+    "finetune": Grid(
+        60,
+        {
+            f"{first:g}, {second:g}": {"invert.learning_rate": first, "finetune.learning_rate": second}
+            for first in (2e-3, 5e-3)
+            for second in (5e-4, 1e-3)
+        },
+    ),
+}
+
+
+def rows(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
+    """The base, and each of ``methods`` with the toybox's preset after quarters of its steps; stage 1 alone comes with both."""
+    arms = [WORDS, NOUN]
+    for method in methods:
+        training = Training(f"table1-{method}", TITLES[method], {"checkpoint.snapshots": len(SHARES) - 1}, _other(method))
+        drawn: list[Stage] = ["invert", method] if method == "finetune" else [method]
+        arms += [Arm(f"{one}@{share:g}", TITLES[one], one, training, share) for one in drawn for share in SHARES]
+    return tuple(arms)
+
+
+def configurations(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
+    """The eight of each of ``methods``."""
+    arms = [WORDS, NOUN]
+    for method in methods:
+        grid, steps_key = GRIDS[method], f"{group_of(method)}.steps"
+        for way, overrides in grid.ways.items():
+            name = f"{method}-{way.replace(', ', '-')}"
+            training = Training(name, name, {**overrides, steps_key: grid.steps, "checkpoint.snapshots": 1}, _other(method))
+            arms += [
+                Arm(f"{name}@{share:g}", f"{TITLES[method]}, {way}, {round(share * grid.steps)} steps", method, training, share)
+                for share in (0.5, 1.0)
+            ]
+    return tuple(arms)
+
+
+def _other(method: Tuned) -> Method | None:
+    return None if method == "finetune" else method
