@@ -10,8 +10,8 @@ from benchmarks.toybox_suite.report import Results
 from cictl.toybox.scoring import Estimate, alignment, estimate, fidelity, harmonic_estimate
 
 RULE = (
-    "last: after the last step. best: of the results after quarters of the steps, the one whose harmonic mean of fidelity and "
-    "alignment over all concepts is highest."
+    "last: after the last step. best: after half of the steps or after all, whichever has the higher harmonic mean of fidelity "
+    "and alignment over all concepts."
 )
 
 

@@ -21,7 +21,7 @@ TITLES: Mapping[Stage, str] = {
     "finetune": "Contrastive Inversion, both stages",
 }
 NOUN = Arm("base-noun", "pre-trained model, by the noun", "noun")
-SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ GRIDS: Mapping[Tuned, Grid] = {
 
 
 def rows(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
-    """The base, and each of ``methods`` with the toybox's preset after quarters of its steps; stage 1 alone comes with both."""
+    """The base, and ``methods`` with the toybox's preset, after half of the steps and after all; stage 1 comes with both."""
     arms = [WORDS, NOUN]
     for method in methods:
         training = Training(f"table1-{method}", TITLES[method], {"checkpoint.snapshots": len(SHARES) - 1}, _other(method))

@@ -41,6 +41,9 @@ def command(
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: evaluate.count.", show_default=False)
     ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="Measure what each training ended with alone, not what it had along the way.")
+    ] = False,
     directory: DirectoryOption = None,
     assignments: SetOption = None,
     json: JsonOption = False,
@@ -51,8 +54,8 @@ def command(
     """Train other methods on the same photographs, and measure all of them: Table 1 for this concept.
 
     Rows are the untouched base model (which draws the noun), Textual Inversion, DreamBooth, Custom Diffusion, DisenBooth, and
-    Contrastive Inversion after stage 1 and after both. What is trained or drawn already is kept, and a run that was
-    stopped goes on.
+    Contrastive Inversion after stage 1 and after both; each as it ended and, where one that was kept along the way is
+    better, at its best. What is trained or drawn already is kept, and a run that was stopped goes on.
 
     \b
     cictl compare --noun teapot
@@ -60,7 +63,7 @@ def command(
     """
     with exit_codes(json=json, debug=debug):
         from cictl.workflow import compare
-        from cictl.workflow.evaluate import FIGURES
+        from cictl.workflow.results import FIGURES
 
         session = open_session(directory, assignments, json, quiet, verbose, evaluate__noun=noun)
         asked = {"evaluate.prompts": prompts, "evaluate.count": count}
@@ -71,6 +74,7 @@ def command(
                 methods=[name.strip() for name in methods.split(",")] if methods else (),
                 overrides=session.overrides,
                 drawing={key: value for key, value in asked.items() if value is not None},
+                last_alone=last,
             )
 
         def say() -> None:
@@ -82,5 +86,5 @@ def command(
 
 
 def _table(outcome: CompareOutcome, titles: dict[str, str]) -> ScoreTable:
-    rows = {row.title: [(score.mean, score.std) for score in row.overall.values()] for row in outcome.rows}
+    rows = {row.name: [(score.mean, score.std) for score in row.overall.values()] for row in outcome.rows}
     return ScoreTable("method", [titles[name] for name in outcome.rows[0].overall], rows)

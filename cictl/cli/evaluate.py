@@ -23,7 +23,7 @@ from cictl.ui.report import print_result
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from cictl.workflow.evaluate import Results
+    from cictl.workflow.results import Results
 
 
 def command(
@@ -72,6 +72,7 @@ def command(
     """
     with exit_codes(json=json, debug=debug):
         from cictl.workflow import evaluate
+        from cictl.workflow.results import FIGURES
 
         session = open_session(
             directory,
@@ -95,7 +96,7 @@ def command(
             )
 
         def say() -> None:
-            print_result(_table(outcome.measured, evaluate.FIGURES))
+            print_result(_table(outcome.measured, FIGURES))
             print_result(*(f"{name + ':':<10}{value}" for name, value in _facts(outcome.measured).items()))
             print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
 
@@ -112,7 +113,7 @@ def _facts(results: Results) -> dict[str, str]:
     """What the figures depend on, in a few lines."""
     pictures = f"{results.count} {'picture' if results.count == 1 else 'pictures'}"
     facts = {
-        "stage": f"{results.stage}, on {results.base['id']}",
+        "stage": f"{results.stage}{f' after {results.steps} steps' if results.steps else ''}, on {results.base['id']}",
         "prompts": f"{results.prompt_set}, {pictures} of each, seeds from {results.seed} on",
     }
     for name, model in (("DINOv2", results.dinov2), ("CLIP", results.clip)):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,29 @@ from PIL import Image
 import cictl
 from cictl.config import METHODS, Config
 from cictl.data.photographs import find_photographs, open_upright
-from cictl.errors import ResourceError, UsageError
+from cictl.errors import UsageError
 from cictl.evaluation.scores import Score
-from cictl.events import Note, Observer
-from cictl.files import write_atomic
+from cictl.events import Note, Observer, ignore
+from cictl.functional.means import harmonic_mean
+from cictl.records import snapshots, step_folder
 from cictl.workflow import baseline, evaluate, finetune, invert
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
+from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace
 
 ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
 FOLDER = "compare"
 RESULTS, REPORT = "results.json", "report.html"
-CHOICE = "each method after its last step; the paper's Table 1 has each method's best epoch"
+LAST = "each method after its last step; the paper's Table 1 has each method's best epoch"
+BEST = (
+    "each method after its last step; where one of the results that were kept along the way (checkpoint.snapshots) has a higher "
+    "harmonic mean of {} and {} on these very pictures, which flatters it, that one too. The paper's Table 1 has each method's "
+    "best epoch, and does not say by what"
+)
 _DRAWN_ALIKE = ("generate", "evaluate")
 _NAMES: Mapping[Source, str] = {
     "base": "pre-trained model", "invert": "Contrastive Inversion, stage 1", "finetune": "Contrastive Inversion, both stages",
@@ -37,12 +43,13 @@ _NAMES: Mapping[Source, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A method's figures.
+    """What a method has learned by the end of its training, or at its best, and its figures.
 
     Attributes:
         method: base, a method, invert (stage 1 alone), or finetune (both stages).
-        title: what it is called in the table.
-        steps: it was trained for, in its last stage; 0 for the base.
+        title: what the method is called.
+        which: last, best (of those that were kept along the way), or both in one.
+        steps: of its last stage that were done; 0 for the base.
         words: what stood for S* in the prompts that it drew.
         overall: each figure, as a mean over the prompts' means, and the standard deviation of those.
         results, sheet: where all figures and the pictures lie.
@@ -50,11 +57,17 @@ class Row:
 
     method: str
     title: str
+    which: str
     steps: int
     words: str
     overall: dict[str, Score]
     results: str
     sheet: str
+
+    @property
+    def name(self) -> str:
+        """What the table calls the row."""
+        return f"{self.title}, best: {self.steps} steps" if self.which == "best" else self.title
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class CompareOutcome:
     """The table, and what it depends on.
 
     Attributes:
-        chosen: which step of each method is measured.
+        chosen: what last and best mean.
         sampling: what the pictures of all methods have in common.
         known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
         results, report: where the table lies, and a page with pictures and curves.
@@ -93,6 +106,7 @@ def run(
     methods: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
     drawing: Mapping[str, Any] | None = None,
+    last_alone: bool = False,
 ) -> CompareOutcome:
     """Train what is not trained yet, then draw and measure the same prompts with equal noise for every method.
 
@@ -100,6 +114,7 @@ def run(
         methods: the rows, by their names in :data:`ROWS`; none are all.
         overrides: of ci.yaml, for training and drawing.
         drawing: more of them that shape the pictures and figures alone.
+        last_alone: leave out what was kept along the way.
 
     Raises:
         UsageError: an unknown method, or no noun where one is needed.
@@ -116,16 +131,12 @@ def run(
         if row != "base":
             _train(workspace, row, overrides, observe)
     alike = _drawn_alike(config)
-    measured = {}
-    for row in chosen:
-        observe(Note(f"measuring: {title_of(row)}"))
-        folder = workspace.outputs / FOLDER / row
-        measured[row] = evaluate.run(workspace, observe, overrides=alike, source=row, out=folder)
-    rows = [_row(workspace, row, outcome, observe) for row, outcome in measured.items()]
+    measured = [one for row in chosen for one in _measure(workspace, row, alike, observe, last_alone=last_alone)]
+    rows = [row for row, _ in measured]
     folder = workspace.outputs / FOLDER
-    outcome = _outcome(workspace, config, measured[chosen[0]].measured, rows)
-    _write(folder / RESULTS, json.dumps(asdict(outcome), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / REPORT, _page(workspace, outcome, measured))
+    outcome = _outcome(workspace, config, measured[0][1], rows, last_alone=last_alone)
+    save_json(folder / RESULTS, outcome)
+    save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured]))
     return outcome
 
 
@@ -168,14 +179,40 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     return {**alike, "seed": config.seed, "data.resolution": config.data.resolution, "model.dtype": config.model.dtype}
 
 
-def _row(workspace: Workspace, row: Source, outcome: evaluate.EvaluateOutcome, observe: Observer) -> Row:
-    concept = find_concept(workspace, row, observe)
-    steps = concept.checkpoints[-1].step if concept.checkpoints else 0
-    words = " ".join(concept.words()) or str(outcome.measured.noun)
-    return Row(row, title_of(row), steps, words, outcome.measured.overall, outcome.results, outcome.sheet)
+def _measure(
+    workspace: Workspace, row: Source, alike: Mapping[str, Any], observe: Observer, *, last_alone: bool
+) -> list[tuple[Row, Results]]:
+    """What a method ended with, and its best where that is another."""
+    along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
+    folder, found = workspace.outputs / FOLDER / row, []
+    for step in (None, *along_the_way):
+        observe(Note(f"measuring: {title_of(row)}{f' after {step} steps' if step else ''}"))
+        out = folder / step_folder(step) if step else folder
+        found.append(evaluate.run(workspace, observe, overrides=alike, source=row, step=step, out=out))
+    last, best = found[0], max(found, key=lambda one: _quality(one.measured))  # of equal ones the first, which is the last
+    which = ["last and best"] if best is last else ["last", "best"]
+    words = " ".join(find_concept(workspace, row, ignore).words())
+    return [
+        (_row(row, name, words or str(one.measured.noun), one), one.measured)
+        for name, one in zip(which, (last, best), strict=False)
+    ]
 
 
-def _outcome(workspace: Workspace, config: Config, one: evaluate.Results, rows: list[Row]) -> CompareOutcome:
+def _quality(results: Results) -> float:
+    """What the best of a training is best by."""
+    pair = axes(results.overall)
+    if pair is None:
+        return 0.0
+    kept, asked = (results.overall[name].mean or 0.0 for name in pair)
+    return harmonic_mean(kept, asked)
+
+
+def _row(row: Source, which: str, words: str, one: evaluate.EvaluateOutcome) -> Row:
+    return Row(row, title_of(row), which, one.measured.steps, words, one.measured.overall, one.results, one.sheet)
+
+
+def _outcome(workspace: Workspace, config: Config, one: Results, rows: list[Row], *, last_alone: bool) -> CompareOutcome:
+    pair = axes(one.overall)
     return CompareOutcome(
         cictl=cictl.__version__,
         concept=config.concept.name,
@@ -189,7 +226,7 @@ def _outcome(workspace: Workspace, config: Config, one: evaluate.Results, rows: 
         clip=one.clip,
         known_as=one.known_as,
         std=one.std,
-        chosen=CHOICE,
+        chosen=LAST if last_alone or pair is None else BEST.format(*(FIGURES[name] for name in pair)),
         rows=rows,
         results=workspace.shown(workspace.outputs / FOLDER / RESULTS),
         report=workspace.shown(workspace.outputs / FOLDER / REPORT),
@@ -202,8 +239,8 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     said = {
         "base": f"{outcome.base['id']}, {outcome.base['identity'][:12]}",
         "prompts": f"{outcome.prompt_set}, {pictures} of each, seeds from {outcome.seed} on, the same noise for every method",
-        "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps) or "none",
-        "S*": ", ".join(f"{row.method} {row.words!r}" for row in outcome.rows),
+        "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps and row.which != "best") or "none",
+        "S*": ", ".join(dict.fromkeys(f"{row.method} {row.words!r}" for row in outcome.rows)),
         "chosen": outcome.chosen,
     }
     if outcome.known_as:
@@ -211,29 +248,19 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
 
 
-def _page(workspace: Workspace, outcome: CompareOutcome, measured: Mapping[Source, evaluate.EvaluateOutcome]) -> str:
+def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Results]) -> str:
     rows = []
-    for row, one in measured.items():
-        folder, log = workspace.outputs / FOLDER / row, workspace.logs / f"{row}.jsonl"
-        pictures = [_opened(folder / prompt.pictures[0].path) for prompt in one.measured.prompts]
-        losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if log.exists() else []
-        rows.append(PageRow(title_of(row), one.measured.overall, pictures, losses))
+    for row, results in zip(outcome.rows, measured, strict=True):
+        folder, log = (workspace.root / row.results).parent, workspace.logs / f"{row.method}.jsonl"
+        pictures = [_opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
+        last = row.which != "best"
+        losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
+        rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))
     photographs = [open_upright(photograph.path) for photograph in find_photographs(workspace.images)]
-    prompts = [prompt.prompt for prompt in next(iter(measured.values())).measured.prompts]
-    return render(f"{outcome.concept}: methods compared", facts(outcome), evaluate.FIGURES, photographs, prompts, rows)
+    prompts = [prompt.prompt for prompt in measured[0].prompts]
+    return render(f"{outcome.concept}: methods compared", facts(outcome), FIGURES, photographs, prompts, rows)
 
 
 def _opened(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return image.convert("RGB")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise ResourceError(
-            f"{path} cannot be written: {error.strerror}",
-            "make room, then run the same command again",
-            slug="comparison-not-written",
-        ) from None

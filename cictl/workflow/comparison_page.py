@@ -13,6 +13,7 @@ from itertools import pairwise
 from PIL import Image
 
 from cictl.evaluation.scores import Score
+from cictl.workflow.results import axes
 
 Points = Sequence[tuple[int, float]]
 
@@ -20,7 +21,6 @@ _THUMBNAIL = 128  # pixels a side
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 56
 _BINS = 20  # of a curve: more steps than that are averaged, since the loss of one step is mostly noise
 _INTERVAL = 1.96  # standard errors, for 95% of a normal distribution
-_PAIRS = (("fidelity", "alignment"), ("dinov2", "clip_t"), ("clip_i", "clip_t"))
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,16 @@ class PageRow:
 
     Attributes:
         title: what it is called.
+        colour: the number of its method's.
+        last: whether it is what a training ended with, and not the best along the way.
         scores: each figure over the prompts, by its key.
         pictures: the first picture of each prompt, in the order of the prompts.
         losses: the diffusion loss of each step of its last stage; none for the base.
     """
 
     title: str
+    colour: int
+    last: bool
     scores: Mapping[str, Score]
     pictures: Sequence[Image.Image]
     losses: Points
@@ -56,7 +60,7 @@ def render(
         photographs: of the concept.
     """
     own = {key: name for key, name in figures.items() if all(key in row.scores for row in rows)}
-    pair = next((pair for pair in _PAIRS if set(pair) <= own.keys()), None)
+    pair = axes(own)
     parts = [
         _table(rows, own),
         _scatter(rows, *pair, own) if pair else "",
@@ -75,9 +79,9 @@ def render(
 def _table(rows: Sequence[PageRow], figures: Mapping[str, str]) -> str:
     heads = "".join(f"<th>{_text(name)}</th>" for name in ("method", *figures.values()))
     lines = []
-    for number, row in enumerate(rows):
+    for row in rows:
         cells = "".join(f"<td>{_score(row.scores[key])}</td>" for key in figures)
-        lines.append(f'<tr><th><i class="c{number}"></i>{_text(row.title)}</th>{cells}</tr>')
+        lines.append(f"<tr><th>{_named(row)}</th>{cells}</tr>")
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
@@ -97,7 +101,7 @@ def _scatter(rows: Sequence[PageRow], x: str, y: str, figures: Mapping[str, str]
         (left, middle, right), (low, centre, high) = spans[x][number], spans[y][number]
         place = f"{to_x(middle):.1f}", f"{to_y(centre):.1f}"
         marks.append(
-            f'<g class="c{number}"><title>{_text(row.title)}: {figures[x]} {middle:.3f}, {figures[y]} {centre:.3f}</title>'
+            f'<g class="{_classes(row)}"><title>{_text(row.title)}: {figures[x]} {middle:.3f}, {figures[y]} {centre:.3f}</title>'
             f'<line x1="{to_x(left):.1f}" x2="{to_x(right):.1f}" y1="{place[1]}" y2="{place[1]}"/>'
             f'<line x1="{place[0]}" x2="{place[0]}" y1="{to_y(low):.1f}" y2="{to_y(high):.1f}"/>'
             f'<circle cx="{place[0]}" cy="{place[1]}" r="6"/></g>'
@@ -124,10 +128,12 @@ def _curves(rows: Sequence[PageRow]) -> str:
     lines = []
     for number, curve in drawn.items():
         points = " ".join(f"{to_x(share):.1f},{to_y(loss):.1f}" for share, loss in curve)
-        lines.append(f'<g class="c{number}"><title>{_text(rows[number].title)}</title><polyline points="{points}"/></g>')
+        lines.append(
+            f'<g class="{_classes(rows[number])}"><title>{_text(rows[number].title)}</title><polyline points="{points}"/></g>'
+        )
     axes = _axes(to_x, to_y, "share of the steps", "diffusion loss")
     note = "The loss of training hardly sees the concept, and its level depends on the prompts: it is no measure of success."
-    return f"<h2>Losses</h2>{_svg(axes + ''.join(lines))}{_legend(rows)}<p>{note}</p>"
+    return f"<h2>Losses</h2>{_svg(axes + ''.join(lines))}{_legend([row for row in rows if row.losses])}<p>{note}</p>"
 
 
 def _averaged(losses: Points) -> list[tuple[float, float]]:
@@ -179,7 +185,15 @@ def _svg(content: str) -> str:
 
 
 def _legend(rows: Sequence[PageRow]) -> str:
-    return "<ul>" + "".join(f'<li><i class="c{number}"></i>{_text(row.title)}</li>' for number, row in enumerate(rows)) + "</ul>"
+    return f"<ul>{''.join(f'<li>{_named(row)}</li>' for row in rows)}</ul>"
+
+
+def _named(row: PageRow) -> str:
+    return f'<i class="{_classes(row)}"></i>{_text(row.title)}'
+
+
+def _classes(row: PageRow) -> str:
+    return f"c{row.colour}" if row.last else f"c{row.colour} best"
 
 
 def _grid(photographs: Sequence[Image.Image], prompts: Sequence[str], rows: Sequence[PageRow]) -> str:
@@ -187,10 +201,10 @@ def _grid(photographs: Sequence[Image.Image], prompts: Sequence[str], rows: Sequ
     shown = "".join(_image(photograph, "a photograph") for photograph in photographs)
     heads = "".join(f"<th>{_text(prompt)}</th>" for prompt in ("", *prompts))
     lines = []
-    for number, row in enumerate(rows):
+    for row in rows:
         pictures = zip(row.pictures, prompts, strict=True)
         cells = "".join(f"<td>{_image(picture, f'{row.title}: {prompt}')}</td>" for picture, prompt in pictures)
-        lines.append(f'<tr><th><i class="c{number}"></i>{_text(row.title)}</th>{cells}</tr>')
+        lines.append(f"<tr><th>{_named(row)}</th>{cells}</tr>")
     table = f'<table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     above = f'<h2>Photographs</h2><div class="wide">{shown}</div>'
     return f'{above}<h2>Pictures, of the same noise in a column</h2><div class="wide">{table}</div>'
@@ -226,6 +240,8 @@ svg { width: 100%; max-width: 44rem; height: auto; } svg text { fill: var(--fore
 svg line, svg polyline { stroke: var(--own); stroke-width: 2; fill: none; } svg circle { fill: var(--own); }
 .axis { stroke: var(--faint); fill: none; }
 i { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; background: var(--own); margin-right: .4rem; }
+i.best, .best circle { background: none; fill: var(--back); border: 2px solid var(--own); stroke: var(--own); stroke-width: 2; }
+i { box-sizing: border-box; }
 ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 dt { font-weight: bold; } dd { margin: 0 0 .4rem; }
 @media (max-width: 40rem) {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cictl.config import METHODS, Method, Stage, command_of, group_of
 from cictl.data.prompts import token_names
-from cictl.errors import StateError
+from cictl.errors import StateError, UsageError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
@@ -57,6 +57,11 @@ class Concept:
     def hash(self) -> str:
         """Of all that generation reads; equal for equal tensors."""
         return sha256_bytes("\n".join(checkpoint.result_hash for checkpoint in self.checkpoints).encode())
+
+    @property
+    def steps(self) -> int:
+        """Those of its last training that were done."""
+        return self.checkpoints[-1].step if self.checkpoints else 0
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -139,9 +144,12 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
         step: of that stage, what it had learned after so many steps in place of the last one, if it has been kept.
 
     Raises:
+        UsageError: a step of the base.
         StateError: the stage has not been run, or has kept nothing of that step; the message lists what it has.
     """
     if source == "base":
+        if step is not None:
+            raise UsageError("the untouched base model has no steps", "leave out --step", slug="base-without-steps")
         return Concept("base", "", ())
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
@@ -168,9 +176,10 @@ def _find_learned(workspace: Workspace, method: Method, observe: Observer, step:
         )
     for line in damaged:
         observe(Warned(line))
-    if step is not None:
+    if step is None:
+        _warn_if_unfinished(checkpoint, observe)
+    else:
         checkpoint = _checkpoint_of(workspace, method, step)
-    _warn_if_unfinished(checkpoint, observe)
     result = (checkpoint.folder / RESULT).read_bytes()
     return Concept(method, str(checkpoint.manifest["concept"]), [checkpoint], [result])
 
@@ -200,7 +209,7 @@ def _find_concept(workspace: Workspace, source: Source | None, observe: Observer
     if step is not None:
         checkpoints[-1] = _checkpoint_of(workspace, "finetune" if len(checkpoints) == 2 else "invert", step)
         inverted = checkpoints[0]
-    for checkpoint in checkpoints:
+    for checkpoint in checkpoints if step is None else checkpoints[:-1]:
         _warn_if_unfinished(checkpoint, observe)
     made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get("result of cictl invert", inverted.result_hash)
     if len(checkpoints) == 2 and made_from != inverted.result_hash:

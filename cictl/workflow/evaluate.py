@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from cictl.config import Config
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, in_words
-from cictl.errors import CictlError, ResourceError, UsageError
-from cictl.evaluation.scores import Score, over_prompts, summarize
+from cictl.errors import CictlError, UsageError
+from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Observer, PhaseStarted, Warned
-from cictl.files import write_atomic
 from cictl.models.locate import Located, locate_metric
 from cictl.placeholders import CONCEPT
 from cictl.toybox.concepts import ToyConcept
@@ -27,78 +25,15 @@ from cictl.workflow.concept import Concept, Source, find_concept, last_stage
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
 from cictl.workflow.prompt_sets import PromptSet, choose_prompts
+from cictl.workflow.results import FIGURES, STD, PictureResult, PromptResult, Results, save_json
 from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace
 
 RESULTS = "results.json"
 SHEET = "sheet.png"
 PICTURES = "pictures"
-FIGURES = {
-    "dinov2": "DINOv2",
-    "clip_i": "CLIP-I",
-    "clip_t": "CLIP-T",
-    "fidelity": "fidelity",
-    "alignment": "alignment",
-    "leakage": "leakage",
-}
-STD = "standard deviation with n - 1: of a prompt over its pictures, in the last row over the means of the prompts"
 _SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype")
 _LESS_MEMORY = "the pictures are kept: the same command with --set model.device=cpu has only to measure them"
-
-
-@dataclass(frozen=True)
-class PictureResult:
-    """A picture: its path from the results' folder on, its figures (none if it was blanked), and what a judge reads in it."""
-
-    path: str
-    seed: int
-    figures: dict[str, float]
-    reading: dict[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class PromptResult:
-    """A prompt, how CLIP read it, and the figures over its pictures."""
-
-    prompt: str
-    text: str
-    figures: dict[str, Score]
-    pictures: list[PictureResult]
-
-
-@dataclass(frozen=True)
-class Results:
-    """What results.json holds.
-
-    Attributes:
-        stage: whose weights drew: finetune, invert, another method, or base.
-        base, dinov2, clip: id and identity (a commit, or a digest of the files); None for a model that was left out.
-        concept_hash: of all that generation read of the concept.
-        prompt_set: the name of a set, or a file.
-        sampling: what else the pictures depend on.
-        known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
-        std: what the standard deviations are over.
-        overall: each figure, as a mean over the prompts' means.
-    """
-
-    cictl: str
-    concept: str
-    kind: str
-    stage: str
-    base: dict[str, str]
-    concept_hash: str
-    dinov2: dict[str, str] | None
-    clip: dict[str, str] | None
-    prompt_set: str
-    noun: str | None
-    seed: int
-    count: int
-    sampling: dict[str, Any]
-    photographs: list[str]
-    known_as: str | None
-    std: str
-    overall: dict[str, Score]
-    prompts: list[PromptResult]
 
 
 @dataclass(frozen=True)
@@ -190,7 +125,7 @@ def run(
     results = _results(job, plans, drawn.paths, shown, columns)
     sheet_path, results_path = folder / SHEET, folder / RESULTS
     write_png(sheet_path, _sheet(results, job.photographs, folder))
-    _write_json(results_path, results)
+    save_json(results_path, results)
     return EvaluateOutcome(
         measured=results,
         kept=drawn.kept,
@@ -351,6 +286,7 @@ def _results(job: _Job, plans: Sequence[Plan], paths: Sequence[Path], shown: Map
         concept=job.config.concept.name,
         kind=job.config.concept.kind,
         stage=job.concept.source,
+        steps=job.concept.steps,
         base=_named(job.base),
         concept_hash=job.concept.hash,
         dinov2=_named(job.metrics["dinov2"]) if "dinov2" in job.metrics else None,
@@ -380,15 +316,3 @@ def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) ->
         figures = "  ".join(f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None)
         rows.append(Row(f"{one.prompt}   {figures}", [_open(folder / picture.path) for picture in one.pictures]))
     return sheet(rows)
-
-
-def _write_json(path: Path, results: Results) -> None:
-    text = json.dumps(asdict(results), indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        write_atomic(path, f"{text}\n".encode())
-    except OSError as error:
-        raise ResourceError(
-            f"{path} cannot be written: {error.strerror}",
-            "make room, then run the same command again",
-            slug="results-not-written",
-        ) from None

@@ -180,3 +180,15 @@ def test_a_training_that_is_not_done_draws_with_a_warning(learned, method, tmp_p
         train(copy, method, steps=9, observe=Recorder(stop_after=4), tracking__interval=1)
     find_concept(copy, method, recorder)
     assert recorder.texts(Warned) == [f"cictl baseline {method} is at 4 of 9 steps"]
+
+
+def test_a_snapshot_along_the_way_draws_as_a_training_that_ended_there(learned, before, method, tmp_path):
+    """Two steps of four: equal in every bit to a training of two."""
+    train(before, method, steps=4, checkpoint__snapshots=1)
+    along, ended = (find_concept(where, method, silent, step) for where, step in ((before, 2), (learned, None)))
+    assert along.steps == ended.steps == 2 and along.hash == ended.hash
+    assert find_concept(before, method, silent).hash != along.hash
+    made = generate.run(before, ["a photo of S*"], silent, overrides={"generate.count": 1}, source=method, step=2, out=tmp_path)
+    assert len(made.pictures) == 1
+    with pytest.raises(StateError, match="kept nothing of step 3, but of: 2, 4"):
+        find_concept(before, method, silent, 3)

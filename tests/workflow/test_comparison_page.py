@@ -23,7 +23,7 @@ _VOID = ("meta", "img")
 def page(keys=("dinov2", "clip_t"), losses=()) -> str:
     pictures = [Image.new("RGB", (300, 200), colour) for colour in ("red", "blue")]
     ours, base = ({key: Score(mean, 0.1, 4) for key in keys} for mean in (0.25, 0.75))
-    rows = [PageRow("ours & theirs", ours, pictures, losses), PageRow("base", base, pictures, ())]
+    rows = [PageRow("ours & theirs", 6, True, ours, pictures, losses), PageRow("base", 0, True, base, pictures, ())]
     return render("<teapot>", {"seed": "0"}, FIGURES, [Image.new("RGB", (64, 64))], PROMPTS, rows)
 
 

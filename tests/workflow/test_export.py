@@ -217,10 +217,10 @@ def test_the_checkpoint_of_a_step_is_exported_or_those_there_are_are_listed(trai
         assert torch.equal(exported[f"{layer}.processor.{projection}_custom_diffusion.weight"], weight)
     with safe_open(path, "pt") as file:
         assert json.loads(file.metadata()["cictl"])["step"] == 4
-    with pytest.raises(StateError, match=r"cictl finetune has no checkpoint of step 5; there are: 4, 6"):
+    with pytest.raises(StateError, match=r"cictl finetune has kept nothing of step 5, but of: 2, 3, 4, 6"):
         export.run(trained, silent, step=5, out=tmp_path)
-    with pytest.raises(StateError, match=r"cictl invert has no checkpoint of step 6; there are: 4, 8"):
-        export.run(trained, silent, stage="invert", step=6, out=tmp_path)
+    with pytest.raises(StateError, match=r"cictl invert has kept nothing of step 7, but of: 2, 4, 6, 8"):
+        export.run(trained, silent, stage="invert", step=7, out=tmp_path)
 
 
 def test_stage_and_step_of_stage_1(trained, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from cictl.errors import Interrupted, ResourceError, StateError
 from cictl.events import CheckpointSaved, StageStarted, StepCompleted, Warned
-from cictl.records import RESULT, STATE, checkpoint_folders, latest_checkpoint
+from cictl.records import RESULT, SNAPSHOTS, STATE, checkpoint_folders, latest_checkpoint, snapshots
 from cictl.workflow import finetune, invert
 from cictl.workspace import Workspace
 from tests.support import Recorder, assert_left_the_same, left_by, silent
@@ -63,6 +63,24 @@ def test_a_stopped_training_goes_on_to_the_same_bits_and_the_same_log(whole, bef
     outcome = train(before, stage)
     assert (outcome.action, outcome.first_step, outcome.steps) == ("resume", stops[-1], STEPS)
     assert_left_the_same(left_by(before, stage), left_by(whole, stage))
+
+
+def test_snapshots_stand_at_equal_distances_and_are_the_same_after_any_stop(whole, before, stage):
+    """A kill between a checkpoint and the snapshot of the same step loses nothing either."""
+    kept = {one.step: one.result_hash for one in snapshots(whole.stage_folder(stage))}
+    assert list(kept) == [3, 6, 9]
+    for step in (4, 6):
+        with pytest.raises(Interrupted):
+            train(before, stage, Recorder(stop_after=step), tracking__interval=1)
+    shutil.rmtree(before.stage_folder(stage) / SNAPSHOTS / "step-0000006")
+    train(before, stage)
+    assert {one.step: one.result_hash for one in snapshots(before.stage_folder(stage))} == kept
+    assert not list((before.stage_folder(stage) / SNAPSHOTS).rglob(STATE))
+
+
+def test_none_are_kept_where_none_are_wanted(before, stage):
+    train(before, stage, checkpoint__snapshots=0)
+    assert not (before.stage_folder(stage) / SNAPSHOTS).exists()
 
 
 def test_a_larger_number_of_steps_goes_on_with_a_finished_run_and_keeps_it_for_the_next_command(whole, before, stage):
@@ -222,7 +240,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_gives_exit_5_and_the_run_goes_on_la
             train(before, stage)
         assert caught.value.exit_code == 5
     assert left_by(before, stage).step == 4
-    assert sorted(path.name for path in before.stage_folder(stage).iterdir()) == ["step-0000000", "step-0000004"]
+    assert sorted(path.name for path in before.stage_folder(stage).iterdir()) == ["snapshots", "step-0000000", "step-0000004"]
     assert train(before, stage).first_step == 4
     assert_left_the_same(left_by(before, stage), left_by(whole, stage))
 
