@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.toybox_suite import jobs, report
+from benchmarks.toybox_suite import jobs, method_tables, methods, report
 from benchmarks.toybox_suite.__main__ import _jobs
-from benchmarks.toybox_suite.arms import GROUPS, MAIN, PRESET, Training
+from benchmarks.toybox_suite.arms import GROUPS, MAIN, PRESET, Arm, Training
 from cictl.toybox.concepts import ToyConcept, development_concepts, suite_concepts
-from cictl.toybox.scoring import alignment, estimate, fidelity
+from cictl.toybox.scoring import alignment, estimate, fidelity, harmonic_estimate
 from cictl.toybox.tasks import Task, tasks
 from cictl.toybox.world.truth import ATTRIBUTES, truth
 
@@ -119,3 +120,31 @@ def test_the_judge_reads_what_is_drawn():
     for score in (fidelity, alignment):
         values = [score(task, reading) for task, own in zip(tasks(concept), readings, strict=True) for reading in own]
         assert estimate([values]).mean > 0.85
+
+
+def test_a_methods_best_is_the_share_with_the_higher_harmonic_mean_and_both_are_listed_where_they_differ():
+    everything = results(perfect)
+    early, late = (Arm(f"dreambooth@{share}", "DreamBooth", "dreambooth", Training("t", "t"), share) for share in (0.5, 1.0))
+    arms = {**everything.arms, early.name: everything.arms["preset"], late.name: results(as_photographed).arms["preset"]}
+    compared = dataclasses.replace(everything, arms=arms)
+    assert method_tables.chosen(compared, [early, late]) == [("last", late), ("best", early)]
+    swapped = dataclasses.replace(everything, arms={**arms, early.name: arms[late.name], late.name: arms[early.name]})
+    assert method_tables.chosen(swapped, [early, late]) == [("last and best", late)]
+    table = method_tables.rows_table(compared, [early, late])
+    assert len({line.count("|") for line in table.split("\n\n")[0].splitlines()}) == 1
+    assert "DreamBooth (best) | 0.5 | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) |" in table
+
+
+def test_every_method_has_eight_configurations_and_ours_is_a_method_like_the_others():
+    for method in methods.TUNED:
+        arms = [arm for arm in methods.configurations([method]) if arm.training]
+        assert len({arm.name for arm in arms}) == 8
+        assert len({(json.dumps(dict(arm.training.overrides), sort_keys=True), arm.share) for arm in arms}) == 8
+
+
+def test_the_harmonic_mean_of_two_figures_is_that_of_their_means_over_concepts():
+    one, other = [[1.0, 0.0], [1.0, 1.0]], [[0.5, 0.5], [1.0, 0.0]]
+    found = harmonic_estimate(one, other)
+    assert found.mean == pytest.approx(2 * 0.75 * 0.5 / (0.75 + 0.5))
+    assert found.low <= found.mean <= found.high
+    assert harmonic_estimate([[0.0]], [[1.0]]).mean == 0
