@@ -17,12 +17,12 @@ from cictl.errors import ResourceError, UsageError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer
 from cictl.files import write_atomic
-from cictl.workflow import baseline, evaluate, finetune, invert
+from cictl.workflow import baseline, evaluate, finetune, invert, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
-from cictl.workflow.stage import TITLES, configure
+from cictl.workflow.stage import STAGES, TITLES, configure
 from cictl.workspace import Workspace
 
 ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
@@ -125,7 +125,8 @@ def run(
     folder = workspace.outputs / FOLDER
     outcome = _outcome(workspace, config, measured[chosen[0]].measured, rows)
     _write(folder / RESULTS, json.dumps(asdict(outcome), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / REPORT, _page(workspace, outcome, measured))
+    auxiliary = _auxiliary(workspace, config, alike, observe) if chosen[-1] in STAGES else []
+    _write(folder / REPORT, _page(workspace, outcome, measured, auxiliary))
     return outcome
 
 
@@ -211,16 +212,32 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
 
 
-def _page(workspace: Workspace, outcome: CompareOutcome, measured: Mapping[Source, evaluate.EvaluateOutcome]) -> str:
+def _auxiliary(workspace: Workspace, config: Config, alike: Mapping[str, Any], observe: Observer) -> list[Image.Image]:
+    """What the auxiliary token of each photograph gives, in the order of their names."""
+    if not config.invert.auxiliary_vectors:
+        return []
+    observe(Note("drawing what each photograph has of its own"))
+    drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1})
+    return [_opened(own[0]) for own in drawn.own]
+
+
+def _page(
+    workspace: Workspace,
+    outcome: CompareOutcome,
+    measured: Mapping[Source, evaluate.EvaluateOutcome],
+    auxiliary: Sequence[Image.Image],
+) -> str:
     rows = []
     for row, one in measured.items():
         folder, log = workspace.outputs / FOLDER / row, workspace.logs / f"{row}.jsonl"
         pictures = [_opened(folder / prompt.pictures[0].path) for prompt in one.measured.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if log.exists() else []
         rows.append(PageRow(title_of(row), one.measured.overall, pictures, losses))
-    photographs = [open_upright(photograph.path) for photograph in find_photographs(workspace.images)]
+    found = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
+    photographs = [open_upright(photograph.path) for photograph in found]
     prompts = [prompt.prompt for prompt in next(iter(measured.values())).measured.prompts]
-    return render(f"{outcome.concept}: methods compared", facts(outcome), evaluate.FIGURES, photographs, prompts, rows)
+    title = f"{outcome.concept}: methods compared"
+    return render(title, facts(outcome), evaluate.FIGURES, photographs, prompts, rows, auxiliary)
 
 
 def _opened(path: Path) -> Image.Image:
