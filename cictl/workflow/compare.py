@@ -17,13 +17,13 @@ from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, ignore
 from cictl.functional.means import harmonic_mean
 from cictl.records import snapshots, step_folder
-from cictl.workflow import baseline, evaluate, finetune, invert
+from cictl.workflow import baseline, evaluate, finetune, invert, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
-from cictl.workflow.stage import TITLES, configure
+from cictl.workflow.stage import STAGES, TITLES, configure
 from cictl.workspace import Workspace
 
 ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
@@ -136,7 +136,8 @@ def run(
     folder = workspace.outputs / FOLDER
     outcome = _outcome(workspace, config, measured[0][1], rows, last_alone=last_alone)
     save_json(folder / RESULTS, outcome)
-    save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured]))
+    auxiliary = _auxiliary(workspace, config, alike, observe) if chosen[-1] in STAGES else []
+    save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
 
 
@@ -184,10 +185,10 @@ def _measure(
 ) -> list[tuple[Row, Results]]:
     """What a method ended with, and its best where that is another."""
     along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
-    folder, found = workspace.outputs / FOLDER / row, []
+    found = []
     for step in (None, *along_the_way):
         observe(Note(f"measuring: {title_of(row)}{f' after {step} steps' if step else ''}"))
-        out = folder / step_folder(step) if step else folder
+        out = _folder(workspace, row, step)
         found.append(evaluate.run(workspace, observe, overrides=alike, source=row, step=step, out=out))
     last, best = found[0], max(found, key=lambda one: _quality(one.measured))  # of equal ones the first, which is the last
     which = ["last and best"] if best is last else ["last", "best"]
@@ -196,6 +197,12 @@ def _measure(
         (_row(row, name, words or str(one.measured.noun), one), one.measured)
         for name, one in zip(which, (last, best), strict=False)
     ]
+
+
+def _folder(workspace: Workspace, row: str, step: int | None) -> Path:
+    """Where a row's pictures and figures are, of a snapshot or of what the training ended with."""
+    folder = workspace.outputs / FOLDER / row
+    return folder / step_folder(step) if step else folder
 
 
 def _quality(results: Results) -> float:
@@ -248,17 +255,28 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
 
 
-def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Results]) -> str:
+def _auxiliary(workspace: Workspace, config: Config, alike: Mapping[str, Any], observe: Observer) -> list[Image.Image]:
+    """What the auxiliary token of each photograph gives, in the order of their names."""
+    if not config.invert.auxiliary_vectors:
+        return []
+    observe(Note("drawing what each photograph has of its own"))
+    drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1})
+    return [_opened(own[0]) for own in drawn.own]
+
+
+def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Results], auxiliary: Sequence[Image.Image]) -> str:
     rows = []
     for row, results in zip(outcome.rows, measured, strict=True):
-        folder, log = (workspace.root / row.results).parent, workspace.logs / f"{row.method}.jsonl"
+        last, log = row.which != "best", workspace.logs / f"{row.method}.jsonl"
+        folder = _folder(workspace, row.method, None if last else row.steps)
         pictures = [_opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
-        last = row.which != "best"
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))
-    photographs = [open_upright(photograph.path) for photograph in find_photographs(workspace.images)]
+    found = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
+    photographs = [open_upright(photograph.path) for photograph in found]
     prompts = [prompt.prompt for prompt in measured[0].prompts]
-    return render(f"{outcome.concept}: methods compared", facts(outcome), FIGURES, photographs, prompts, rows)
+    title = f"{outcome.concept}: methods compared"
+    return render(title, facts(outcome), FIGURES, photographs, prompts, rows, auxiliary)
 
 
 def _opened(path: Path) -> Image.Image:

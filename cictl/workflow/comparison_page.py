@@ -51,6 +51,7 @@ def render(
     photographs: Sequence[Image.Image],
     prompts: Sequence[str],
     rows: Sequence[PageRow],
+    auxiliary: Sequence[Image.Image] = (),
 ) -> str:
     """The page.
 
@@ -58,6 +59,7 @@ def render(
         facts: what the figures depend on.
         figures: the names of the figures by key, in the order of the columns.
         photographs: of the concept.
+        auxiliary: what the A_i* of each photograph gives alone; none where there are no A_i*.
     """
     own = {key: name for key, name in figures.items() if all(key in row.scores for row in rows)}
     pair = axes(own)
@@ -65,6 +67,7 @@ def render(
         _table(rows, own),
         _scatter(rows, *pair, own) if pair else "",
         _grid(photographs, prompts, rows),
+        _auxiliary(photographs, auxiliary) if auxiliary else "",
         _curves(rows),
         "<h2>What the figures depend on</h2><dl>",
         *(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items()),
@@ -108,7 +111,8 @@ def _scatter(rows: Sequence[PageRow], x: str, y: str, figures: Mapping[str, str]
         )
     note = "Lines: 95% intervals of the mean over prompts (1.96 standard errors), not over concepts or trainings."
     axes = _axes(to_x, to_y, figures[x], figures[y])
-    return f"<h2>{_text(figures[y])} against {_text(figures[x])}</h2>{_svg(axes + ''.join(marks))}{_legend(rows)}<p>{note}</p>"
+    title = f"<h2>{_text(figures[y])} against {_text(figures[x])}</h2>"
+    return f"{title}{_svg(axes + ''.join(marks))}{_legend(rows)}<p>{note}</p>"
 
 
 def _interval(score: Score) -> tuple[float, float, float]:
@@ -133,7 +137,8 @@ def _curves(rows: Sequence[PageRow]) -> str:
         )
     axes = _axes(to_x, to_y, "share of the steps", "diffusion loss")
     note = "The loss of training hardly sees the concept, and its level depends on the prompts: it is no measure of success."
-    return f"<h2>Losses</h2>{_svg(axes + ''.join(lines))}{_legend([row for row in rows if row.losses])}<p>{note}</p>"
+    legend = _legend([rows[number] for number in drawn])
+    return f"<h2>Losses</h2>{_svg(axes + ''.join(lines))}{legend}<p>{note}</p>"
 
 
 def _averaged(losses: Points) -> list[tuple[float, float]]:
@@ -210,6 +215,19 @@ def _grid(photographs: Sequence[Image.Image], prompts: Sequence[str], rows: Sequ
     return f'{above}<h2>Pictures, of the same noise in a column</h2><div class="wide">{table}</div>'
 
 
+def _auxiliary(photographs: Sequence[Image.Image], own: Sequence[Image.Image]) -> str:
+    """Each photograph above what its auxiliary token gives, as Fig. 5 of the paper."""
+    lines = []
+    for name, pictures in (("photograph", photographs), ("A photo of A*", own)):
+        cells = "".join(f"<td>{_image(picture, f'{name} {number}')}</td>" for number, picture in enumerate(pictures, 1))
+        lines.append(f"<tr><th>{name}</th>{cells}</tr>")
+    note = (
+        "What the token of a photograph gives alone, drawn by the base model after stage 1: the less of the concept, the better."
+    )
+    table = f'<div class="wide"><table class="grid"><tbody>{"".join(lines)}</tbody></table></div>'
+    return f"<h2>What each photograph has of its own</h2>{table}<p>{note}</p>"
+
+
 def _image(picture: Image.Image, alt: str) -> str:
     small, buffer = picture.convert("RGB"), io.BytesIO()
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
@@ -235,6 +253,7 @@ td { font-variant-numeric: tabular-nums; white-space: nowrap; } small { opacity:
 thead th:first-child { text-align: left; }
 .grid th, .grid td { padding: .2rem; font-size: .8rem; font-weight: normal; text-align: left; vertical-align: bottom; }
 .grid tbody th { vertical-align: middle; }
+.wide tbody th:has(i) { padding-left: 1.5rem; } tbody th i { position: absolute; left: .3rem; top: calc(50% - .35rem); }
 img { image-rendering: auto; border-radius: 4px; margin-right: 2px; }
 svg { width: 100%; max-width: 44rem; height: auto; } svg text { fill: var(--fore); font-size: 12px; }
 svg line, svg polyline { stroke: var(--own); stroke-width: 2; fill: none; } svg circle { fill: var(--own); }
@@ -243,9 +262,10 @@ i { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; back
 i.best, .best circle { background: none; fill: var(--back); border: 2px solid var(--own); stroke: var(--own); stroke-width: 2; }
 i { box-sizing: border-box; }
 ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
-dt { font-weight: bold; } dd { margin: 0 0 .4rem; }
+dt { font-weight: bold; } dd { margin: 0 0 .4rem; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; } .grid img { width: 96px; }
-  tbody th { white-space: normal; min-width: 6rem; font-size: .85rem; } th, td { padding: .3rem .4rem; }
+  tbody th { white-space: normal; min-width: 5rem; font-size: .85rem; } th, td { padding: .3rem .4rem; }
+  svg text { font-size: 21px; } svg line, svg polyline { stroke-width: 3; }
 }
 """ + "".join(f".c{number} {{ --own: {colour}; }}\n" for number, colour in enumerate(_COLOURS))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from cictl.data.photographs import find_photographs, open_upright
+from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import auxiliary_names
 from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
-from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
+from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 
@@ -28,8 +29,51 @@ class PreviewOutcome:
     pictures: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of the tokens alone, as many of each.
+
+    Attributes:
+        photographs: by their names.
+        shared: pictures of S*.
+        own: for each photograph, those of its A_i*.
+        plans: of all pictures, S* first.
+    """
+
+    photographs: Sequence[Photograph]
+    shared: Sequence[Path]
+    own: Sequence[Sequence[Path]]
+    plans: Sequence[Plan]
+
+
 def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> PreviewOutcome:
-    """Draw ``generate.count`` pictures of "A photo of A_i*" for each photograph, and of S* alone.
+    """Draw ``generate.count`` pictures of "A photo of A_i*" for each photograph, and of S* alone, on one sheet.
+
+    Raises:
+        StateError: as :func:`draw`.
+    """
+    drawn = draw(workspace, observe, overrides=overrides)
+    images = [open_upright(photograph.path) for photograph in drawn.photographs]
+    rows = [Row("the photographs", images, [photograph.path.name for photograph in drawn.photographs])]
+    for number in range(len(drawn.shared)):
+        below = [Image.open(paths[number]) for paths in drawn.own]
+        rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
+    rows.append(Row("A photo of S*: what they share", [Image.open(path) for path in drawn.shared]))
+    paths = [*drawn.shared, *(path for own in drawn.own for path in own)]
+    digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
+    path = workspace.outputs / f"preview-aux-{digest}.png"
+    write_png(path, sheet(rows))
+    return PreviewOutcome(
+        sheet=workspace.shown(path),
+        pictures=[
+            {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
+            for path, plan in zip(paths, drawn.plans, strict=True)
+        ],
+    )
+
+
+def draw(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> Drawn:
+    """The pictures of the tokens, of which those that are there are kept.
 
     Raises:
         StateError: stage 1 has not been run, was run with n = 0, or with other photographs.
@@ -63,19 +107,5 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     paths = draw_pictures(config, base, concept, plans, folder, observe, again="cictl preview-aux").paths
 
     count = len(seeds)
-    own = [photographs[key] for key in keys]
-    rows = [Row("the photographs", [open_upright(photo.path) for photo in own], [photo.path.name for photo in own])]
-    for number in range(count):
-        below = [Image.open(paths[(index + 1) * count + number]) for index in range(len(own))]
-        rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
-    rows.append(Row("A photo of S*: what they share", [Image.open(path) for path in paths[:count]]))
-    digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
-    path = workspace.outputs / f"preview-aux-{digest}.png"
-    write_png(path, sheet(rows))
-    return PreviewOutcome(
-        sheet=workspace.shown(path),
-        pictures=[
-            {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
-            for path, plan in zip(paths, plans, strict=True)
-        ],
-    )
+    groups = [paths[start : start + count] for start in range(0, len(paths), count)]
+    return Drawn([photographs[key] for key in keys], groups[0], groups[1:], plans)

@@ -86,10 +86,10 @@ def test_the_table_says_what_stood_for_s_and_how_long_each_was_trained(compared)
     }  # fmt: skip
 
 
-def test_the_page_has_every_row_with_a_picture_of_every_prompt(compared):
+def test_the_page_has_every_row_with_a_picture_of_every_prompt_and_of_every_auxiliary_token(compared):
     workspace, shown = compared
     page = (workspace.outputs / "compare" / "report.html").read_text("utf-8")
-    assert page.count("<img ") == 3 + 2 * len(ROWS)
+    assert page.count("<img ") == 3 + 2 * len(ROWS) + 2 * 3
     assert all(page.count(row["title"]) >= 3 for row in table(workspace)["rows"])
     assert "report.html" in shown and page.count("<polyline ") == 2  # the others were trained for one step
 
@@ -117,6 +117,13 @@ def test_our_own_stages_alone_need_no_noun_and_are_not_told_one(make_workspace, 
     without = [argument for argument in common if argument != "--noun=dog"]
     assert cictl(workspace, *without, "--methods", "invert")[0] == 0
     assert table(workspace)["noun"] is None
+
+
+def test_without_auxiliary_tokens_the_page_shows_none(make_workspace, common):
+    workspace = make_workspace(invert__auxiliary_vectors=0)
+    assert cictl(workspace, *common, "--methods", "base,invert")[0] == 0
+    page = (workspace.outputs / "compare" / "report.html").read_text("utf-8")
+    assert page.count("<img ") == 3 + 2 * 2 and "of its own" not in page
 
 
 def test_networks_that_cannot_be_had_are_missed_before_anything_is_trained(make_workspace):

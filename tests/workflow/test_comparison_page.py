@@ -89,6 +89,16 @@ def test_the_table_has_means_and_deviations_of_the_figures_that_all_rows_have():
     assert "<th>DINOv2</th><th>CLIP-T</th>" in text and "<th>fidelity</th>" not in text
 
 
+def test_a_photograph_stands_above_what_its_own_token_gives():
+    colours = ("red", "lime", "blue")
+    photographs = [Image.new("RGB", (8, 8), colour) for colour in colours]
+    text = render("teapot", {}, FIGURES, photographs, [], [PageRow("ours", 6, True, {}, [], ())], photographs)
+    above, below = re.findall(r"<tr>(.*?)</tr>", text.partition("of its own")[2])
+    assert re.findall(r'src="([^"]*)"', above) == re.findall(r'src="([^"]*)"', below)
+    assert len(set(re.findall(r'src="([^"]*)"', above))) == len(colours)
+    assert "of its own" not in page()
+
+
 def test_a_long_curve_is_averaged_and_falls_where_the_loss_falls():
     losses = [(step, 1 - step / 1000) for step in range(1, 1001)]
     _, curves = svgs(page(losses=losses))

@@ -1,0 +1,1 @@
+"""The paper's Table 1: its methods on DreamBench's subjects, drawn and measured alike."""
