@@ -4,6 +4,7 @@ The only user of pydantic and of YAML. Imports no torch.
 """
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
+from cictl.config.fields import Timesteps
 from cictl.config.loading import Sources, load_config, parse_overrides
 from cictl.config.schema import Config, FinetuneConfig, GenerateConfig, InvertConfig, Training, settings_of, trajectory
 from cictl.config.stages import METHODS, Method, Stage, command_of, group_of
@@ -22,6 +23,7 @@ __all__ = [
     "Sources",
     "Stage",
     "TextualInversionConfig",
+    "Timesteps",
     "Training",
     "command_of",
     "commented_yaml",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -10,6 +10,12 @@ from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PA
 
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
+
+Timesteps = Literal["uniform", "stratified"]
+TIMESTEPS = (
+    "How a batch's timesteps are drawn: uniform, each alone, or stratified, one in each of batch_size equal parts of the "
+    "schedule, which makes the loss of a batch less noisy and is as right on average."
+)
 
 
 class Group(BaseModel):

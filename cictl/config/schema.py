@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import NOT_STATED, OURS, Group, check_prompt, divides_batch, setting
+from cictl.config.fields import NOT_STATED, OURS, TIMESTEPS, Group, Timesteps, check_prompt, divides_batch, setting
 from cictl.config.stages import BEFORE, METHODS, Stage, group_of
 from cictl.placeholders import AUXILIARY, CONCEPT
 
@@ -94,6 +94,7 @@ class InvertConfig(Group):
         ge=1,
         le=256,
     )
+    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper="uniform")
     auxiliary_vectors: int = setting(
         4,
         "n, vectors of each auxiliary token A_i*; 0 is plain Textual Inversion (no Eq. 2). Not measured on SD 1.5.",
@@ -147,6 +148,7 @@ class FinetuneConfig(Group):
         ge=1,
         le=256,
     )
+    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper="uniform")
     disentangled: bool = setting(
         True,
         "Eq. 3: A_i* has K^a, V^a of its own. false trains one K, V on S* and A_i* together, for comparison.",

@@ -7,10 +7,13 @@ are made on the CPU, where they do not depend on the device.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from cictl.config import Timesteps
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,36 @@ def randomness(seed: int, *names: object) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
+def pick(table: Tensor, rows: Sequence[int]) -> Tensor:
+    """``rows`` of ``table`` [N, ...], as [B, ...]; a list as an index would make a GPU's queue run dry, to send it over."""
+    return torch.stack([table[row] for row in rows])
+
+
+def stratified_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
+    """A timestep in each of ``count`` equal parts of the schedule, in random order, [count].
+
+    Each alone is uniform over the schedule, so that the mean of any function of it stays what it was; a batch covers the
+    schedule evenly. Kingma et al. 2021 (arXiv 2107.00630, App. I.1) shift a grid by one offset for the whole batch; here
+    each part has an offset of its own, since a grid would also tie the samples of a batch to one another.
+
+    Args:
+        timesteps: T, how many the noise schedule has.
+    """
+    parts = torch.randperm(count, generator=generator)
+    offsets = torch.rand(count, generator=generator, dtype=torch.float64)
+    return ((parts + offsets) * timesteps / count).long().clamp(max=timesteps - 1)
+
+
 def draw_batch(
-    photographs: EncodedPhotographs, *, seed: int, stage: str, step: int, samples: range, batch_size: int, timesteps: int
+    photographs: EncodedPhotographs,
+    *,
+    seed: int,
+    stage: str,
+    step: int,
+    samples: range,
+    batch_size: int,
+    timesteps: int,
+    spread: Timesteps = "uniform",
 ) -> Batch:
     """The samples ``samples`` of the ``batch_size`` that step ``step`` trains on.
 
@@ -72,7 +103,11 @@ def draw_batch(
 
     Args:
         timesteps: how many the noise schedule has; t is uniform over them.
+        spread: uniform draws each t alone, stratified by :func:`stratified_timesteps`. All else is drawn alike.
     """
+    strata = None
+    if spread == "stratified":
+        strata = stratified_timesteps(batch_size, timesteps, randomness(seed, stage, step, "timesteps"))
     count = len(photographs.keys)
     chosen, rows, choices, times, noises, latents = [], [], [], [], [], []
     for sample in samples:
@@ -83,18 +118,24 @@ def draw_batch(
         shape = photographs.mean.shape[1:]
         chosen.append(index)
         choices.append(float(torch.rand((), generator=generator)))
-        times.append(torch.randint(timesteps, (), generator=generator))
+        time = torch.randint(timesteps, (), generator=generator)
+        times.append(time if strata is None else strata[sample])
         noises.append(torch.randn(shape, generator=generator))
         latents.append(torch.randn(shape, generator=generator))
         view = int(torch.randint(photographs.views, (), generator=generator)) if photographs.views > 1 else 0
         rows.append(index * photographs.views + view)
     device = photographs.mean.device
-    resampled = torch.stack(latents).to(device, non_blocking=True) * photographs.std[rows] + photographs.mean[rows]
     return Batch(
         photographs=chosen,
         choices=choices,
-        latents=resampled,
-        noise=torch.stack(noises).to(device, non_blocking=True),
-        timesteps=torch.stack(times).to(device, non_blocking=True),
+        latents=_send(latents, device) * pick(photographs.std, rows) + pick(photographs.mean, rows),
+        noise=_send(noises, device),
+        timesteps=_send(times, device),
         rows=rows,
     )
+
+
+def _send(drawn: Sequence[Tensor], device: torch.device) -> Tensor:
+    """A batch of what was drawn, on ``device``, without waiting for it: a GPU reads along only in pinned memory."""
+    batch = torch.stack(list(drawn))
+    return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)

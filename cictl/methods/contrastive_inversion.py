@@ -45,9 +45,10 @@ class ContrastiveInversion:
         self.settings = settings
         self.tower = tower
         self.contrastive = settings.auxiliary_vectors > 0 and settings.contrastive_weight > 0
-        self.prompt_ids = torch.stack([self._tokenize(prompt, "invert.prompts") for prompt in settings.prompts])
+        self.prompt_ids = torch.cat([self._tokenize(prompt, "invert.prompts") for prompt in settings.prompts])
         if self.contrastive:
-            self.auxiliary_ids = self._tokenize(settings.contrastive_prompt, "invert.contrastive_prompt")
+            auxiliary_ids = self._tokenize(settings.contrastive_prompt, "invert.contrastive_prompt")
+            self.auxiliary_ids = model.cut_behind_end(auxiliary_ids)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """S* and A_i*, by name."""
@@ -58,8 +59,9 @@ class ContrastiveInversion:
 
     def loss(self, batch: Batch) -> Loss:
         """Eq. 1 over the batch, plus the weight times Eq. 2 over all N photographs."""
-        template = [int(choice * len(self.prompt_ids)) for choice in batch.choices]
-        context = self.model.encode_text(self.prompt_ids[template, batch.photographs])
+        prompts, count = len(self.settings.prompts), len(self.photographs.keys)
+        rows = [int(choice * prompts) * count + index for choice, index in zip(batch.choices, batch.photographs, strict=True)]
+        context = self.model.encode_rows(self.prompt_ids, rows)
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
         diffusion = ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cictl.config import CustomDiffusionConfig
-from cictl.data.draws import Batch
+from cictl.data.draws import Batch, pick
 from cictl.functional.losses import ldm_loss, masked_ldm_loss
 from cictl.methods.denoising import denoise
 from cictl.methods.loss import Loss
@@ -65,9 +65,9 @@ class CustomDiffusion:
 
     def loss(self, batch: Batch) -> Loss:
         """The diffusion loss where the photograph is, plus the weight times that of pictures of the noun."""
-        context = self.model.encode_text(self.prompt_ids[[self.prompt_of_row[row] for row in batch.rows]])
+        context = self.model.encode_rows(self.prompt_ids, [self.prompt_of_row[row] for row in batch.rows])
         target, prediction = denoise(self.model, batch, context)
-        diffusion = masked_ldm_loss(target, prediction, self.masks[batch.rows])
+        diffusion = masked_ldm_loss(target, prediction, pick(self.masks, batch.rows))
         if batch.class_pictures is None:
             return Loss(diffusion, {"diffusion": diffusion.detach()})
         prior = ldm_loss(*denoise(self.model, batch.class_pictures, self.class_context))

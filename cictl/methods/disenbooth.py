@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cictl.config import DisenBoothConfig
-from cictl.data.draws import Batch, EncodedPhotographs, randomness
+from cictl.data.draws import Batch, EncodedPhotographs, pick, randomness
 from cictl.errors import ModelAccessError
 from cictl.functional.losses import ldm_loss
 from cictl.methods.denoising import denoise
@@ -89,7 +89,7 @@ class DisenBooth:
 
     def loss(self, batch: Batch) -> Loss:
         """The denoising with f, with little weight that without it, and how like E the adapter's f is."""
-        own = self.adapter(self.embeddings[batch.photographs])
+        own = self.adapter(pick(self.embeddings, batch.photographs))
         diffusion = ldm_loss(*denoise(self.model, batch, (self.context + own.unsqueeze(1)).to(self.model.dtype)))
         weak = ldm_loss(*denoise(self.model, batch, self.context.to(self.model.dtype)))
         contrast = F.cosine_similarity(self.context.mean(dim=1), own, dim=-1).mean()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cictl.config import FinetuneConfig
-from cictl.data.draws import Batch, EncodedPhotographs
+from cictl.data.draws import Batch, EncodedPhotographs, pick
 from cictl.data.prompts import expand
 from cictl.functional.losses import ldm_loss
 from cictl.methods.loss import Loss
@@ -60,14 +60,15 @@ class DisentangledFinetuning:
 
     def loss(self, batch: Batch) -> Loss:
         """Eq. 1 with the attention of Eq. 3."""
-        prompts = [int(choice * self.concept_contexts.shape[1]) for choice in batch.choices]
+        prompts = self.concept_contexts.shape[1]
+        rows = [index * prompts + int(choice * prompts) for index, choice in zip(batch.photographs, batch.choices, strict=True)]
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        concept = self.concept_contexts[batch.photographs, prompts]
+        concept = pick(self.concept_contexts.flatten(0, 1), rows)
         context: Tensor | DisentangledContext = concept
         if self.disentangled:
-            mask = None if self.auxiliary_masks is None else self.auxiliary_masks[batch.photographs]
-            context = DisentangledContext(concept, self.auxiliary_contexts[batch.photographs], mask)
+            mask = None if self.auxiliary_masks is None else pick(self.auxiliary_masks, batch.photographs)
+            context = DisentangledContext(concept, pick(self.auxiliary_contexts, batch.photographs), mask)
         diffusion = ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
         return Loss(diffusion, {"diffusion": diffusion.detach()})
 

@@ -64,7 +64,7 @@ class TextualInversion:
     def loss(self, batch: Batch) -> Loss:
         """Eq. 2 of the paper: the mean squared error of the denoising, with a drawn prompt for each sample."""
         chosen = [int(choice * len(self.prompt_ids)) for choice in batch.choices]
-        diffusion = ldm_loss(*denoise(self.model, batch, self.model.encode_text(self.prompt_ids[chosen])))
+        diffusion = ldm_loss(*denoise(self.model, batch, self.model.encode_rows(self.prompt_ids, chosen)))
         return Loss(diffusion, {"diffusion": diffusion.detach()})
 
     def result(self) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cictl.data.draws import pick
 from cictl.errors import ModelAccessError, UsageError
 from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
@@ -122,6 +123,21 @@ class StableDiffusion:
     def encode_text(self, ids: Tensor) -> Tensor:
         """Ids [B, L] to the context that the cross-attention reads, [B, L, D]."""
         return self.text_encoder(input_ids=ids).last_hidden_state
+
+    def encode_rows(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
+        """The contexts of ``rows`` of ids [P, L], as [B, L, D]; a row that comes twice is encoded once."""
+        distinct = list(dict.fromkeys(rows))
+        contexts = self.encode_text(pick(ids, distinct))
+        return contexts if len(distinct) == len(rows) else pick(contexts, [distinct.index(row) for row in rows])
+
+    def cut_behind_end(self, ids: Tensor) -> Tensor:
+        """Ids [B, L] up to the last of their first end-of-text tokens; what stands behind it is padding.
+
+        The text encoder is causal, so that :meth:`text_embedding` is the same but for rounding. The UNet's attention reads
+        the padding too, whose encoding depends on the prompt: a context is never cut.
+        """
+        ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
+        return ids[:, : int(ends.max()) + 1]
 
     def text_embedding(self, ids: Tensor, projection: Tensor, tower: Any | None = None) -> Tensor:
         """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32, by ``tower`` or else the text encoder.

@@ -278,7 +278,9 @@ def _draw(prepared: Prepared, settings: Training, seed: int, stage: str, process
 
     size = settings.batch_size // (settings.accumulation * processes.count)
     begins = range(processes.rank * size, settings.batch_size, processes.count * size)
-    one = partial(draw_batch, seed=seed, step=step, batch_size=settings.batch_size, timesteps=prepared.timesteps)
+    one = partial(
+        draw_batch, seed=seed, step=step, batch_size=settings.batch_size, timesteps=prepared.timesteps, spread=settings.timesteps
+    )
     parts = [range(start, start + size) for start in begins]
     batches = [one(prepared.photographs, stage=stage, samples=part) for part in parts]
     if (pictures := prepared.class_pictures) is None:

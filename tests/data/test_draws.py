@@ -7,12 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from cictl.data.draws import Batch, draw_batch, randomness
+from cictl.data.draws import Batch, draw_batch, randomness, stratified_timesteps
 from tests.support import encoded
 
 
-def draw(photographs, *, step=0, samples=range(4), batch_size=4, seed=0, stage="invert", timesteps=1000) -> Batch:
-    return draw_batch(photographs, seed=seed, stage=stage, step=step, samples=samples, batch_size=batch_size, timesteps=timesteps)
+def draw(photographs, *, step=0, samples=range(4), batch_size=4, seed=0, stage="invert", timesteps=1000, **spread) -> Batch:
+    return draw_batch(
+        photographs, seed=seed, stage=stage, step=step, samples=samples, batch_size=batch_size, timesteps=timesteps, **spread
+    )
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
@@ -30,12 +32,13 @@ def joined(parts: list[Batch]) -> Batch:
     )
 
 
+@pytest.mark.parametrize("spread", ["uniform", "stratified"])
 @pytest.mark.parametrize("part", [1, 2, 3])
 @pytest.mark.parametrize("step", [0, 1, 17])
-def test_a_batch_is_the_same_however_it_is_split_into_parts(part: int, step: int):
+def test_a_batch_is_the_same_however_it_is_split_into_parts(part: int, step: int, spread: str):
     photographs = encoded(5)
-    whole = draw(photographs, step=step, samples=range(6), batch_size=6)
-    parts = [draw(photographs, step=step, samples=range(at, at + part), batch_size=6) for at in range(0, 6, part)]
+    whole = draw(photographs, step=step, samples=range(6), batch_size=6, spread=spread)
+    parts = [draw(photographs, step=step, samples=range(at, at + part), batch_size=6, spread=spread) for at in range(0, 6, part)]
     assert_equal(joined(parts), whole)
 
 
@@ -102,6 +105,45 @@ def test_timesteps_cover_the_schedule_and_nothing_else():
     photographs = encoded(2, side=1)
     times = torch.cat([draw(photographs, step=step, timesteps=5).timesteps for step in range(60)])
     assert sorted(set(times.tolist())) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("batch_size", "timesteps"), [(4, 1000), (3, 10), (1, 7), (8, 5)])
+def test_stratified_timesteps_are_one_in_each_part_of_the_schedule(batch_size: int, timesteps: int):
+    photographs = encoded(2, side=1)
+    for step in range(20):
+        batch = draw(
+            photographs, step=step, samples=range(batch_size), batch_size=batch_size, timesteps=timesteps, spread="stratified"
+        )
+        for part, time in enumerate(sorted(batch.timesteps.tolist())):
+            assert part * timesteps // batch_size <= time <= (part + 1) * timesteps / batch_size
+
+
+@pytest.mark.parametrize(("batch_size", "timesteps"), [(4, 10), (3, 10), (8, 5)])
+def test_each_sample_of_a_stratified_batch_is_uniform_over_the_schedule(batch_size: int, timesteps: int):
+    """The mean count of a timestep among n draws is n / T; five standard deviations are allowed."""
+    draws = 4000
+    times = torch.stack(
+        [stratified_timesteps(batch_size, timesteps, randomness(0, "test", number)) for number in range(draws)]
+    )  # fmt: skip
+    expected = draws / timesteps
+    for sample in times.T:
+        counts = torch.bincount(sample, minlength=timesteps)
+        assert len(counts) == timesteps
+        assert (counts - expected).abs().max() < 5 * expected**0.5
+
+
+def test_samples_of_a_stratified_batch_are_free_of_their_place_in_it():
+    """Over steps, the first sample meets every part of the schedule, and not in the same order as the second."""
+    times = torch.stack([draw(encoded(2, side=1), step=step, spread="stratified").timesteps for step in range(40)])
+    parts = times * 4 // 1000
+    assert all(set(column.tolist()) == {0, 1, 2, 3} for column in parts.T)
+
+
+def test_stratifying_changes_the_timesteps_and_nothing_else():
+    photographs = encoded()
+    uniform, stratified = draw(photographs), draw(photographs, spread="stratified")
+    assert not torch.equal(uniform.timesteps, stratified.timesteps)
+    assert_equal(dataclasses.replace(stratified, timesteps=uniform.timesteps), uniform)
 
 
 def test_choices_are_spread_over_zero_to_one():

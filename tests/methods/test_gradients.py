@@ -125,7 +125,7 @@ def test_every_vector_of_the_concept_is_in_every_training_prompt(model, clip, ve
     method = inversion(model, clip, vectors=vectors, prompts=["A photo of S* A*", "S*, A*"])
     ids = model.tokenizer.convert_tokens_to_ids(method.tokens.concept_names)
     assert len(ids) == vectors
-    for row in method.prompt_ids.flatten(0, 1).tolist():
+    for row in method.prompt_ids.tolist():
         assert [token for token in row if token in ids] == ids
 
 
