@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
-from cictl.config.fields import NOT_STATED, OURS, Group, check_prompt, divides_batch, setting
+from cictl.config.fields import (
+    NOT_STATED,
+    OURS,
+    STOP_EVERY,
+    STOP_RATIO,
+    STOP_WINDOW,
+    Group,
+    check_prompt,
+    divides_batch,
+    setting,
+)
 from cictl.placeholders import CONCEPT
 
 _ACCUMULATION = "Parts in which a batch is computed, one after another: less memory, equal but for rounding."
@@ -23,6 +33,9 @@ class _Training(Group):
     weight_decay: float = setting(0.01, "Of AdamW.", paper="1e-2", ge=0, le=1)
     batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="Table 1: 4", ge=1, le=256)
     accumulation: int = setting(1, _ACCUMULATION, paper=NOT_STATED, shapes=False, ge=1, le=256)
+    stop_every: int = STOP_EVERY
+    stop_window: int = STOP_WINDOW
+    stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
 

@@ -23,6 +23,30 @@ def setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limi
     return Field(default, description=about, json_schema_extra={"paper": paper, "shapes": shapes}, **limits)
 
 
+STOP_EVERY = setting(
+    0,
+    "Steps between evaluations of Eq. 1 on one fixed batch, by which a training may end before its steps; 0 is none, and never.",
+    paper=NOT_STATED,
+    shapes=False,
+    ge=0,
+)
+STOP_WINDOW = setting(
+    310,
+    "Steps that the evaluations are compared over. 310 is of DVAR (arXiv 2302.04841), for thousands of steps.",
+    paper=NOT_STATED,
+    shapes=False,
+    ge=2,
+)
+STOP_RATIO = setting(
+    0.15,
+    "A training ends when the variance of the evaluations in the window is less than this part of that of all. 0.15 is of DVAR.",
+    paper=NOT_STATED,
+    shapes=False,
+    gt=0,
+    lt=1,
+)
+
+
 def divides_batch(accumulation: int, info: ValidationInfo) -> int:
     """Refuse a number of parts that does not divide the batch."""
     batch_size = info.data.get("batch_size")  # absent if it is wrong itself

@@ -11,7 +11,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import NOT_STATED, OURS, Group, check_prompt, divides_batch, setting
+from cictl.config.fields import (
+    NOT_STATED,
+    OURS,
+    STOP_EVERY,
+    STOP_RATIO,
+    STOP_WINDOW,
+    Group,
+    check_prompt,
+    divides_batch,
+    setting,
+)
 from cictl.config.stages import BEFORE, METHODS, Stage, group_of
 from cictl.placeholders import AUXILIARY, CONCEPT
 
@@ -118,6 +128,9 @@ class InvertConfig(Group):
     contrastive_prompt: str = setting(
         "A*", "What the text encoder reads in Eq. 2, tau_T(A_i*).", paper="A_i*; words around it: none stated"
     )
+    stop_every: int = STOP_EVERY
+    stop_window: int = STOP_WINDOW
+    stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
 
@@ -173,6 +186,9 @@ class FinetuneConfig(Group):
         max_length=64,
     )
     auxiliary_prompt: str = setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
+    stop_every: int = STOP_EVERY
+    stop_window: int = STOP_WINDOW
+    stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
 

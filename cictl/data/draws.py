@@ -7,7 +7,7 @@ are made on the CPU, where they do not depend on the device.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,3 +98,18 @@ def draw_batch(
         timesteps=torch.stack(times).to(device, non_blocking=True),
         rows=rows,
     )
+
+
+def evaluation_batch(
+    photographs: EncodedPhotographs, *, seed: int, stage: str, samples: range, count: int, timesteps: int
+) -> Batch:
+    """The samples ``samples`` of the ``count`` that a training is judged by; the same however often it is.
+
+    Args:
+        timesteps: how many the noise schedule has. They are cut into ``count`` equal stretches, and each sample has its t in
+            one of them, so that the batch is of the whole schedule.
+    """
+    of_its_own = f"{stage}/evaluation"
+    drawn = draw_batch(photographs, seed=seed, stage=of_its_own, step=0, samples=samples, batch_size=count, timesteps=timesteps)
+    stretch = torch.tensor(list(samples), device=drawn.timesteps.device)
+    return replace(drawn, timesteps=(stretch * timesteps + drawn.timesteps) // count)

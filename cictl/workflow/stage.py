@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import Config, Sources, Stage, command_of, load_config, trajectory
+from cictl.config import Config, Sources, Stage, Training, command_of, load_config, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
@@ -16,6 +16,7 @@ from cictl.models.hub import is_commit
 from cictl.models.locate import locate_base, locate_clip
 from cictl.records import Checkpoint, Difference, archive, differences, latest_checkpoint
 from cictl.workflow.pins import read_pins
+from cictl.workflow.stopping import ended_early
 from cictl.workflow.tracking import tensorboard_folder
 from cictl.workspace import Workspace
 
@@ -86,11 +87,11 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
     return {"photographs": dict(sorted(photographs.items())), "fields": fields}
 
 
-def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, restart: bool = False) -> Decision:
+def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerprint, *, restart: bool = False) -> Decision:
     """Whether to run, resume or skip ``stage``.
 
     Args:
-        steps: how many are asked for in all.
+        settings: how many steps are asked for in all, and whether fewer may do.
         now: the fingerprint as of now.
         restart: put what is there aside and start anew.
 
@@ -113,7 +114,8 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
             raise none_is_whole(stage, damaged)
         return Decision("run", None)
     require_unchanged(workspace, stage, checkpoint, now)
-    action: Action = "skip" if checkpoint.step >= steps else "resume"
+    over = checkpoint.step >= settings.steps or ended_early(stage, checkpoint, settings)
+    action: Action = "skip" if over else "resume"
     return Decision(action, checkpoint, damaged)
 
 
