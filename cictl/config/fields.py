@@ -10,6 +10,7 @@ from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PA
 
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
+FROM_PHOTOGRAPHS = "photographs"  # a start of tokens
 
 
 class Group(BaseModel):

@@ -41,7 +41,8 @@ class ConceptConfig(Group):
     vectors: int = setting(1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16)
     start: str = setting(
         "auto",
-        "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), or a word of the vocabulary.",
+        "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), a word of the vocabulary, several words (their "
+        "mean), or photographs (the mean of the three words that CLIP finds nearest to them).",
         paper=NOT_STATED,
         min_length=1,
     )
@@ -112,7 +113,11 @@ class InvertConfig(Group):
         le=16,
     )
     auxiliary_start: str = setting(
-        "auto", "Start of every vector of A_i*: auto, or a word of the vocabulary.", paper=NOT_STATED, min_length=1
+        "auto",
+        "Start of every vector of A_i*: auto, one or more words, or photographs (the three words that CLIP finds nearer to this "
+        "photograph than to the others).",
+        paper=NOT_STATED,
+        min_length=1,
     )
     contrastive_weight: float = setting(1.0, "Weight of Eq. 2 beside Eq. 1.", paper="1 (plain sum)", ge=0, le=1e4)
     temperature: float = setting(

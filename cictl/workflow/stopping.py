@@ -66,8 +66,8 @@ def ended_early(stage: Stage, checkpoint: Checkpoint, settings: Training) -> str
     if not checkpoint.complete or checkpoint.step >= settings.steps or not ratio < settings.stop_ratio:
         return ""
     return (
-        f"ended early, after {checkpoint.step} of {settings.steps} steps: the variance of the loss on the fixed batch over the last "
-        f"{settings.stop_window} is {ratio:.3f} of that over all, less than {group}.stop_ratio, {settings.stop_ratio:g}; "
+        f"ended early, after {checkpoint.step} of {settings.steps} steps: the variance of the loss on the fixed batch over the "
+        f"last {settings.stop_window} is {ratio:.3f} of that over all, less than {group}.stop_ratio, {settings.stop_ratio:g}; "
         f"to go on: --set {group}.stop_every=0"
     )
 
