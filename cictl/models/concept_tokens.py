@@ -161,13 +161,13 @@ def initial_tokens(
 
 
 def require_words(tokenizer: Any, start: str, key: str) -> None:
-    """Refuse a start in which there is a word that the model has no piece of, only its letters.
+    """Refuse a start in which there is a word that the model reads as little more than its letters, less than two a token.
 
     Raises:
         UsageError: naming these words.
     """
     read = {word: tokenizer(word, add_special_tokens=False).input_ids for word in _words(start)} if start != _AUTO else {}
-    if unknown := [word for word, ids in read.items() if len(ids) == len(word) > 1]:
+    if unknown := [word for word, ids in read.items() if len(ids) > 1 and len(word) < 2 * len(ids)]:
         raise UsageError(
             f"{key}: the base model knows no {' and no '.join(map(repr, unknown))}, and would read letters",
             f"set {key} in ci.yaml to other words, to photographs, or to auto",

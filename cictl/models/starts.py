@@ -28,10 +28,12 @@ class Suggested:
 
 
 def whole_words(tokenizer: Any) -> list[str]:
-    """The words of three letters or more that have a token of their own, in the order of the vocabulary."""
+    """The words of three letters or more that are read as one token, in the order of the vocabulary."""
     vocabulary = tokenizer.get_vocab()
     found = (_WORD.fullmatch(token) for token in sorted(vocabulary, key=vocabulary.__getitem__))
-    return [match[1] for match in found if match]
+    words = [match[1] for match in found if match]
+    read = tokenizer(words, add_special_tokens=False).input_ids  # for not every token is reached by the merges
+    return [word for word, ids in zip(words, read, strict=True) if len(ids) == 1]
 
 
 def embed_words(model: StableDiffusion, words: Sequence[str], projection: Tensor, tower: Any | None = None) -> Tensor:
