@@ -107,6 +107,15 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LossEvaluated(Event):
+    """Eq. 1 on a fixed batch after ``step`` steps; ``ratio`` is the variance of the last of these by that of all."""
+
+    step: int
+    loss: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSaved(Event):
     """A checkpoint of ``step`` steps stands whole on the disk."""
 
@@ -124,7 +133,7 @@ class PreviewSaved(Event):
 
 @dataclass(frozen=True, slots=True)
 class StageCompleted(Event):
-    """All steps of a stage are done."""
+    """All steps of a stage are done, or as many as it took to converge."""
 
     stage: str
     steps: int

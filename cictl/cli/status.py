@@ -31,7 +31,7 @@ def command(
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
             shown: dict[str, object] = {}
             for stage in trained:
-                for line in (*stage.changed, *stage.damaged):
+                for line in (*stage.changed, *stage.damaged, *([stage.ended_early] if stage.ended_early else [])):
                     print_result(f"{names[stage.stage]}: {line}")
                 own = {key: value for key, value in stage.overrides.items() if shown.get(key) != value}
                 if own:  # what stage 1 was given holds for stage 2 as well, but is said once

@@ -66,7 +66,10 @@ def say_outcome(outcome: TrainingOutcome, next_command: str) -> None:
         return
     if outcome.action == "skip":
         print_result(f"{stage} is already done: {outcome.steps} steps, {outcome.checkpoint}")
+        if outcome.ended_early:
+            print_result(f"it {outcome.ended_early}")
     else:
         losses = ", ".join(f"{name} {value:.4g}" for name, value in outcome.losses.items())
-        print_result(f"{stage} is done: {outcome.steps} steps in {outcome.seconds:.0f} s ({losses}), {outcome.checkpoint}")
+        early = " early" if outcome.ended_early else ""
+        print_result(f"{stage} is done{early}: {outcome.steps} steps in {outcome.seconds:.0f} s ({losses}), {outcome.checkpoint}")
     print_result(f"next: {next_command}")

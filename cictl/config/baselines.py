@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
-from cictl.config.fields import NOT_STATED, OURS, TIMESTEPS, Group, Timesteps, check_prompt, divides_batch, setting
+from cictl.config.fields import (
+    NOT_STATED,
+    OURS,
+    STOP_EVERY,
+    STOP_RATIO,
+    STOP_WINDOW,
+    TIMESTEPS,
+    Group,
+    Timesteps,
+    check_prompt,
+    divides_batch,
+    setting,
+)
 from cictl.placeholders import CONCEPT
 
 _ACCUMULATION = "Parts in which a batch is computed, one after another: less memory, equal but for rounding."
@@ -24,6 +36,9 @@ class _Training(Group):
     batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="Table 1: 4", ge=1, le=256)
     accumulation: int = setting(1, _ACCUMULATION, paper=NOT_STATED, shapes=False, ge=1, le=256)
     timesteps: Timesteps = setting("uniform", TIMESTEPS, paper="uniform")
+    stop_every: int = STOP_EVERY
+    stop_window: int = STOP_WINDOW
+    stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
 

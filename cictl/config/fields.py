@@ -10,6 +10,7 @@ from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PA
 
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
+FROM_PHOTOGRAPHS = "photographs"  # a start of tokens
 
 Timesteps = Literal["uniform", "stratified"]
 TIMESTEPS = (
@@ -27,6 +28,30 @@ class Group(BaseModel):
 def setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limits: Any) -> Any:
     """A field of ci.yaml. ``shapes``: whether it changes the course of training, and so its fingerprint."""
     return Field(default, description=about, json_schema_extra={"paper": paper, "shapes": shapes}, **limits)
+
+
+STOP_EVERY = setting(
+    0,
+    "Steps between evaluations of Eq. 1 on one fixed batch, by which a training may end before its steps; 0 is none, and never.",
+    paper=NOT_STATED,
+    shapes=False,
+    ge=0,
+)
+STOP_WINDOW = setting(
+    310,
+    "Steps that the evaluations are compared over. 310 is of DVAR (arXiv 2302.04841), for thousands of steps.",
+    paper=NOT_STATED,
+    shapes=False,
+    ge=2,
+)
+STOP_RATIO = setting(
+    0.15,
+    "A training ends when the variance of the evaluations in the window is less than this part of that of all. 0.15 is of DVAR.",
+    paper=NOT_STATED,
+    shapes=False,
+    gt=0,
+    lt=1,
+)
 
 
 def divides_batch(accumulation: int, info: ValidationInfo) -> int:

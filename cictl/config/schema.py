@@ -11,7 +11,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import NOT_STATED, OURS, TIMESTEPS, Group, Timesteps, check_prompt, divides_batch, setting
+from cictl.config.fields import (
+    NOT_STATED,
+    OURS,
+    STOP_EVERY,
+    STOP_RATIO,
+    STOP_WINDOW,
+    TIMESTEPS,
+    Group,
+    Timesteps,
+    check_prompt,
+    divides_batch,
+    setting,
+)
 from cictl.config.stages import BEFORE, METHODS, Stage, group_of
 from cictl.placeholders import AUXILIARY, CONCEPT
 
@@ -31,7 +43,8 @@ class ConceptConfig(Group):
     vectors: int = setting(1, "Number of token vectors that S* has.", paper="1 (S* is one token)", ge=1, le=16)
     start: str = setting(
         "auto",
-        "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), or a word of the vocabulary.",
+        "Start of S*: auto (seeded, with the norm of ordinary vocabulary rows), a word of the vocabulary, several words (their "
+        "mean), or photographs (the mean of the three words that CLIP finds nearest to them).",
         paper=NOT_STATED,
         min_length=1,
     )
@@ -103,7 +116,11 @@ class InvertConfig(Group):
         le=16,
     )
     auxiliary_start: str = setting(
-        "auto", "Start of every vector of A_i*: auto, or a word of the vocabulary.", paper=NOT_STATED, min_length=1
+        "auto",
+        "Start of every vector of A_i*: auto, one or more words, or photographs (the three words that CLIP finds nearer to this "
+        "photograph than to the others).",
+        paper=NOT_STATED,
+        min_length=1,
     )
     contrastive_weight: float = setting(1.0, "Weight of Eq. 2 beside Eq. 1.", paper="1 (plain sum)", ge=0, le=1e4)
     temperature: float = setting(
@@ -119,6 +136,9 @@ class InvertConfig(Group):
     contrastive_prompt: str = setting(
         "A*", "What the text encoder reads in Eq. 2, tau_T(A_i*).", paper="A_i*; words around it: none stated"
     )
+    stop_every: int = STOP_EVERY
+    stop_window: int = STOP_WINDOW
+    stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
 
@@ -175,6 +195,9 @@ class FinetuneConfig(Group):
         max_length=64,
     )
     auxiliary_prompt: str = setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
+    stop_every: int = STOP_EVERY
+    stop_window: int = STOP_WINDOW
+    stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
 

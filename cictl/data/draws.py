@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -133,6 +133,21 @@ def draw_batch(
         timesteps=_send(times, device),
         rows=rows,
     )
+
+
+def evaluation_batch(
+    photographs: EncodedPhotographs, *, seed: int, stage: str, samples: range, count: int, timesteps: int
+) -> Batch:
+    """The samples ``samples`` of the ``count`` that a training is judged by; the same however often it is.
+
+    Args:
+        timesteps: how many the noise schedule has. They are cut into ``count`` equal stretches, and each sample has its t in
+            one of them, so that the batch is of the whole schedule.
+    """
+    of_its_own = f"{stage}/evaluation"
+    drawn = draw_batch(photographs, seed=seed, stage=of_its_own, step=0, samples=samples, batch_size=count, timesteps=timesteps)
+    stretch = torch.tensor(list(samples), device=drawn.timesteps.device)
+    return replace(drawn, timesteps=(stretch * timesteps + drawn.timesteps) // count)
 
 
 def _send(drawn: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -61,8 +61,9 @@ def fit(
     after_step: Callable[[int], None],
     stop: StopRequest,
     gradient_clip: float | None = None,
+    converged: Callable[[int], bool] = lambda done: False,
 ) -> int:
-    """Train ``method`` until ``schedule.last``, or until ``stop`` is asked for.
+    """Train ``method`` until ``schedule.last``, until it has ``converged``, or until ``stop`` is asked for.
 
     Args:
         draw: this process's parts of the batch of a step, as many as every other's; a function of the step alone, so
@@ -70,6 +71,7 @@ def fit(
         checkpoint: called with the steps that are done, where there is to be one.
         after_step: called with the steps that are done, after each.
         gradient_clip: the largest norm that the gradients of a step may have together.
+        converged: called with the steps that are done, after each; says the same in all processes.
 
     Returns:
         The steps that are done. The last of them is checkpointed.
@@ -90,7 +92,7 @@ def fit(
         pending.append(terms)
 
         done = step + 1
-        ends = done == schedule.last or stop.agreed(processes)
+        ends = converged(done) or done == schedule.last or stop.agreed(processes)
         saves = ends or done % schedule.checkpoint_every == 0
         if saves or done % schedule.report_every == 0:
             latest = _report(pending, done, processes, observe)

@@ -14,6 +14,8 @@ from cictl.data.draws import randomness
 from cictl.data.prompts import auxiliary_names, token_names
 from cictl.errors import UsageError
 
+_AUTO = "auto"  # a start that is drawn
+
 
 class ConceptTokens(nn.Module):
     """The vectors of S* and of the A_i*, the only parameters of stage 1.
@@ -132,41 +134,65 @@ def initial_tokens(
     start: str,
     keys: Sequence[str],
     auxiliary_vectors: int,
-    auxiliary_start: str,
+    auxiliary_start: str | Sequence[str],
     seed: int,
 ) -> ConceptTokens:
     """S* and A_i* before training.
 
     ``auto`` draws each vector from a normal distribution with the mean and the spread that the vocabulary has
     in each dimension, and gives it the norm of an ordinary row; it depends on the seed and, for A_i*, on the
-    photograph's key. A word gives its own vector (the mean of its vectors, if it has several).
+    photograph's key. A word gives its own vector (the mean of its vectors, if it has several), several words their mean.
+
+    Args:
+        auxiliary_start: of all A_i*, or of each, in the order of ``keys``.
 
     Raises:
-        UsageError: a start is not a word.
+        UsageError: a start is no word.
     """
     table = text_encoder.get_input_embeddings().weight.detach().float().cpu()
     concept = [_start(start, tokenizer, table, seed, "concept", index) for index in range(vectors)]
+    own_starts = [auxiliary_start] * len(keys) if isinstance(auxiliary_start, str) else auxiliary_start
     auxiliary = [
-        torch.stack([_start(auxiliary_start, tokenizer, table, seed, key, index) for index in range(auxiliary_vectors)])
-        for key in keys
+        torch.stack([_start(own, tokenizer, table, seed, key, index) for index in range(auxiliary_vectors)])
+        for key, own in zip(keys, own_starts, strict=True)
         if auxiliary_vectors
     ]
     return ConceptTokens(name, torch.stack(concept), keys, torch.stack(auxiliary) if auxiliary else None)
 
 
-def _start(word: str, tokenizer: Any, table: Tensor, seed: int, *names: object) -> Tensor:
-    if word == "auto":
+def require_words(tokenizer: Any, start: str, key: str) -> None:
+    """Refuse a start in which there is a word that the model reads as little more than its letters, less than two a token.
+
+    Raises:
+        UsageError: naming these words.
+    """
+    read = {word: tokenizer(word, add_special_tokens=False).input_ids for word in _words(start)} if start != _AUTO else {}
+    if unknown := [word for word, ids in read.items() if len(ids) > 1 and len(word) < 2 * len(ids)]:
+        raise UsageError(
+            f"{key}: the base model knows no {' and no '.join(map(repr, unknown))}, and would read letters",
+            f"set {key} in ci.yaml to other words, to photographs, or to auto",
+            slug="start-unknown",
+        )
+
+
+def _start(start: str, tokenizer: Any, table: Tensor, seed: int, *names: object) -> Tensor:
+    if start == _AUTO:
         noise = torch.randn(table.shape[1], generator=randomness(seed, "start", *names))
         vector = table.mean(0) + table.std(0) * noise
         return vector * (table.norm(dim=1).median() / vector.norm())
-    ids = tokenizer(word, add_special_tokens=False).input_ids
-    if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id):
+    read = [tokenizer(word, add_special_tokens=False).input_ids for word in _words(start)]
+    unknown = tokenizer.unk_token_id if tokenizer.unk_token_id != tokenizer.eos_token_id else None
+    if not read or any(not ids or unknown in ids for ids in read):
         raise UsageError(
-            f"the start {word!r} is not a word that the base model knows",
+            f"the start {start!r} is not a word that the base model knows",
             "set concept.start (or the start that the method has of its own) in ci.yaml to an ordinary word, or to auto",
             slug="start-not-a-word",
         )
-    return table[ids].mean(0)
+    return torch.stack([table[ids].mean(0) for ids in read]).mean(0)
+
+
+def _words(start: str) -> list[str]:
+    return start.replace(",", " ").split()
 
 
 def _added_token(name: str) -> Any:

@@ -241,7 +241,7 @@ class Screen:
             yield "", formats.rate(state.seconds_per_step)
         yield "elapsed", formats.duration(state.elapsed(now))
         if state.completed:
-            yield "", "done"
+            yield "", "done" if state.completed.steps >= state.start.steps else "ended early"
         elif self._outcome == "running":
             eta = state.eta(now)
             yield "ETA", "--" if eta is None else formats.duration(eta)

@@ -10,6 +10,8 @@ from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.events import Note, Observer
 from cictl.workflow.pins import find_base, find_clip, read_pins
+from cictl.workflow.stage import reads_clip
+from cictl.workflow.starts import Sight, find_starts
 from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
@@ -44,29 +46,32 @@ def _prepare(
     from cictl.workflow.base_model import encode_photographs, open_base, previewer
 
     settings = config.invert
-    contrastive = settings.auxiliary_vectors > 0 and settings.contrastive_weight > 0
     pins = read_pins(workspace, config)
     base = find_base(config, pins, observe)
-    clip = find_clip(config, pins, observe) if contrastive else None  # before anything large is loaded, since it may fail
+    read = reads_clip(config, "invert")
+    clip = find_clip(config, pins, observe) if read else None  # before anything large is loaded, since it may fail
     model = open_base(base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, clip, observe)
+    tower = own_text_tower(clip, model) if clip else None
+    if tower is not None:
+        observe(Note(f"the text encoder of {config.model.id} is not that of {config.model.clip}: Eq. 2 uses the latter's"))
+    projection = text_projection(clip).to(model.device) if clip else None
+    sight = Sight(encoded.embeddings, projection, tower)
+    starts = runtime.processes.share(lambda: find_starts(workspace, config, model, photographs, sight, observe))
     tokens = initial_tokens(
         model.tokenizer,
         model.text_encoder,
         name=config.concept.name,
         vectors=config.concept.vectors,
-        start=config.concept.start,
+        start=starts.concept,
         keys=encoded.keys,
         auxiliary_vectors=settings.auxiliary_vectors,
-        auxiliary_start=settings.auxiliary_start,
+        auxiliary_start=starts.auxiliary,
         seed=config.seed,
     )
-    tower = own_text_tower(clip, model) if clip else None
     if tower is not None:
-        observe(Note(f"the text encoder of {config.model.id} is not that of {config.model.clip}: Eq. 2 uses the latter's"))
         inject_tokens(model.tokenizer, tower, tokens)  # before the base, so that both give the tokens the same ids
     model.add_tokens(tokens)
-    projection = text_projection(clip).to(model.device) if clip else None
     method = ContrastiveInversion(model, tokens, encoded, projection, settings, tower)
 
     def encode() -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import Config, Sources, Stage, command_of, load_config, trajectory
+from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, command_of, load_config, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
@@ -16,6 +16,7 @@ from cictl.models.hub import is_commit
 from cictl.models.locate import locate_base, locate_clip
 from cictl.records import Checkpoint, Difference, archive, differences, latest_checkpoint
 from cictl.workflow.pins import read_pins
+from cictl.workflow.stopping import ended_early
 from cictl.workflow.tracking import tensorboard_folder
 from cictl.workspace import Workspace
 
@@ -78,7 +79,7 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
     fields = trajectory(config, stage)
     pins = read_pins(workspace, config, stage)
     fields["identity.model"] = pins.model or _identity(locate_base, config.model.id, config.model.revision)
-    if _reads_clip(config, stage):
+    if reads_clip(config, stage):
         fields["identity.clip"] = pins.clip or _identity(locate_clip, config.model.clip, config.model.clip_revision)
     if stage == "finetune":
         inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
@@ -86,11 +87,11 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
     return {"photographs": dict(sorted(photographs.items())), "fields": fields}
 
 
-def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, restart: bool = False) -> Decision:
+def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerprint, *, restart: bool = False) -> Decision:
     """Whether to run, resume or skip ``stage``.
 
     Args:
-        steps: how many are asked for in all.
+        settings: how many steps are asked for in all, and whether fewer may do.
         now: the fingerprint as of now.
         restart: put what is there aside and start anew.
 
@@ -113,7 +114,8 @@ def decide(workspace: Workspace, stage: Stage, steps: int, now: Fingerprint, *, 
             raise none_is_whole(stage, damaged)
         return Decision("run", None)
     require_unchanged(workspace, stage, checkpoint, now)
-    action: Action = "skip" if checkpoint.step >= steps else "resume"
+    over = checkpoint.step >= settings.steps or ended_early(stage, checkpoint, settings)
+    action: Action = "skip" if over else "resume"
     return Decision(action, checkpoint, damaged)
 
 
@@ -164,10 +166,12 @@ def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed
     )
 
 
-def _reads_clip(config: Config, stage: Stage) -> bool:
-    """Whether the image embeddings of CLIP shape a stage: by Eq. 2, which shapes both of ours, or by DisenBooth's adapter."""
-    eq_2 = config.invert.auxiliary_vectors > 0 and config.invert.contrastive_weight > 0
-    return stage == "disenbooth" or (stage in STAGES and eq_2)
+def reads_clip(config: Config, stage: Stage) -> bool:
+    """Whether CLIP's image embeddings shape a stage: by Eq. 2 or by a start, for both of ours, or by DisenBooth's adapter."""
+    auxiliary = config.invert.auxiliary_vectors > 0
+    starts = [config.concept.start, *([config.invert.auxiliary_start] if auxiliary else [])]
+    ours = (auxiliary and config.invert.contrastive_weight > 0) or FROM_PHOTOGRAPHS in starts
+    return stage == "disenbooth" or (stage in STAGES and ours)
 
 
 def _identity(locate: Any, model_id: str, revision: str | None) -> str | None:

@@ -10,6 +10,7 @@ from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
 from cictl.records import checkpoint_folders, differences, latest_checkpoint
 from cictl.workflow.stage import STAGES, can_be_undone, configure, describe, fingerprint, kept_overrides
+from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
 
 _TOO_FEW = 2
@@ -17,7 +18,7 @@ _TOO_FEW = 2
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A stage: the steps that are done and asked for, what changed since, what is damaged."""
+    """A stage: the steps that are done and asked for, why fewer were enough, what changed since, what is damaged."""
 
     stage: Stage
     step: int
@@ -25,6 +26,7 @@ class StageStatus:
     changed: list[str]
     damaged: list[str]
     overrides: dict[str, Any] = field(default_factory=dict)
+    ended_early: str = ""
 
     @property
     def state(self) -> str:
@@ -35,7 +37,7 @@ class StageStatus:
             return "damaged"
         if not self.step:
             return "not started"
-        return "done" if self.step >= self.steps else "started"
+        return "done" if self.step >= self.steps or self.ended_early else "started"
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,16 @@ def run(workspace: Workspace) -> Status:
 def _stage_status(workspace: Workspace, stage: Stage) -> StageStatus:
     config = configure(workspace, {}, upto=stage)
     checkpoint, damaged = latest_checkpoint(workspace.stage_folder(stage), verify=False)
-    steps = settings_of(config, stage).steps
+    settings = settings_of(config, stage)
     if checkpoint is None:
-        return StageStatus(stage, 0, steps, [], damaged)
+        return StageStatus(stage, 0, settings.steps, [], damaged)
     try:
         now = fingerprint(workspace, config, stage)
         changed = describe(differences(checkpoint.manifest["fingerprint"], now))
     except CictlError as error:
         changed = [error.message]
-    return StageStatus(stage, checkpoint.step, steps, changed, damaged, kept_overrides(workspace, upto=stage))
+    kept, why = kept_overrides(workspace, upto=stage), ended_early(stage, checkpoint, settings)
+    return StageStatus(stage, checkpoint.step, settings.steps, changed, damaged, kept, why)
 
 
 def _next(

@@ -9,7 +9,7 @@ from typing import Any
 
 from cictl.config import Config, Stage, settings_of
 from cictl.errors import CictlError, UsageError
-from cictl.events import Event, Memory, Observer, PreviewSaved, Progress, StageStarted, StepCompleted
+from cictl.events import Event, LossEvaluated, Memory, Observer, PreviewSaved, Progress, StageStarted, StepCompleted
 from cictl.workspace import Workspace
 
 _MEBIBYTE = 2**20
@@ -62,6 +62,8 @@ class Curves:
                 self._start(first_step)
             case StepCompleted(step, losses):
                 self._log(step, {f"loss/{name}": value for name, value in losses.items()})
+            case LossEvaluated(step, loss):
+                self._log(step, {"loss/evaluation": loss})
             case Progress(step=step, seconds_per_step=seconds, memory=memory):
                 self._log(step, {"rate/learning": self._learning_rate, "rate/steps a second": 1 / seconds, **_mebibytes(memory)})
             case PreviewSaved(step, path):

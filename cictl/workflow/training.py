@@ -32,6 +32,7 @@ from cictl.records import STATE, Checkpoint, latest_checkpoint, read_checkpoint,
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides, require_unchanged
+from cictl.workflow.stopping import Watch, ended_early, fixed_batch_loss, never_stops
 from cictl.workflow.tracking import Curves, require_trackers
 from cictl.workspace import Workspace
 
@@ -76,7 +77,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training command did: ``action`` is run, resume or skip (would be, for a dry run)."""
+    """What a training command did: ``action`` is run, resume or skip (would be, for a dry run).
+
+    ``ended_early`` says why it has fewer ``steps`` than were asked for, if it has.
+    """
 
     stage: Stage
     action: str
@@ -86,6 +90,7 @@ class TrainingOutcome:
     losses: dict[str, float]
     seconds: float
     dry_run: bool = False
+    ended_early: str = ""
 
 
 Prepare = Callable[["Runtime", Config, list[Photograph], Observer], Prepared]
@@ -140,22 +145,23 @@ def run_stage(
             return _begin(workspace, stage, observe, processes, overrides, restart=restart)
 
         start = processes.share(begin)
+        settings = settings_of(start.config, stage)
         if start.decision.action == "skip":
-            return _outcome(workspace, stage, start.decision)
+            return _outcome(workspace, stage, start.decision, settings)
         began = time.perf_counter()
         with out_of_memory_explained(_LESS_MEMORY.format(group_of(stage))), _resumable(workspace, stage):
             saved = _train(workspace, stage, prepare, observe, start, processes)
-        return _outcome(workspace, stage, start.decision, saved=saved, seconds=time.perf_counter() - began)
+        return _outcome(workspace, stage, start.decision, settings, saved=saved, seconds=time.perf_counter() - began)
 
 
 def _foreseen(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], *, restart: bool) -> TrainingOutcome:
     """What a run would do; nothing is written or held."""
     config = configure(workspace, overrides, upto=stage, fresh=restart)
-    steps = settings_of(config, stage).steps
+    settings = settings_of(config, stage)
     find_photographs(workspace.images)
     now = fingerprint(workspace, config, stage)
-    decision = Decision("run", None) if restart else decide(workspace, stage, steps, now)
-    return _outcome(workspace, stage, decision, steps=steps, dry_run=True)
+    decision = Decision("run", None) if restart else decide(workspace, stage, settings, now)
+    return _outcome(workspace, stage, decision, settings, steps=settings.steps, dry_run=True)
 
 
 def _begin(
@@ -169,10 +175,12 @@ def _begin(
     require_trackers(config.tracking.to)
     now = fingerprint(workspace, config, stage)
     kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **overrides}
-    decision = decide(workspace, stage, settings.steps, now, restart=restart)
+    decision = decide(workspace, stage, settings, now, restart=restart)
     for warning in decision.warnings:
         observe(Warned(warning))
     if decision.action != "skip":
+        if useless := never_stops(stage, settings):
+            observe(Warned(useless))
         remove_staging(workspace.stage_folder(stage))
         set_aside_damaged(workspace.stage_folder(stage), decision.first_step)
         if earlier := {key: value for key, value in kept.items() if key not in overrides}:
@@ -235,10 +243,10 @@ def _train(
         prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-        milestones = _milestones(settings.steps, config.checkpoint.snapshots)
-        saver = _Saver(
-            folder, method, optimizer, runtime, _facts(workspace, stage, config, start.overrides, runtime), milestones, log
-        )
+        facts, milestones = _facts(workspace, stage, config, start.overrides, runtime), _milestones(config, stage)
+        evaluate = fixed_batch_loss(prepared, settings, config.seed, stage, settings.accumulation * processes.count)
+        watch = Watch(settings, lambda: processes.share(evaluate), log)
+        saver = _Saver(folder, method, optimizer, runtime, facts, milestones, watch, log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
             _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
@@ -259,16 +267,18 @@ def _train(
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)
         draw = partial(_draw, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
-        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, after_step, stop, prepared.gradient_clip)
+        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, after_step, stop, prepared.gradient_clip, watch)
         processes.wait()  # until the first has written
-        if done < settings.steps:
+        if done < settings.steps and not watch.converged:
             raise stop.interruption(
                 f"{TITLES[stage]} stopped after {done} of {settings.steps} steps; a checkpoint is saved",
                 f"{command_of(stage)} goes on from there",
             )
+        saved, _ = read_checkpoint(folder / step_folder(done), verify=False)
+        assert saved is not None
+        if why := ended_early(stage, saved, settings):
+            log(Note(why))
         log(StageCompleted(stage, done, time.perf_counter() - began))
-    saved, _ = read_checkpoint(folder / step_folder(done), verify=False)
-    assert saved is not None
     return saved
 
 
@@ -291,9 +301,10 @@ def _draw(prepared: Prepared, settings: Training, seed: int, stage: str, process
     ]
 
 
-def _milestones(steps: int, count: int) -> set[int]:
-    """So many steps whose results are kept, at equal distances; the last of all ``steps`` is not among them."""
-    return {round(steps * part / (count + 1)) for part in range(1, count + 1)} - {0, steps}
+def _milestones(config: Config, stage: Stage) -> set[int]:
+    """The steps whose results are kept, at equal distances; the last one is not among them."""
+    steps, parts = settings_of(config, stage).steps, config.checkpoint.snapshots + 1
+    return {round(steps * part / parts) for part in range(1, parts)} - {0, steps}
 
 
 def _nothing(done: int) -> None:
@@ -310,13 +321,15 @@ class _Saver:
     runtime: Runtime
     facts: Mapping[str, Any]
     milestones: Collection[int]
+    watch: Watch
     observe: Observer
 
     def __call__(self, done: int) -> None:
         from cictl.engine.checkpoint import save_checkpoint, training_state
 
         state = training_state(self.method.trainable(), self.optimizer)
-        facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": done >= self.facts["steps"]}
+        complete = done >= self.facts["steps"] or self.watch.converged
+        facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": complete, **self.watch.record()}
         self.observe(CheckpointSaved(done, save_checkpoint(self.folder, done, self.method.result(), state, facts)))
 
     def keep_if_due(self, done: int) -> None:
@@ -331,6 +344,7 @@ class _Saver:
 
         restore_training_state(read_tensors(checkpoint, STATE), self.method.trainable(), self.optimizer)
         self.runtime.restore_scaler(checkpoint.manifest.get("scaler", {}))
+        self.watch.restore(checkpoint.manifest)
 
 
 def _facts(workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
@@ -371,6 +385,7 @@ def _outcome(
     workspace: Workspace,
     stage: Stage,
     decision: Decision,
+    settings: Training,
     *,
     saved: Checkpoint | None = None,
     steps: int = 0,
@@ -389,6 +404,7 @@ def _outcome(
         losses=losses[-1][1] if losses else {},
         seconds=round(seconds, 1),
         dry_run=dry_run,
+        ended_early=ended_early(stage, checkpoint, settings) if checkpoint else "",
     )
 
 

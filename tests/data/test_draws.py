@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from cictl.data.draws import Batch, draw_batch, randomness, stratified_timesteps
+from cictl.data.draws import Batch, draw_batch, evaluation_batch, randomness, stratified_timesteps
 from tests.support import encoded
 
 
@@ -177,3 +177,31 @@ def test_every_view_of_a_photograph_is_drawn_and_no_other_photographs():
     for batch in batches:
         assert [row // 3 for row in batch.rows] == batch.photographs
         assert batch.latents[:, 0, 0, 0].tolist() == batch.rows
+
+
+# -- what a training is judged by -------------------------------------------------------------------
+
+
+def evaluation(photographs, *, samples=range(8), count=8, seed=0, timesteps=1000) -> Batch:
+    return evaluation_batch(photographs, seed=seed, stage="invert", samples=samples, count=count, timesteps=timesteps)
+
+
+def test_the_batch_that_a_training_is_judged_by_is_always_the_same_however_it_is_split():
+    photographs = encoded(5)
+    whole = evaluation(photographs)
+    assert_equal(evaluation(photographs), whole)
+    assert_equal(joined([evaluation(photographs, samples=range(at, at + 2)) for at in range(0, 8, 2)]), whole)
+    assert not torch.equal(evaluation(photographs, seed=1).noise, whole.noise)
+    assert not torch.equal(draw(photographs, samples=range(8), batch_size=8).noise, whole.noise)
+
+
+@pytest.mark.parametrize(("count", "timesteps"), [(8, 1000), (3, 1000), (8, 24), (5, 7)])
+def test_it_has_a_timestep_in_each_of_as_many_equal_stretches_of_the_schedule(count: int, timesteps: int):
+    for seed in range(20):
+        batch = evaluation(encoded(3, side=2), samples=range(count), count=count, seed=seed, timesteps=timesteps)
+        for place, timestep in enumerate(batch.timesteps.tolist()):
+            assert place * timesteps // count <= timestep < -(-(place + 1) * timesteps // count)
+
+
+def test_it_has_each_photograph():
+    assert set(evaluation(encoded(5)).photographs) == set(range(5))

@@ -202,12 +202,12 @@ class Number:
         return PlainLoss(value, {"value": value.detach()})
 
 
-def go(schedule: Schedule, *, stop: StopRequest | None = None, parts=(3.0,), method=None):
+def go(schedule: Schedule, *, stop: StopRequest | None = None, parts=(3.0,), method=None, **hooks):
     method, recorder, saved, after = method or Number(), Recorder(), [], []
     optimizer = torch.optim.SGD(list(method.trainable().values()), lr=0.1)
     done = fit(
         method, optimizer, lambda step: parts, schedule, Runtime.create("cpu"), recorder, saved.append, after.append,
-        stop or StopRequest(),
+        stop or StopRequest(), **hooks,
     )  # fmt: skip
     return done, saved, after, recorder, method
 
@@ -248,3 +248,25 @@ def test_the_losses_reported_are_those_of_each_step_averaged_over_its_parts():
 
 def test_nothing_is_done_when_all_steps_are_done():
     assert go(Schedule(5, 5, 1, 1))[:2] == (5, [])
+
+
+def test_a_method_that_has_converged_is_trained_no_further_and_has_a_checkpoint():
+    asked: list[int] = []
+
+    def converged(done: int) -> bool:
+        asked.append(done)
+        return done == 7
+
+    done, saved, _, recorder, _ = go(Schedule(3, 100, 50, 50), converged=converged)
+    assert (done, saved, asked) == (7, [7], [4, 5, 6, 7])
+    assert [event.step for event in recorder.events if isinstance(event, StepCompleted)] == [4, 5, 6, 7]
+
+
+def test_whether_it_has_converged_is_asked_after_the_last_step_and_after_one_that_a_signal_stops_at():
+    """Else a run that goes on would lack what the uninterrupted one has looked at."""
+    asked: list[int] = []
+    go(Schedule(0, 2, 50, 50), converged=lambda done: bool(asked.append(done)))
+    stop = StopRequest()
+    stop.signal_number = 15
+    go(Schedule(2, 9, 50, 50), stop=stop, converged=lambda done: bool(asked.append(done)))
+    assert asked == [1, 2, 3]

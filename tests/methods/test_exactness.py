@@ -42,7 +42,11 @@ def prepared(model, clip, pictures):
         auxiliary_start="auto", seed=0,
     )  # fmt: skip
     model.add_tokens(tokens)
-    return model, tokens, EncodedPhotographs(tuple(keys), *model.encode_pictures(pixels), embed_images(clip, pixels, model.device))
+    return (
+        model,
+        tokens,
+        EncodedPhotographs(tuple(keys), *model.encode_pictures(pixels), embed_images(clip, pixels, model.device)),
+    )
 
 
 def drawn(photographs: EncodedPhotographs, stage: str, step: int):

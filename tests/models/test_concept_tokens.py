@@ -7,7 +7,7 @@ import torch
 
 from cictl.data.prompts import expand
 from cictl.errors import UsageError
-from cictl.models.concept_tokens import ConceptTokens, initial_tokens, inject_tokens
+from cictl.models.concept_tokens import ConceptTokens, initial_tokens, inject_tokens, require_words
 from cictl.models.stable_diffusion import StableDiffusion
 
 KEYS = ("a" * 64, "b" * 64)
@@ -200,6 +200,29 @@ def test_a_start_of_several_tokens_is_their_mean(model):
     vocabulary = model.tokenizer.get_vocab()
     expected = (table[vocabulary["red</w>"]] + table[vocabulary["cat</w>"]]) / 2
     torch.testing.assert_close(start(model, start="red cat").concept[0].detach(), expected)
+
+
+def test_each_of_several_words_counts_once_however_many_tokens_it_has(model):
+    """``xyz`` is three letters to the tiny base; a comma between words is none of them."""
+    table = model.text_encoder.get_input_embeddings().weight
+    vocabulary = model.tokenizer.get_vocab()
+    letters = torch.stack([table[vocabulary[token]] for token in ("x", "y", "z</w>")]).mean(0)
+    expected = (table[vocabulary["red</w>"]] + letters + table[vocabulary["cat</w>"]]) / 3
+    torch.testing.assert_close(start(model, start="red, xyz,cat").concept[0].detach(), expected)
+
+
+def test_each_auxiliary_token_can_have_a_start_of_its_own(model):
+    tokens = start(model, auxiliary_start=["snow", "auto"])
+    drawn = start(model)
+    assert torch.equal(tokens.auxiliary[0], start(model, auxiliary_start="snow").auxiliary[0])
+    assert torch.equal(tokens.auxiliary[1], drawn.auxiliary[1])
+
+
+def test_words_of_which_the_model_knows_the_letters_alone_are_named(model):
+    for known in ("auto", "red cat", "red, cat", "a"):
+        require_words(model.tokenizer, known, "concept.start")
+    with pytest.raises(UsageError, match=r"concept\.start: the base model knows no 'teapot' and no 'kettle'"):
+        require_words(model.tokenizer, "red teapot, kettle", "concept.start")
 
 
 def test_a_start_of_nothing_is_refused(model):

@@ -1,0 +1,129 @@
+"""Ending a training before its steps, once the loss on a fixed batch hardly changes any more. Imports no torch.
+
+The rule changes no step, only how many there are. It is a function of the evaluations, which a checkpoint holds, so that
+a run that was stopped ends where the uninterrupted one would have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from cictl.config import Stage, Training, group_of
+from cictl.events import LossEvaluated, Observer
+from cictl.functional.stopping import variance_ratio
+from cictl.records import Checkpoint
+
+if TYPE_CHECKING:
+    from cictl.data.draws import Batch
+    from cictl.workflow.training import Prepared
+
+_RECORD = "evaluations"  # in the manifest of a checkpoint
+
+
+@dataclass
+class Watch:
+    """Evaluates a training every ``settings.stop_every`` steps, and says when it has converged.
+
+    Attributes:
+        evaluate: gives the loss on the fixed batch, the same in all processes.
+        losses: the evaluations so far.
+    """
+
+    settings: Training
+    evaluate: Callable[[], float]
+    observe: Observer
+    losses: list[float] = field(default_factory=list)
+
+    def __call__(self, done: int) -> bool:
+        """Evaluate if that is due after ``done`` steps, and say whether the training is to end."""
+        if not self.settings.stop_every or done % self.settings.stop_every:
+            return False
+        self.losses.append(self.evaluate())
+        self.observe(LossEvaluated(done, self.losses[-1], _ratio(self.losses, self.settings)))
+        return self.converged
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last evaluation was the last one needed."""
+        return _ratio(self.losses, self.settings) < self.settings.stop_ratio
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {_RECORD: {"every": self.settings.stop_every, "losses": list(self.losses)}} if self.settings.stop_every else {}
+
+    def restore(self, manifest: Mapping[str, Any]) -> None:
+        """Go on with the evaluations of a checkpoint, unless they lay other distances apart."""
+        self.losses = list(_recorded(manifest, self.settings))
+
+
+def ended_early(stage: Stage, checkpoint: Checkpoint, settings: Training) -> str:
+    """Why the training of ``checkpoint`` ended before its steps, and would with ``settings``; nothing if it did not."""
+    ratio, group = _ratio(_recorded(checkpoint.manifest, settings), settings), group_of(stage)
+    if not checkpoint.complete or checkpoint.step >= settings.steps or not ratio < settings.stop_ratio:
+        return ""
+    return (
+        f"ended early, after {checkpoint.step} of {settings.steps} steps: the variance of the loss on the fixed batch over the "
+        f"last {settings.stop_window} is {ratio:.3f} of that over all, less than {group}.stop_ratio, {settings.stop_ratio:g}; "
+        f"to go on: --set {group}.stop_every=0"
+    )
+
+
+def never_stops(stage: Stage, settings: Training) -> str:
+    """What is wrong with settings by which no training ends early, though it is evaluated; else nothing."""
+    group = group_of(stage)
+    if not settings.stop_every or settings.stop_window < settings.steps:
+        return ""
+    return (
+        f"{group}.stop_window is {settings.stop_window}, and {group}.steps is {settings.steps}: the training cannot end early; "
+        f"a smaller window is needed, such as --set {group}.stop_window={max(2, settings.steps // 5)}"
+    )
+
+
+def fixed_batch_loss(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> Callable[[], float]:
+    """A function that computes Eq. 1, by the method's own loss, on a batch that is drawn once.
+
+    It has each photograph once at least, and is computed in parts as large as those of a step.
+
+    Args:
+        parts: of a step's batch.
+    """
+    import torch
+
+    batches = cache(lambda: _draw(prepared, settings, seed, stage, parts))
+
+    def evaluate() -> float:
+        with torch.no_grad():
+            losses = [prepared.method.loss(batch).terms["diffusion"] for batch in batches()]
+        return float(torch.stack(losses).mean())
+
+    return evaluate
+
+
+def _draw(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> list[Batch]:
+    from cictl.data.draws import evaluation_batch
+
+    size = settings.batch_size // parts
+    count = settings.batch_size * ceil(len(prepared.photographs.keys) / settings.batch_size)
+    one = partial(evaluation_batch, seed=seed, count=count, timesteps=prepared.timesteps)
+    samples = [range(start, start + size) for start in range(0, count, size)]
+    batches = [one(prepared.photographs, stage=stage, samples=part) for part in samples]
+    if (pictures := prepared.class_pictures) is None:
+        return batches
+    return [
+        replace(batch, class_pictures=one(pictures, stage=f"{stage}/class", samples=part))
+        for batch, part in zip(batches, samples, strict=True)
+    ]
+
+
+def _recorded(manifest: Mapping[str, Any], settings: Training) -> Sequence[float]:
+    record = manifest.get(_RECORD, {})
+    losses: list[float] = record.get("losses", []) if record.get("every") == settings.stop_every else []
+    return losses
+
+
+def _ratio(losses: Sequence[float], settings: Training) -> float:
+    return variance_ratio(losses, max(2, settings.stop_window // settings.stop_every)) if losses else 1.0
