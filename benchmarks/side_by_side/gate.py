@@ -97,9 +97,7 @@ class Gate:
             launches = None
             if profile is not None:
                 launches = sum(row.count for row in profile.key_averages() if any(name in row.key for name in _LAUNCHES))
-            parts = {
-                part: sum(flops.values()) for part, flops in counter.get_flop_counts().items() if part.count(".") == 0
-            }
+            parts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items() if part.count(".") == 0}
             return {"flops": counter.get_total_flops(), "calls": calls.count, "launches": launches, "flops_of": parts}
 
         return finish

@@ -110,12 +110,11 @@ def paired_ratio(ours: Timed, other: Timed) -> float | None:
     return statistics.median(pairs) if pairs and not (ours.error or other.error) else None
 
 
-def take_turns(
-    programs: Sequence[Program], *, device: str, rounds: int, block: int, limit: float, logs: Path, warm: int = 1
-) -> list[Timed]:
+def take_turns(programs: Sequence[Program], *, device: str, rounds: int, block: int, limit: float, logs: Path) -> list[Timed]:
     """Start all ``programs``, and time a block of each in every round; the order turns around from round to round.
 
-    Before that each has a block to warm up in, ``warm`` more, and one whose operations are counted.
+    Before that each has a block to warm up in, two on a GPU. Operations are counted in a block after all that is timed, since a
+    profiler slows down what comes after it.
 
     Args:
         rounds: at most so many.
@@ -128,7 +127,7 @@ def take_turns(
     with _started(programs, device, logs) as running:
         runners = list(zip(running, timed, strict=True))
         for runner, result in runners:
-            _attempt(runner, result, lambda runner=runner, result=result: _warm_up(runner, result, block, warm))
+            _attempt(runner, result, lambda runner=runner, result=result: _warm_up(runner, result, device))
         began = time.monotonic()
         for number in range(rounds):
             if number and time.monotonic() - began > limit:
@@ -136,7 +135,7 @@ def take_turns(
             for runner, result in runners if number % 2 == 0 else runners[::-1]:
                 _attempt(runner, result, lambda runner=runner, result=result: _time(runner, result, block))
         for runner, result in runners:
-            _attempt(runner, result, lambda runner=runner, result=result: _note_memory(runner, result))
+            _attempt(runner, result, lambda runner=runner, result=result: _count(runner, result, block))
     return timed
 
 
@@ -157,13 +156,13 @@ class _Runner:
 
 @contextmanager
 def _started(programs: Sequence[Program], device: str, logs: Path) -> Iterator[list[_Runner]]:
-    context = multiprocessing.get_context("spawn")
+    context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
     running = []
     with _environment(device):
         for index, program in enumerate(programs):
             ours, theirs = context.Pipe()
             log = logs / f"{index}-{program.name.replace(' ', '-').replace(',', '')}.log"
-            process = context.Process(target=_child, args=(theirs, program, device, time.monotonic(), log))
+            process = context.Process(target=_child, args=(theirs, program, device, time.monotonic(), log, usual))
             process.start()
             theirs.close()
             running.append(_Runner(process, ours, log))
@@ -180,8 +179,9 @@ def _started(programs: Sequence[Program], device: str, logs: Path) -> Iterator[l
                 runner.process.kill()
 
 
-def _child(connection: Connection, program: Program, device: str, started: float, log: Path) -> None:
-    """The process of ``program``."""
+def _child(connection: Connection, program: Program, device: str, started: float, log: Path, start_method: str) -> None:
+    """The process of ``program``; it starts its own processes (of a data loader) as the system usually does."""
+    multiprocessing.set_start_method(start_method, force=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, sys.stdout.fileno())
     os.dup2(file, sys.stderr.fileno())
@@ -224,14 +224,10 @@ def _attempt(runner: _Runner, result: Timed, work: Callable[[], None]) -> None:
         print(f"{result.name} ended by itself, see {runner.log}", file=sys.stderr, flush=True)
 
 
-def _warm_up(runner: _Runner, result: Timed, block: int, warm: int) -> None:
+def _warm_up(runner: _Runner, result: Timed, device: str) -> None:
     result.first_seconds = runner.answer()["first_seconds"]
     result.product_flops = runner.ask("product")["product_flops"]
-    counted = runner.ask("count")
-    result.flops, result.calls = counted["flops"] / block, counted["calls"] / block
-    result.launches = None if counted["launches"] is None else counted["launches"] / block
-    result.flops_of = {part: flops / block for part, flops in counted["flops_of"].items()}
-    for _ in range(warm):
+    if device == "cuda":
         runner.ask("time")
     result.peak_before = runner.ask("memory")["peak"]
 
@@ -244,6 +240,10 @@ def _time(runner: _Runner, result: Timed, block: int) -> None:
     print(f"{result.name}: {shown:.1f} ms", file=sys.stderr, flush=True)
 
 
-def _note_memory(runner: _Runner, result: Timed) -> None:
+def _count(runner: _Runner, result: Timed, block: int) -> None:
     memory = runner.ask("memory")
     result.peak, result.peak_reserved = memory["peak"], memory.get("peak_reserved")
+    counted = runner.ask("count")
+    result.flops, result.calls = counted["flops"] / block, counted["calls"] / block
+    result.launches = None if counted["launches"] is None else counted["launches"] / block
+    result.flops_of = {part: flops / block for part, flops in counted["flops_of"].items()}

@@ -74,7 +74,10 @@ def reference_gradient(base: Path, clip: Path, workspace: Path) -> dict[str, Any
 
     photographs = begun.pixels()
     vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
-    shape = (vae.config.latent_channels, *(side // 2 ** (len(vae.config.block_out_channels) - 1) for side in photographs.shape[2:]))
+    shape = (
+        vae.config.latent_channels,
+        *(side // 2 ** (len(vae.config.block_out_channels) - 1) for side in photographs.shape[2:]),
+    )
     unit = EncodedPhotographs(tokens.keys, torch.zeros(len(tokens.keys), *shape), torch.ones(len(tokens.keys), *shape))
     scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
     settings = begun.settings["invert"]
