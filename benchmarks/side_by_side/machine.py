@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
 
 def command_line(module: str) -> str:
     """What was typed, with the folders' own names in place of whole paths."""
-    typed = [Path(part).name if os.path.isabs(part) else part for part in sys.argv[1:]]
+    typed = [Path(part).name if Path(part).is_absolute() else part for part in sys.argv[1:]]
     return shlex.join(["python", "-m", module, *typed])
 
 

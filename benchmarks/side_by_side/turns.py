@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -127,15 +127,15 @@ def take_turns(programs: Sequence[Program], *, device: str, rounds: int, block: 
     with _started(programs, device, logs) as running:
         runners = list(zip(running, timed, strict=True))
         for runner, result in runners:
-            _attempt(runner, result, lambda runner=runner, result=result: _warm_up(runner, result, device))
+            _attempt(_warm_up, runner, result, device)
         began = time.monotonic()
         for number in range(rounds):
             if number and time.monotonic() - began > limit:
                 break
             for runner, result in runners if number % 2 == 0 else runners[::-1]:
-                _attempt(runner, result, lambda runner=runner, result=result: _time(runner, result, block))
+                _attempt(_time, runner, result, block)
         for runner, result in runners:
-            _attempt(runner, result, lambda runner=runner, result=result: _count(runner, result, block))
+            _attempt(_count, runner, result, block)
     return timed
 
 
@@ -170,10 +170,8 @@ def _started(programs: Sequence[Program], device: str, logs: Path) -> Iterator[l
         yield running
     finally:
         for runner in running:
-            try:
+            with suppress(OSError):  # it has ended already
                 runner.connection.send("end")
-            except OSError:
-                pass  # it has ended already
             runner.process.join(60)
             if runner.process.is_alive():
                 runner.process.kill()
@@ -211,12 +209,12 @@ def _environment(device: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _attempt(runner: _Runner, result: Timed, work: Callable[[], None]) -> None:
+def _attempt(work: Callable[..., None], runner: _Runner, result: Timed, *values: Any) -> None:
     """Do ``work`` with a program that is still there; if it ends, the others go on without it."""
     if result.error:
         return
     try:
-        work()
+        work(runner, result, *values)
     except (EOFError, OSError):
         runner.process.join(60)
         lines = runner.log.read_text("utf-8", "replace").splitlines() if runner.log.is_file() else []

@@ -5,8 +5,8 @@ the script, cictl, and so on, so that what disturbs the machine disturbs all of 
 a GPU all settings take turns together; on a CPU (one thread, processor time, batch 1) each setting takes turns with cictl
 alone, since memory is short. Memory is the peak while steps are timed.
 
-The scripts are run byte for byte as they are; the result says their SHA-256. They are timed by hooks on Accelerator.log, which they
-call at the end of every step, and on the data loader. Exits 2 if a script is missing, 1 if a program ended by itself.
+The scripts are run byte for byte as they are; the result says their SHA-256. They are timed by hooks on Accelerator.log,
+which they call at the end of every step, and on the data loader. Exits 2 if a script is missing, 1 if a program ended by itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the peers' scripts import of torchvision, where there is no torchvision for the installed torch.
 
-Of all that they name they only use the mirroring of a picture, unless class pictures are trained on too; the rest can be made, but
-not used. Results say whether this was in use. It never is where torchvision can be imported.
+Of all that they name they only use the mirroring of a picture, unless class pictures are trained on too; the rest can be
+made, but not used. Results say whether this was in use. It never is where torchvision can be imported.
 """
 
 from __future__ import annotations
