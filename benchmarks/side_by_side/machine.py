@@ -45,6 +45,13 @@ def command_line(module: str) -> str:
     return shlex.join(["python", "-m", module, *typed])
 
 
+def has_gpu() -> bool:
+    """Whether there is one that torch can use."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def add_result(file: Path, part: str, values: Mapping[str, Any]) -> None:
     """Put ``values`` into the JSON file under ``part``, beside what is there."""
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.side_by_side.turns import Timed, paired_ratio
+
 _HEADINGS = (
     "", "median ms", "p10", "p90", "times ours", "loader ms", "peak MiB", "TFLOP", "MFU", "launches or calls",
 )  # fmt: skip
+
+
+def summaries(timed: Sequence[Timed]) -> list[dict[str, Any]]:
+    """A row of figures for each; the first's are what the others are compared with."""
+    rows = [one.summary() for one in timed]
+    for row, one in zip(rows[1:], timed[1:], strict=True):
+        row["times_ours"] = paired_ratio(timed[0], one)
+    return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.side_by_side.folders import make_folders
-from benchmarks.side_by_side.machine import add_result, command_line, machine, versions
-from benchmarks.side_by_side.tables import table
-from benchmarks.side_by_side.turns import Program, Timed, paired_ratio, take_turns
+from benchmarks.side_by_side.machine import add_result, command_line, has_gpu, machine, versions
+from benchmarks.side_by_side.tables import summaries, table
+from benchmarks.side_by_side.turns import Program, take_turns
 from benchmarks.steps.gradient import gradient_errors
 from benchmarks.steps.programs import has_torchvision
 from benchmarks.steps.settings import SCRIPTS, Run, Stage, require_scripts, script_hashes
+from cictl.config import parse_overrides
 
 _PAPER = {"invert": 2000, "finetune": 150}  # steps of each stage
 
@@ -36,7 +37,7 @@ def main() -> None:
         sys.exit(2)
     work = given.work.absolute()
     folders = make_folders(work, resolution=given.resolution, tiny=given.tiny)
-    run = Run(folders, work, given.device, given.resolution, given.batch, given.block, _overrides(given.set))
+    run = Run(folders, work, given.device, given.resolution, given.batch, given.block, parse_overrides(given.set))
     found = {stage: _stage(run, stage, given) for stage in stages}
     result: dict[str, Any] = {
         "command": command_line("benchmarks.steps"),
@@ -79,20 +80,12 @@ def _group(run: Run, stage: Stage, peers: list[Program], given: argparse.Namespa
     return rows
 
 
-def summaries(timed: list[Timed]) -> list[dict[str, Any]]:
-    """A row of figures for each; the first's are what the others are compared with."""
-    rows = [one.summary() for one in timed]
-    for row, one in zip(rows[1:], timed[1:], strict=True):
-        row["times_ours"] = paired_ratio(timed[0], one)
-    return rows
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
     parser.add_argument("--peers", type=Path, required=True, help="folder of textual_inversion.py and train_custom_diffusion.py")
     parser.add_argument("--work", type=Path, default=Path("speed-results"), help="for models, workspaces, logs; needs 5 GB")
     parser.add_argument("--out", type=Path, help="the JSON; default: WORK/speed.json")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if _has_gpu() else "cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if has_gpu() else "cpu")
     parser.add_argument("--stages", nargs="+", choices=list(SCRIPTS), default=list(SCRIPTS))
     parser.add_argument("--resolution", type=int, help="in pixels; default: 512 on a GPU, else 128; tiny: 64")
     parser.add_argument("--batch", type=int, help="samples a step; default: 4 on a GPU, else 1")
@@ -112,18 +105,6 @@ def _arguments() -> argparse.Namespace:
         if getattr(given, name) is None:
             setattr(given, name, value)
     return given
-
-
-def _overrides(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":
