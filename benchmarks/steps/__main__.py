@@ -38,7 +38,6 @@ def main() -> None:
     work = given.work.absolute()
     folders = make_folders(work, resolution=given.resolution, tiny=given.tiny)
     run = Run(folders, work, given.device, given.resolution, given.batch, given.block, parse_overrides(given.set))
-    found = {stage: _stage(run, stage, given) for stage in stages}
     result: dict[str, Any] = {
         "command": command_line("benchmarks.steps"),
         "machine": machine(given.device),
@@ -48,25 +47,30 @@ def main() -> None:
         "device": given.device, "resolution": given.resolution, "batch": given.batch, "steps_per_block": given.block,
         "scripts_sha256": script_hashes(given.peers, stages),
         "torchvision": "torchvision" if has_torchvision() else "stand-in (benchmarks/steps/torchvision_stand_in.py)",
-        "stages": found,
+        "stages": {},
     }  # fmt: skip
-    if "invert" in stages and run.gradient.is_file():
-        result["gradient_error"] = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient)
-        shown = ", ".join(f"{name} {error:.1e}" for name, error in result["gradient_error"].items())
-        print(f"\nfirst step's gradient against naive fp32, |g - r| / |r|: {shown}")
-    add_result(given.out, "steps", result)
+    for stage in stages:
+        rows = result["stages"][stage] = []
+        for group in _groups(run, stage, given):
+            rows.append(_take_turns(run, stage, group, given))
+            add_result(given.out, "steps", result)  # after each: it may be cut off
+        if stage == "invert" and run.gradient.is_file():
+            result["gradient_error"] = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient)
+            shown = ", ".join(f"{name} {error:.1e}" for name, error in result["gradient_error"].items())
+            print(f"\nfirst step's gradient against naive fp32, |g - r| / |r|: {shown}", flush=True)
+            add_result(given.out, "steps", result)
     print(f"\nwritten to {given.out}")
-    sys.exit(1 if any("error" in row for rows in found.values() for group in rows for row in group) else 0)
+    sys.exit(1 if any("error" in row for groups in result["stages"].values() for rows in groups for row in rows) else 0)
 
 
-def _stage(run: Run, stage: Stage, given: argparse.Namespace) -> list[list[dict[str, Any]]]:
-    """The rows of each group of programs that took turns."""
-    peers = run.peers(stage, given.peers.absolute())
-    groups = [[peer] for peer in peers] if given.pairs else [peers]
-    return [_group(run, stage, group, given) for group in groups]
+def _groups(run: Run, stage: Stage, given: argparse.Namespace) -> list[list[Program]]:
+    """The peer's settings, as they take turns with cictl."""
+    peers = run.peers(stage, given.peers.absolute())[-1 if given.best else 0 :]
+    return [[peer] for peer in peers] if given.pairs else [peers]
 
 
-def _group(run: Run, stage: Stage, peers: list[Program], given: argparse.Namespace) -> list[dict[str, Any]]:
+def _take_turns(run: Run, stage: Stage, peers: list[Program], given: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row of figures for cictl, and one for each peer."""
     timed = take_turns(
         [run.ours(stage), *peers], device=run.device, rounds=given.rounds, block=run.block, limit=given.limit,
         logs=run.work / "logs" / stage,
@@ -93,6 +97,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--block", type=int, help="steps a block; default: 5 on a GPU, else 1")
     parser.add_argument("--limit", type=float, default=3600, help="seconds of turns for each group of programs")
     parser.add_argument("--pairs", action="store_true", default=None, help="each setting alone with cictl, as on a CPU")
+    parser.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
     given = parser.parse_args()
