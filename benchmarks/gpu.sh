@@ -50,7 +50,7 @@ rm -f "$out"
 shared=(--device "$device" --work "$work" --out "$out" "${tiny[@]}")
 failed=0
 # So many steps a block and seconds of turns that both stages, with loading, take about five minutes.
-timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --peers "$peers" --block 2 --limit 90 "${shared[@]}" || failed=$?
+timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 90 "${shared[@]}" || failed=$?
 [[ $failed -eq 2 ]] && exit 2
 timeout $((seconds - SECONDS)) "$python" -m benchmarks.generate --limit 45 "${shared[@]}" || failed=$?
 echo "in $SECONDS seconds: $out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -57,6 +58,7 @@ def _write_models(base: Path, clip: Path, tiny: bool) -> None:
         from benchmarks.real_sizes.models import write_models
 
         write_models(base, clip)
+        _store_in_fp32(base / "text_encoder")
     elif not base.is_dir():
         from tests.tiny import make_base
 
@@ -64,6 +66,20 @@ def _write_models(base: Path, clip: Path, tiny: bool) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         make_base(unfinished).rename(base)
+
+
+def _store_in_fp32(folder: Path) -> None:
+    """As Stable Diffusion 1.5 is published: transformers computes in the precision of the file, if it is told none."""
+    import torch
+    from transformers import CLIPTextModel
+
+    if json.loads((folder / "config.json").read_text("utf-8")).get("dtype") == "float32":
+        return
+    unfinished = folder.with_name(f".{folder.name}-fp32")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    CLIPTextModel.from_pretrained(folder, dtype=torch.float32).save_pretrained(unfinished)
+    shutil.rmtree(folder)
+    unfinished.rename(folder)
 
 
 def _write_photographs(folder: Path, size: tuple[int, int], *, crop: bool) -> None:

@@ -8,7 +8,7 @@ programs change little; on a GPU it is the clock's, read when the device has don
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,10 +49,9 @@ class Gate:
 
     def arrive(self) -> None:
         """A block is done: tell what was measured of it, and wait until there is something to do."""
-        figures = self._finish()
-        self.connection.send(figures)
+        self._send(self._finish())
         while True:
-            match self.connection.recv():
+            match self._receive():
                 case "time":
                     self._finish = self._timed()
                     return
@@ -60,9 +59,9 @@ class Gate:
                     self._finish = self._counted()
                     return
                 case "memory":
-                    self.connection.send(_peak_memory(self.device))
+                    self._send(_peak_memory(self.device))
                 case "product":
-                    self.connection.send({"product_flops": self._product()})
+                    self._send({"product_flops": self._product()})
                 case _:
                     raise Ended
 
@@ -74,6 +73,19 @@ class Gate:
             yield
         finally:
             self._loading += self.clock() - began
+
+    def _send(self, figures: Mapping[str, Any]) -> None:
+        try:
+            self.connection.send(figures)
+        except OSError:  # the benchmark is gone
+            raise Ended from None
+
+    def _receive(self) -> str:
+        try:
+            word: str = self.connection.recv()
+        except (EOFError, OSError):
+            raise Ended from None
+        return word
 
     def _timed(self) -> Callable[[], dict[str, Any]]:
         self._loading = 0.0

@@ -96,7 +96,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="at most; default: 20 on a GPU, else 5")
     parser.add_argument("--block", type=int, help="steps a block; default: 5 on a GPU, else 1")
     parser.add_argument("--limit", type=float, default=3600, help="seconds of turns for each group of programs")
-    parser.add_argument("--pairs", action="store_true", default=None, help="each setting alone with cictl, as on a CPU")
+    parser.add_argument(
+        "--pairs", action=argparse.BooleanOptionalAction, help="each setting alone with cictl; default: on a CPU, not on a GPU"
+    )
     parser.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
