@@ -1,0 +1,1 @@
+"""Pictures, drawn in turns with the diffusers pipeline."""

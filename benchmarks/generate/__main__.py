@@ -1,0 +1,105 @@
+"""``python -m benchmarks.generate``: pictures by cictl and by diffusers' StableDiffusionPipeline, side by side.
+
+Each is a process of its own that draws one batch after another with the untouched base model, by DDIM with guidance, and writes
+PNGs; they take turns, a batch each. Times are those of a picture. "The first" is the time from the start of the process until
+the first batch is on the disk, loading included. See benchmarks/steps for the clocks. Exits 1 if a program ended by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.generate.programs import run_cictl, run_diffusers
+from benchmarks.side_by_side.folders import Folders, make_folders
+from benchmarks.side_by_side.machine import add_result, command_line, has_gpu, machine, versions
+from benchmarks.side_by_side.tables import summaries, table
+from benchmarks.side_by_side.turns import Program, take_turns
+from cictl.config import parse_overrides
+
+_GUIDANCE = 5.0
+_MORE = 4  # batches that are not timed: to warm up, and to count operations
+
+
+def main() -> None:
+    """Measure, print the table, and write the result."""
+    given = _arguments()
+    work = given.work.absolute()
+    folders = make_folders(work, resolution=given.resolution, tiny=given.tiny)
+    timed = take_turns(
+        _programs(folders, work, given), device=given.device, rounds=given.rounds, block=given.batch, limit=given.limit,
+        logs=work / "logs" / "generate",
+    )  # fmt: skip
+    rows = summaries(timed)
+    shown = f"a picture of {given.resolution} px, {given.sampling_steps} steps, {given.batch} at a time"
+    print(f"\n{shown}:\n\n{table(rows)}\n")
+    for row in rows:
+        if "error" not in row:
+            row["pictures_per_second"] = 1e3 / row["median_ms"]
+            first = f"the first after {row['first_block_after_s']:.1f} s"
+            print(f"{row['name']}: {row['pictures_per_second']:.3g} pictures a second, {first}")
+    result: dict[str, Any] = {
+        "command": command_line("benchmarks.generate"), "machine": machine(given.device), "versions": versions(),
+        "models": "tiny random" if given.tiny else "Stable Diffusion 1.5, random weights", "device": given.device,
+        "resolution": given.resolution, "batch": given.batch, "sampling_steps": given.sampling_steps, "guidance": _GUIDANCE,
+        "programs": rows,
+    }  # fmt: skip
+    add_result(given.out, "generate", result)
+    print(f"\nwritten to {given.out}")
+    sys.exit(1 if any("error" in row for row in rows) else 0)
+
+
+def _programs(folders: Folders, work: Path, given: argparse.Namespace) -> list[Program]:
+    from cictl.workflow import init
+
+    workspace, out = work / "workspace-generate", work / "pictures"
+    for folder in (workspace, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    init.run(workspace, model=str(folders.base), images=sorted(folders.photographs.iterdir()), name="teapot")
+    settings = {
+        "model.device": given.device, "data.resolution": given.resolution, "generate.steps": given.sampling_steps,
+        "generate.guidance": _GUIDANCE, "generate.batch_size": given.batch,
+        "generate.count": given.batch * (given.rounds + _MORE), **parse_overrides(given.set),
+    }  # fmt: skip
+    ours = {"workspace": workspace, "out": out / "cictl", "batch": given.batch, "settings": settings}
+    gpu = given.device == "cuda"
+    programs = [Program("cictl generate", run_cictl, ours, "bf16" if gpu else "fp32")]
+    for name, dtype in (("fp32", None), ("bf16", "bfloat16")) if gpu else (("fp32", None),):
+        arguments = {
+            "base": folders.base, "out": out / name, "batch": given.batch, "resolution": given.resolution,
+            "steps": given.sampling_steps, "guidance": _GUIDANCE, "dtype": dtype,
+        }  # fmt: skip
+        programs.append(Program(f"diffusers pipeline, {name}", run_diffusers, arguments, name))
+    return programs
+
+
+def _arguments() -> argparse.Namespace:
+    gpu = has_gpu()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generate", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("speed-results"), help="for models, pictures, logs; needs 5 GB")
+    parser.add_argument("--out", type=Path, help="the JSON; default: WORK/speed.json")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
+    parser.add_argument("--resolution", type=int, help="in pixels; default: 512 on a GPU, else 128; tiny: 64")
+    parser.add_argument("--batch", type=int, help="pictures at a time; default: 4 on a GPU, else 1")
+    parser.add_argument("--sampling-steps", type=int, help="DDIM steps; default: 50 on a GPU, else 10")
+    parser.add_argument("--rounds", type=int, default=5, help="batches of each, at most")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds of turns")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
+    parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
+    given = parser.parse_args()
+    gpu = given.device == "cuda"
+    defaults = {
+        "resolution": 64 if given.tiny else 512 if gpu else 128, "batch": 4 if gpu else 1, "sampling_steps": 50 if gpu else 10,
+        "out": given.work / "speed.json",
+    }  # fmt: skip
+    for name, value in defaults.items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    return given
+
+
+if __name__ == "__main__":
+    main()

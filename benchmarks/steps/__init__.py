@@ -1,0 +1,1 @@
+"""Training steps, timed in turns with those of the diffusers project's example scripts."""

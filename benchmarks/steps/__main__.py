@@ -1,0 +1,118 @@
+"""``python -m benchmarks.steps --peers FOLDER``: cictl's training steps against diffusers' example scripts, side by side.
+
+Every program is a process of its own, runs exactly what its user would run, and waits between blocks of steps: cictl, the script,
+the script, cictl, and so on, so that what disturbs the machine disturbs all of them. The ratio is the median over the rounds. On
+a GPU all settings take turns together; on a CPU (one thread, processor time, batch 1) each setting takes turns with cictl
+alone, since memory is short. Memory is the peak while steps are timed.
+
+The scripts are run byte for byte as they are; the result says their SHA-256. They are timed by hooks on Accelerator.log,
+which they call at the end of every step, and on the data loader. Exits 2 if a script is missing, 1 if a program ended by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.side_by_side.folders import make_folders
+from benchmarks.side_by_side.machine import add_result, command_line, has_gpu, machine, versions
+from benchmarks.side_by_side.tables import summaries, table
+from benchmarks.side_by_side.turns import Program, take_turns
+from benchmarks.steps.gradient import gradient_errors
+from benchmarks.steps.programs import has_torchvision
+from benchmarks.steps.settings import SCRIPTS, Run, Stage, require_scripts, script_hashes
+from cictl.config import parse_overrides
+
+_PAPER = {"invert": 2000, "finetune": 150}  # steps of each stage
+
+
+def main() -> None:
+    """Measure, print the tables, and write the result."""
+    given = _arguments()
+    stages: list[Stage] = [stage for stage in SCRIPTS if stage in given.stages]
+    if problem := require_scripts(given.peers, stages):
+        print(problem, file=sys.stderr)
+        sys.exit(2)
+    work = given.work.absolute()
+    folders = make_folders(work, resolution=given.resolution, tiny=given.tiny)
+    run = Run(folders, work, given.device, given.resolution, given.batch, given.block, parse_overrides(given.set))
+    result: dict[str, Any] = {
+        "command": command_line("benchmarks.steps"),
+        "machine": machine(given.device),
+        "versions": versions(),
+        "clock": "processor time of one thread" if given.device == "cpu" else "clock, device synchronised after each block",
+        "models": "tiny random" if given.tiny else "Stable Diffusion 1.5 and CLIP ViT-L/14, random weights",
+        "device": given.device, "resolution": given.resolution, "batch": given.batch, "steps_per_block": given.block,
+        "scripts_sha256": script_hashes(given.peers, stages),
+        "torchvision": "torchvision" if has_torchvision() else "stand-in (benchmarks/steps/torchvision_stand_in.py)",
+        "stages": {},
+    }  # fmt: skip
+    for stage in stages:
+        rows = result["stages"][stage] = []
+        for group in _groups(run, stage, given):
+            rows.append(_take_turns(run, stage, group, given))
+            add_result(given.out, "steps", result)  # after each: it may be cut off
+        if stage == "invert" and run.gradient.is_file():
+            result["gradient_error"] = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient)
+            shown = ", ".join(f"{name} {error:.1e}" for name, error in result["gradient_error"].items())
+            print(f"\nfirst step's gradient against naive fp32, |g - r| / |r|: {shown}", flush=True)
+            add_result(given.out, "steps", result)
+    print(f"\nwritten to {given.out}")
+    sys.exit(1 if any("error" in row for groups in result["stages"].values() for rows in groups for row in rows) else 0)
+
+
+def _groups(run: Run, stage: Stage, given: argparse.Namespace) -> list[list[Program]]:
+    """The peer's settings, as they take turns with cictl."""
+    peers = run.peers(stage, given.peers.absolute())[-1 if given.best else 0 :]
+    return [[peer] for peer in peers] if given.pairs else [peers]
+
+
+def _take_turns(run: Run, stage: Stage, peers: list[Program], given: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row of figures for cictl, and one for each peer."""
+    timed = take_turns(
+        [run.ours(stage), *peers], device=run.device, rounds=given.rounds, block=run.block, limit=given.limit,
+        logs=run.work / "logs" / stage,
+    )  # fmt: skip
+    rows = summaries(timed)
+    print(f"\n{stage}, {run.resolution} px, batch {run.batch}:\n\n{table(rows)}", flush=True)
+    if "error" not in rows[0]:
+        steps = _PAPER[stage]
+        rows[0]["seconds_of_the_papers_steps"] = steps * rows[0]["median_ms"] / 1e3
+        print(f"\n{steps} steps: {rows[0]['seconds_of_the_papers_steps']:.1f} s")
+    return rows
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
+    parser.add_argument("--peers", type=Path, required=True, help="folder of textual_inversion.py and train_custom_diffusion.py")
+    parser.add_argument("--work", type=Path, default=Path("speed-results"), help="for models, workspaces, logs; needs 5 GB")
+    parser.add_argument("--out", type=Path, help="the JSON; default: WORK/speed.json")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if has_gpu() else "cpu")
+    parser.add_argument("--stages", nargs="+", choices=list(SCRIPTS), default=list(SCRIPTS))
+    parser.add_argument("--resolution", type=int, help="in pixels; default: 512 on a GPU, else 128; tiny: 64")
+    parser.add_argument("--batch", type=int, help="samples a step; default: 4 on a GPU, else 1")
+    parser.add_argument("--rounds", type=int, help="at most; default: 20 on a GPU, else 5")
+    parser.add_argument("--block", type=int, help="steps a block; default: 5 on a GPU, else 1")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds of turns for each group of programs")
+    parser.add_argument(
+        "--pairs", action=argparse.BooleanOptionalAction, help="each setting alone with cictl; default: on a CPU, not on a GPU"
+    )
+    parser.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
+    parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
+    given = parser.parse_args()
+    gpu = given.device == "cuda"
+    defaults = {
+        "resolution": 64 if given.tiny else 512 if gpu else 128, "batch": 4 if gpu else 1, "rounds": 20 if gpu else 5,
+        "block": 5 if gpu else 1, "pairs": not gpu, "out": given.work / "speed.json",
+    }  # fmt: skip
+    for name, value in defaults.items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    return given
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The gradient of the tokens, as one would write it down: fp32, nothing cached, the libraries' own parts alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gradient_errors(base: Path, clip: Path, workspace: Path, gradient: Path) -> dict[str, float]:
+    """Relative errors |g - r| / |r| of the first step's ``gradient``, r being the reference, by name of the parameter.
+
+    Computed by a process of its own, whose memory goes with it.
+
+    Args:
+        workspace: of the training, of which the checkpoint of step 0 says with what it began.
+        gradient: as the training wrote it.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(theirs, base, clip, workspace, gradient))
+    process.start()
+    theirs.close()
+    try:
+        errors: dict[str, float] = ours.recv()
+    except EOFError:
+        raise SystemExit("the reference gradient could not be computed") from None
+    finally:
+        process.join()
+    return errors
+
+
+def _child(connection: Connection, base: Path, clip: Path, workspace: Path, gradient: Path) -> None:
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(1)
+    ours = load_file(gradient)
+    reference = reference_gradient(base, clip, Begun.read(workspace))
+    connection.send({name: float((ours[name] - value).norm() / value.norm()) for name, value in reference.items()})
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a training began with.
+
+    Attributes:
+        settings: all of ci.yaml.
+        tokens: S* and the A_i*, as saved.
+        photographs: in the order of their keys, [N, 3, R, R] in [-1, 1].
+    """
+
+    settings: Mapping[str, Any]
+    tokens: Mapping[str, Tensor]
+    photographs: Tensor
+
+    @classmethod
+    def read(cls, folder: Path) -> Begun:
+        """From the checkpoint of step 0, and the photographs."""
+        import numpy as np
+        from safetensors.torch import load_file
+
+        from cictl.data.photographs import find_photographs, load_pixels
+        from cictl.records import RESULT, read_checkpoint, step_folder
+        from cictl.workspace import Workspace
+
+        workspace = Workspace(folder)
+        checkpoint, _ = read_checkpoint(workspace.stage_folder("invert") / step_folder(0))
+        assert checkpoint is not None
+        settings = checkpoint.manifest["config"]
+        pixels = [load_pixels(found, settings["data"]["resolution"]) for found in find_photographs(workspace.images)]
+        return cls(settings, load_file(checkpoint.folder / RESULT), torch.from_numpy(np.stack(pixels)))
+
+
+def reference_gradient(base: Path, clip: Path, begun: Begun) -> dict[str, Tensor]:
+    """The gradient of Eq. 1 + Eq. 2 (arXiv 2508.07755) at the first step, with respect to S* and the A_i*.
+
+    New tokens are further rows of the whole embedding table, photographs are encoded by the VAE and by CLIP in the step, prompts
+    are read to their full length, and noise is added by the scheduler. Only what is random is taken from cictl.
+
+    Returns:
+        ``concept`` [m, D] and ``auxiliary`` [N, n, D].
+    """
+    from diffusers import UNet2DConditionModel
+
+    from cictl.models.concept_tokens import ConceptTokens
+
+    settings = begun.settings["invert"]
+    tokens = ConceptTokens.from_tensors("teapot", begun.tokens)
+    text = _Text.with_tokens(base, tokens)
+    latents, noise, timesteps, chosen = _noisy(base, begun, tokens.keys)
+    names = [" ".join(tokens.auxiliary_names(index)) for index in range(len(tokens.keys))]
+    [prompt] = settings["prompts"]
+    prompts = [prompt.replace("S*", " ".join(tokens.concept_names)).replace("A*", names[index]) for index in chosen]
+
+    unet = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=torch.float32).eval().requires_grad_(False)
+    context, _ = text.encode(prompts)
+    eq1 = F.mse_loss(unet(latents, timesteps, encoder_hidden_states=context).sample, noise)
+
+    hidden, ends = text.encode(names)
+    projection, images = _clip(clip, begun.photographs)
+    own = torch.arange(len(names))
+    embeddings = F.normalize(hidden[own, ends] @ projection.T, dim=1)
+    cosines = embeddings @ F.normalize(images, dim=1).T
+    eq2 = F.cross_entropy(cosines / settings["temperature"], own, reduction="sum")
+
+    [rows] = torch.autograd.grad(eq1 + settings["contrastive_weight"] * eq2, [text.table])
+    concept, auxiliary = rows[text.first :].split([len(tokens.concept), len(rows) - text.first - len(tokens.concept)])
+    return {"concept": concept, "auxiliary": auxiliary.reshape(tokens.auxiliary.shape)}
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The text encoder with new rows from ``first`` on in its ``table``."""
+
+    tokenizer: Any
+    encoder: Any
+    first: int
+
+    @classmethod
+    def with_tokens(cls, base: Path, tokens: Any) -> _Text:
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32).eval()
+        first = len(tokenizer)
+        tokenizer.add_tokens(tokens.names)
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with torch.no_grad():
+            encoder.get_input_embeddings().weight[first:] = tokens.rows()
+        return cls(tokenizer, encoder, first)
+
+    @property
+    def table(self) -> Tensor:
+        weight: Tensor = self.encoder.get_input_embeddings().weight
+        return weight
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The encodings [B, L, D], and the place of the first end-of-text token in each [B]."""
+        length = self.tokenizer.model_max_length
+        padded = self.tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        ids = padded.input_ids
+        return self.encoder(input_ids=ids).last_hidden_state, (ids == self.tokenizer.eos_token_id).int().argmax(1)
+
+
+def _noisy(base: Path, begun: Begun, keys: Sequence[str]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """The first batch: z_t and eps [B, C, h, w], t [B], and which photographs."""
+    from diffusers import AutoencoderKL, DDPMScheduler
+
+    from cictl.data.draws import EncodedPhotographs, draw_batch
+
+    vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
+    scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
+    side = begun.photographs.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
+    shape = (len(keys), vae.config.latent_channels, side, side)
+    standard = EncodedPhotographs(tuple(keys), torch.zeros(shape), torch.ones(shape))  # so that z_0 is the draw itself
+    size = begun.settings["invert"]["batch_size"]
+    batch = draw_batch(
+        standard, seed=begun.settings["seed"], stage="invert", step=0, samples=range(size), batch_size=size,
+        timesteps=scheduler.config.num_train_timesteps,
+    )  # fmt: skip
+    with torch.no_grad():
+        posterior = vae.encode(begun.photographs[batch.photographs]).latent_dist
+        latents = (posterior.mean + posterior.std * batch.latents) * vae.config.scaling_factor
+    return scheduler.add_noise(latents, batch.noise, batch.timesteps), batch.noise, batch.timesteps, batch.photographs
+
+
+def _clip(folder: Path, photographs: Tensor) -> tuple[Tensor, Tensor]:
+    """The text projection, and the image embeddings of ``photographs``, by the whole of CLIP."""
+    from PIL import Image
+    from transformers import CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    pictures = [Image.fromarray(((one + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()) for one in photographs]
+    inputs = CLIPImageProcessorPil.from_pretrained(folder)(images=pictures, return_tensors="pt")
+    with torch.no_grad():
+        images: Tensor = model.get_image_features(pixel_values=inputs.pixel_values).pooler_output
+    return model.text_projection.weight.detach(), images

@@ -1,0 +1,160 @@
+"""The benchmarks of speed: who takes turns how, what is counted, and the one command for a GPU, tried out on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from benchmarks.side_by_side.gate import Ended
+from benchmarks.side_by_side.tables import summaries, table
+from benchmarks.side_by_side.turns import Program, Timed, paired_ratio, quantile, take_turns
+from benchmarks.steps import torchvision_stand_in
+from benchmarks.steps.gradient import Begun, reference_gradient
+from benchmarks.steps.programs import run_cictl
+from benchmarks.steps.settings import SCRIPTS
+from cictl.data import draws
+from cictl.workflow import init
+from tests.benchmarks.speed_programs import PEER, multiplies
+from tests.tiny import make_base, make_photographs
+
+ROOT = Path(__file__).parents[2]
+SIDE = 64
+
+
+def peers(folder: Path) -> Path:
+    folder.mkdir()
+    for script in SCRIPTS.values():
+        (folder / script).write_text(PEER)
+    return folder
+
+
+def test_quantiles_are_numpys():
+    values = [3.0, 1.0, 7.0, 2.0, 9.0]
+    for share in (0.0, 0.1, 0.5, 0.77, 1.0):
+        assert quantile(values, share) == pytest.approx(np.quantile(values, share))
+
+
+def test_the_ratio_is_taken_round_by_round():
+    """A machine that is ten times slower in one round changes nothing."""
+    ours, other = Timed("a", "fp32", seconds=[1.0, 10.0, 1.0]), Timed("b", "fp32", seconds=[2.0, 20.0, 2.0])
+    assert paired_ratio(ours, other) == 2.0
+    assert paired_ratio(ours, Timed("c", "fp32", error="it ended")) is None
+
+
+def test_programs_take_turns_and_the_first_of_a_round_changes(tmp_path: Path):
+    diary = tmp_path / "diary"
+    programs = [
+        Program(name, multiplies, {"diary": diary, "name": name, "side": SIDE, "blocks": blocks}, "fp32")
+        for name, blocks in (("a", 99), ("b", 99), ("x", 2))
+    ]
+    timed = take_turns(programs, device="cpu", rounds=3, block=2, limit=60, logs=tmp_path / "logs")
+    # All warm up at once; then the rounds abx, (x ends) ba, ab; then operations are counted.
+    assert sorted(diary.read_text()[:3]) == ["a", "b", "x"]
+    assert diary.read_text()[3:] == "abx" + "ba" + "ab" + "ab"
+    ours, other, ended = timed
+    assert len(ours.seconds) == len(other.seconds) == 3
+    assert ours.flops == other.flops == 2 * SIDE**3 / 2  # a product is two steps here
+    assert "there is no more work" in ended.error
+    rows = summaries(timed)
+    assert rows[1]["times_ours"] == paired_ratio(ours, other)
+    assert rows[0]["mfu"] == pytest.approx(ours.flops / (rows[0]["median_ms"] / 1e3) / ours.product_flops)
+    lines = table(rows).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert "ended by itself" in lines[-1]
+
+
+def test_no_round_begins_when_the_time_is_up(tmp_path: Path):
+    program = Program("a", multiplies, {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 99}, "fp32")
+    [timed] = take_turns([program], device="cpu", rounds=5, block=1, limit=0, logs=tmp_path)
+    assert len(timed.seconds) == 1
+
+
+class OneBlock:
+    """A gate that lets nothing through."""
+
+    def arrive(self) -> None:
+        raise Ended
+
+    def loading(self):
+        raise AssertionError("only the first step is asked for")
+
+
+def test_the_first_gradient_is_that_of_the_equations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    base = make_base(tmp_path / "base")
+    workspace = tmp_path / "teapot"
+    init.run(workspace, model=str(base), images=make_photographs(tmp_path / "photographs"), name="teapot")
+    settings = {
+        "model.clip": str(base / "clip"), "model.device": "cpu", "data.resolution": 64, "concept.vectors": 2,
+        "invert.auxiliary_vectors": 2, "invert.temperature": 0.3, "tracking.interval": 1,
+    }  # fmt: skip
+    monkeypatch.setattr(draws, "draw_batch", draws.draw_batch)  # so that it is put back
+    monkeypatch.setattr(OneBlock, "loading", lambda self: torch.no_grad())
+    with pytest.raises(Ended):
+        run_cictl(OneBlock(), workspace, "invert", settings, tmp_path / "gradient")  # type: ignore[arg-type]
+    ours = load_file(tmp_path / "gradient")
+    reference = reference_gradient(base, base / "clip", Begun.read(workspace))
+    assert ours["concept"].shape == (2, 32) and ours["auxiliary"].shape == (3, 2, 32)
+    for name, gradient in reference.items():
+        assert float((ours[name] - gradient).norm() / gradient.norm()) < 1e-5
+
+
+def test_the_stand_in_mirrors_and_refuses_the_rest(monkeypatch: pytest.MonkeyPatch):
+    for name in ("torchvision", "torchvision.transforms"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that it is put back
+    torchvision_stand_in.install()
+    from torchvision import transforms  # type: ignore[import-not-found]
+
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    assert np.array_equal(np.asarray(transforms.RandomHorizontalFlip(p=1.0)(picture)), np.asarray(picture)[:, ::-1])
+    assert transforms.RandomHorizontalFlip(p=0.0)(picture) is picture
+    with pytest.raises(NotImplementedError, match="Resize"):
+        transforms.Resize(8, interpolation=transforms.InterpolationMode.BILINEAR)(picture)
+
+
+# -- the commands ---------------------------------------------------------------------------------------
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_missing_script_is_named_with_where_to_get_it(tmp_path: Path):
+    done = run_script("--device", "cpu", "--tiny", "--work", str(tmp_path), "--out", str(tmp_path / "out.json"))
+    assert done.returncode == 2
+    assert "examples/textual_inversion/textual_inversion.py" in done.stderr
+    assert "examples/custom_diffusion/train_custom_diffusion.py" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run_script("--peer").returncode == 2
+
+
+def test_the_one_command_for_a_gpu_writes_one_json(tmp_path: Path):
+    out = tmp_path / "out.json"
+    scripts = peers(tmp_path / "peers")
+    done = run_script("--device", "cpu", "--tiny", "--peers", str(scripts), "--work", str(tmp_path), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert set(result) == {"steps", "generate"}
+    for stage, settings in result["steps"]["stages"].items():
+        [rows] = settings
+        assert rows[0]["name"] == f"cictl {stage}"
+        for row in rows:
+            assert row["median_ms"] > 0 and row["flops"] > 0 and 0 < row["mfu"] < 5
+            assert row["loader_ms"] < row["median_ms"]
+        assert all(row["times_ours"] > 0 for row in rows[1:])
+    assert max(result["steps"]["gradient_error"].values()) < 1e-5
+    assert len(result["steps"]["scripts_sha256"]) == 2
+    ours, pipeline = result["generate"]["programs"]
+    assert ours["flops"] == pytest.approx(pipeline["flops"], rel=0.05)
+    assert ours["first_block_after_s"] > ours["median_ms"] / 1e3
+    assert str(tmp_path) not in out.read_text()
