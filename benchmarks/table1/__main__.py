@@ -58,7 +58,7 @@ def _run(given: argparse.Namespace, arguments: Sequence[str]) -> int:
     work = given.work.absolute()
     dreambench = find(given.dreambench.absolute())
     subjects = _chosen(dreambench, given.subjects)
-    rows = choose_rows(given.methods)
+    rows = choose_rows([name for text in given.methods for name in text.split(",")])
     overrides = {key: _whole(key, value) for key, value in parse_overrides(given.set).items()}
     model = _whole("model.id", given.model) if given.model else None
     jobs = plan(work, subjects, rows, model=model, overrides=overrides)
