@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CictlError as error:
         print_error(error, json=False)
         return exit_code(error)
+    except KeyboardInterrupt:  # while waiting for Ray
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
