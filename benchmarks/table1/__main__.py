@@ -22,7 +22,7 @@ from benchmarks.table1.dreambench import DreamBench, Subject, find
 from benchmarks.table1.jobs import Job, done, identity, plan
 from benchmarks.table1.running import here, on_ray
 from cictl.config import parse_overrides
-from cictl.errors import CictlError, UsageError
+from cictl.errors import CictlError, Interrupted, UsageError
 from cictl.files import write_atomic
 from cictl.ui.report import exit_code, print_error
 from cictl.workflow.compare import ROWS, choose_rows
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return _run(given, sys.argv[1:] if arguments is None else arguments)
+    except Interrupted as stopped:  # its own hint names the command of one job
+        print_error(Interrupted(stopped.signal_number, stopped.message, "the same command goes on from there"), json=False)
+        return exit_code(stopped)
     except CictlError as error:
         print_error(error, json=False)
         return exit_code(error)

@@ -15,7 +15,7 @@ from benchmarks.table1 import jobs, report
 from benchmarks.table1.dreambench import NOUNS, DreamBench, Subject, find, read_nouns
 from cictl.config.templates import templates_folder
 from cictl.data.prompts import read_prompts
-from cictl.errors import StateError, UsageError
+from cictl.errors import Interrupted, StateError, UsageError
 from cictl.workflow import evaluate, invert
 from cictl.workflow.compare import ROWS
 from cictl.workspace import Workspace
@@ -164,6 +164,16 @@ def test_one_failure_stops_no_other_job_and_other_settings_are_other_results(tmp
     assert json.loads((tmp_path / "table1.json").read_text())["rows"]["invert"]["subjects"] == ["duck_toy"]
     code, printed = table1(tmp_path, few, "--subjects", "old_cat", "--methods", "invert", "--set=invert.steps=2")
     assert code == 1 and "4 steps, not for 2" in printed
+
+
+def test_a_signal_stops_all_jobs(tmp_path: Path, table1, few: str, monkeypatch: pytest.MonkeyPatch):
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise Interrupted(15, "stopped after a step", "cictl invert goes on from there")
+
+    monkeypatch.setattr(invert, "run", stopped)
+    code, printed = table1(tmp_path, few, "--methods", "invert")
+    assert code == 143 and "the same command goes on" in printed
+    assert not (tmp_path / "duck_toy").exists()
 
 
 def test_what_cannot_be_is_said_at_once(tmp_path: Path, table1, dreambench: Path):
