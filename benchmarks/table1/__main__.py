@@ -22,7 +22,7 @@ from benchmarks.table1.dreambench import DreamBench, Subject, find
 from benchmarks.table1.jobs import Job, done, identity, plan
 from benchmarks.table1.running import here, on_ray
 from cictl.config import parse_overrides
-from cictl.errors import CictlError, UsageError
+from cictl.errors import CictlError, Interrupted, UsageError
 from cictl.files import write_atomic
 from cictl.ui.report import exit_code, print_error
 from cictl.workflow.compare import ROWS, choose_rows
@@ -35,9 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return _run(given, sys.argv[1:] if arguments is None else arguments)
+    except Interrupted as stopped:  # its own hint names the command of one job
+        print_error(Interrupted(stopped.signal_number, stopped.message, "the same command goes on from there"), json=False)
+        return exit_code(stopped)
     except CictlError as error:
         print_error(error, json=False)
         return exit_code(error)
+    except KeyboardInterrupt:  # while waiting for Ray
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +64,7 @@ def _run(given: argparse.Namespace, arguments: Sequence[str]) -> int:
     work = given.work.absolute()
     dreambench = find(given.dreambench.absolute())
     subjects = _chosen(dreambench, given.subjects)
-    rows = choose_rows(given.methods)
+    rows = choose_rows([name for text in given.methods for name in text.split(",")])
     overrides = {key: _whole(key, value) for key, value in parse_overrides(given.set).items()}
     model = _whole("model.id", given.model) if given.model else None
     jobs = plan(work, subjects, rows, model=model, overrides=overrides)

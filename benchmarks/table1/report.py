@@ -35,7 +35,7 @@ class Outcome:
     Attributes:
         results: what the jobs wrote, by row and subject.
         failed: what went wrong, by job.
-        overrides: what --set gave, which is not the paper's.
+        overrides: what --set and --model gave.
     """
 
     dreambench: DreamBench
@@ -91,7 +91,7 @@ def caption(outcome: Outcome) -> list[str]:
         said.append(f"{_either(counted)} prompts for each subject, {_either(pictures)} of each, the same noise for every method.")
     said += [_INTERVALS, _CHOSEN]
     if outcome.overrides:
-        said.append(f"Not the paper's settings: {', '.join(f'{key}={value}' for key, value in outcome.overrides.items())}.")
+        said.append(f"Given beside the defaults: {', '.join(f'{key}={value}' for key, value in outcome.overrides.items())}.")
     if outcome.failed:
         said.append(f"Failed: {', '.join(outcome.failed)}.")
     return said

@@ -1,4 +1,4 @@
-"""Doing jobs: one after another in this process, or on a Ray cluster, which decides what runs where and starts again what is lost."""
+"""Doing jobs: one after another in this process, or on a Ray cluster, which decides what runs where."""
 
 from __future__ import annotations
 
