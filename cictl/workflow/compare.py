@@ -31,8 +31,8 @@ FOLDER = "compare"
 RESULTS, REPORT = "results.json", "report.html"
 LAST = "each method after its last step; the paper's Table 1 has each method's best epoch"
 BEST = (
-    "each method after its last step; best: of what was kept along the way, by the harmonic mean of {} and {} on these pictures, where "
-    "that is another (the paper's Table 1: each method's best epoch, by what is not said)"
+    "each method after its last step; best: of what was kept along the way, by the harmonic mean of {} and {} on these pictures, "
+    "where that is another (the paper's Table 1: each method's best epoch, by what is not said)"
 )
 _DRAWN_ALIKE = ("generate", "evaluate")
 _NAMES: Mapping[Source, str] = {
