@@ -11,6 +11,7 @@ from cictl.functional.means import harmonic_mean
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import Task
 from cictl.toybox.world.scene import Scene
+from cictl.toybox.world.truth import NONE
 
 _RESAMPLINGS = 2000
 
@@ -46,6 +47,15 @@ def leakage(concept: ToyConcept, task: Task, reading: Reading) -> float:
     beside = (reading["companion shape"], reading["companion colour"])
     asked = (task.asked.get("companion shape"), task.asked.get("companion colour"))
     return float(reading["background"] in places or (beside in companions and beside != asked))
+
+
+def unasked_companion(task: Task, reading: Reading) -> float:
+    """1 if the picture has something beside the thing though the prompt asks for nothing there, else 0.
+
+    :func:`leakage` counts the photographs' own companions alone, which differ: what comes along of all of them, that there
+    is something at all, it does not see.
+    """
+    return float("companion shape" not in task.asked and reading["companion shape"] != NONE)
 
 
 def kept_whole(task: Task, reading: Reading) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cictl.toybox.concepts import demo_concept
+from cictl.toybox.concepts import demo_concept, suite_concepts
 from cictl.toybox.scoring import (
     alignment,
     estimate,
@@ -16,6 +16,7 @@ from cictl.toybox.scoring import (
     own_companion,
     paired,
     shows_object,
+    unasked_companion,
 )
 from cictl.toybox.tasks import tasks
 from cictl.toybox.world.truth import ATTRIBUTES, truth
@@ -99,3 +100,11 @@ def test_pairs_are_differences_picture_by_picture() -> None:
     assert paired([[1.0, 0.0], [1.0]], [[0.0, 0.0], [1.0]]) == [[1.0, 0.0], [0.0]]
     with pytest.raises(ValueError, match="shorter"):
         paired([[1.0, 0.0]], [[1.0]])
+
+
+def test_something_beside_the_thing_counts_unless_it_was_asked_for():
+    concept = suite_concepts()[0]
+    for task in tasks(concept):
+        alone = {"companion shape": "none"}
+        assert unasked_companion(task, alone) == 0
+        assert unasked_companion(task, {"companion shape": "star"}) == (task.name != "companion")
