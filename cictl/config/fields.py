@@ -11,6 +11,7 @@ from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PA
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
 
+MemoryMode = Literal["full", "low", "lowest"]
 Timesteps = Literal["uniform", "stratified"]
 TIMESTEPS = (
     "How a batch's timesteps are drawn: uniform, each alone, or stratified, one in each of batch_size equal parts of the "

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import NOT_STATED, OURS, TIMESTEPS, Group, Timesteps, check_prompt, divides_batch, setting
+from cictl.config.fields import NOT_STATED, OURS, TIMESTEPS, Group, MemoryMode, Timesteps, check_prompt, divides_batch, setting
 from cictl.config.stages import BEFORE, METHODS, Stage, group_of
 from cictl.placeholders import AUXILIARY, CONCEPT
 
@@ -60,6 +60,14 @@ class ModelConfig(Group):
         "Precision of the frozen parts (auto: bf16 where the GPU has it, else fp16; fp32 on a CPU). "
         "What is trained is always fp32.",
         paper=NOT_STATED,
+    )
+    memory: Literal["auto"] | MemoryMode = setting(
+        "auto",
+        "What training keeps for the backward pass: full is all of it; low computes the UNet's blocks of the highest resolution "
+        "again, lowest all blocks: less memory, more time, the same bits. auto is the fastest that fits into 90% of a GPU's free "
+        "memory (for the two stages; else full).",
+        paper=NOT_STATED,
+        shapes=False,
     )
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1, mps.", paper=NOT_STATED, shapes=False, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"

@@ -41,14 +41,14 @@ def _prepare(
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import own_text_tower, text_projection
     from cictl.models.concept_tokens import initial_tokens, inject_tokens
-    from cictl.workflow.base_model import encode_photographs, open_base, previewer
+    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
 
     settings = config.invert
     contrastive = settings.auxiliary_vectors > 0 and settings.contrastive_weight > 0
     pins = read_pins(workspace, config)
     base = find_base(config, pins, observe)
     clip = find_clip(config, pins, observe) if contrastive else None  # before anything large is loaded, since it may fail
-    model = open_base(base, runtime, observe)
+    model = open_to_train(config, "invert", base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, clip, observe)
     tokens = initial_tokens(
         model.tokenizer,
