@@ -214,7 +214,12 @@ class GenerateConfig(Group):
     )
     count: int = setting(4, "Pictures a prompt, with seeds one after another.", paper="4", shapes=False, ge=1, le=10_000)
     batch_size: int = setting(
-        4, "Pictures denoised at a time: a question of memory, not of the result.", paper=NOT_STATED, shapes=False, ge=1, le=64
+        4,
+        "Pictures denoised at a time: a question of memory, not of the result. Where they do not fit, half as many are.",
+        paper=NOT_STATED,
+        shapes=False,
+        ge=1,
+        le=64,
     )
     safety_checker: Literal["auto", "off"] = setting(
         "auto",

@@ -139,7 +139,6 @@ class _Kept:
             self.bytes += tensor.untyped_storage().nbytes()
         return tensor
 
-
     def beside(self) -> _Kept:
         """One that adds up what is kept beside this."""
         return _Kept([], self._seen)
@@ -156,12 +155,13 @@ class _ComputedAgain:
         for argument in arguments:
             if isinstance(argument, Tensor):
                 self._kept(argument)
-        with torch.no_grad():
-            module(*arguments)
         own = self._kept.beside()
         with torch.autograd.graph.saved_tensors_hooks(own, lambda tensor: tensor):
             result = module(*arguments)
         self.largest = max(self.largest, own.bytes)
+        if own.bytes:
+            with torch.no_grad():
+                module(*arguments)
         return result
 
 

@@ -96,9 +96,7 @@ def move(method: Any) -> None:
 
 
 def on_meta() -> EncodedPhotographs:
-    return EncodedPhotographs(
-        PHOTOGRAPHS.keys, *(getattr(PHOTOGRAPHS, name).to(META) for name in ("mean", "std", "embeddings"))
-    )
+    return EncodedPhotographs(PHOTOGRAPHS.keys, *(getattr(PHOTOGRAPHS, name).to(META) for name in ("mean", "std", "embeddings")))
 
 
 @pytest.mark.parametrize("name", ["invert", "finetune", "textual-inversion", "custom-diffusion", "dreambooth", "disenbooth"])
