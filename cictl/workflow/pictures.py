@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 _LESS_MEMORY = (
-    "close what else uses the device, or draw smaller ones, with --width and --height; those that are finished are kept"
+    "close what else uses the device, or draw smaller ones, with --set generate.width=384; those that are finished are kept"
 )
 _TEXTS = 64  # prompts encoded at a time
 

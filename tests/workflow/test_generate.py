@@ -83,7 +83,7 @@ def test_a_single_picture_that_does_not_fit_ends_with_exit_5(trained, tmp_path, 
     with pytest.raises(ResourceError) as caught:
         draw(trained, tmp_path, generate__count=3, generate__batch_size=3)
     assert sizes == [3, 1]
-    assert "--width" in caught.value.hint
+    assert "generate.width" in caught.value.hint
 
 
 def test_another_failure_is_not_taken_for_too_little_memory(trained, tmp_path, monkeypatch):
