@@ -42,7 +42,8 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
 def say_estimate(estimate: check.Estimate, method: str) -> None:
     """Print what a stage will take."""
     took, memory = _duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
-    print_result(f"about {took} for {estimate.steps} steps of cictl {estimate.stage}, {memory} beside the libraries' own")
+    less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
+    print_result(f"about {took} for {estimate.steps} steps of cictl {estimate.stage}, {memory} beside the libraries' own{less}")
     if method:
         print_result(f"  ({method})")
 

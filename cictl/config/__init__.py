@@ -4,7 +4,7 @@ The only user of pydantic and of YAML. Imports no torch.
 """
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import FROM_PHOTOGRAPHS, Timesteps
+from cictl.config.fields import FROM_PHOTOGRAPHS, MemoryMode, Timesteps
 from cictl.config.loading import Sources, load_config, parse_overrides
 from cictl.config.schema import Config, FinetuneConfig, GenerateConfig, InvertConfig, Training, settings_of, trajectory
 from cictl.config.stages import METHODS, Method, Stage, command_of, group_of
@@ -20,6 +20,7 @@ __all__ = [
     "FinetuneConfig",
     "GenerateConfig",
     "InvertConfig",
+    "MemoryMode",
     "Method",
     "Sources",
     "Stage",

@@ -12,6 +12,7 @@ NOT_STATED = "not stated in the paper"
 OURS = "ours"
 FROM_PHOTOGRAPHS = "photographs"  # a start of tokens
 
+MemoryMode = Literal["full", "low", "lowest"]
 Timesteps = Literal["uniform", "stratified"]
 TIMESTEPS = (
     "How a batch's timesteps are drawn: uniform, each alone, or stratified, one in each of batch_size equal parts of the "

@@ -19,6 +19,7 @@ from cictl.config.fields import (
     STOP_WINDOW,
     TIMESTEPS,
     Group,
+    MemoryMode,
     Timesteps,
     check_prompt,
     divides_batch,
@@ -73,6 +74,14 @@ class ModelConfig(Group):
         "Precision of the frozen parts (auto: bf16 where the GPU has it, else fp16; fp32 on a CPU). "
         "What is trained is always fp32.",
         paper=NOT_STATED,
+    )
+    memory: Literal["auto"] | MemoryMode = setting(
+        "auto",
+        "What training keeps for the backward pass: full is all of it; low computes the UNet's blocks of the highest resolution "
+        "again, lowest all blocks: less memory, more time, the same bits. auto is the fastest that fits into 90% of a GPU's free "
+        "memory (for the two stages; else full).",
+        paper=NOT_STATED,
+        shapes=False,
     )
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1, mps.", paper=NOT_STATED, shapes=False, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
@@ -229,7 +238,12 @@ class GenerateConfig(Group):
     )
     count: int = setting(4, "Pictures a prompt, with seeds one after another.", paper="4", shapes=False, ge=1, le=10_000)
     batch_size: int = setting(
-        4, "Pictures denoised at a time: a question of memory, not of the result.", paper=NOT_STATED, shapes=False, ge=1, le=64
+        4,
+        "Pictures denoised at a time: a question of memory, not of the result. Where they do not fit, half as many are.",
+        paper=NOT_STATED,
+        shapes=False,
+        ge=1,
+        le=64,
     )
     safety_checker: Literal["auto", "off"] = setting(
         "auto",

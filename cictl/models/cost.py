@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cictl.config import MemoryMode
+from cictl.models.checkpointing import set_memory
+
 _COPIES = 4  # the parameter, its gradient, AdamW's two moments
 _FP32 = 4  # bytes
+_SHARE = 0.9  # of the free memory, that training may plan with
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class StepCost:
         flops: floating-point operations, forward and backward, a multiplication and an addition being two.
         weights: bytes of UNet and text encoder.
         activations: bytes that the forward pass keeps for the backward pass.
+        recomputed: bytes of the largest part that the backward pass computes again, at a time.
         trainable: bytes of what is trained, with gradients and moments.
         calls: of the library's operations, each of which takes a while however small it is.
     """
@@ -32,13 +37,14 @@ class StepCost:
     flops: float
     weights: int
     activations: int
+    recomputed: int
     trainable: int
     calls: int
 
     @property
     def memory(self) -> int:
         """Bytes that must be there at once, without the libraries' own working memory."""
-        return self.weights + self.activations + self.trainable
+        return self.weights + self.activations + self.recomputed + self.trainable
 
     @property
     def checkpoint(self) -> int:
@@ -47,7 +53,15 @@ class StepCost:
         return trained // 2 + 3 * trained
 
 
-def count_step(folder: Path, *, stage: str, resolution: int, batch: int, dtype: torch.dtype) -> StepCost:
+def fastest_that_fits(needed: Callable[[MemoryMode], int], free: int) -> MemoryMode:
+    """Of what training can keep, the most whose bytes, ``needed``, fit into 90% of the ``free`` ones; else the least."""
+    *faster, slowest = get_args(MemoryMode)
+    return next((mode for mode in faster if needed(mode) <= _SHARE * free), slowest)
+
+
+def count_step(
+    folder: Path, *, stage: str, resolution: int, batch: int, dtype: torch.dtype, memory: MemoryMode = "full"
+) -> StepCost:
     """Count a step of ``stage`` on the model in ``folder`` (diffusers layout), with shapes alone.
 
     Attention is counted as flash attention does it, without matrices of scores.
@@ -56,6 +70,7 @@ def count_step(folder: Path, *, stage: str, resolution: int, batch: int, dtype: 
         resolution: side of the photographs in pixels.
         batch: samples that go through at a time.
         dtype: of the frozen parts.
+        memory: what is kept.
     """
     from diffusers import UNet2DConditionModel
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -66,12 +81,14 @@ def count_step(folder: Path, *, stage: str, resolution: int, batch: int, dtype: 
         unet: Any = UNet2DConditionModel.from_config(_config(folder / "unet"))
         text: Any = CLIPTextModel(CLIPTextConfig(**_config(folder / "text_encoder")))
         kept = _Kept([unet, text])
+        again = _ComputedAgain(kept)
+        set_memory(unet, memory, again)
         trained = _choose_trained(unet, text, stage)
         hooks = torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor)
         with FlopCounterMode(display=False) as counter, _Calls() as calls, hooks:
             _step(unet, text, stage, resolution // _reduction(folder), batch)
         weights = sum(weight.numel() * weight.element_size() for part in (unet, text) for weight in part.parameters())
-    return StepCost(float(counter.get_total_flops()), weights, kept.bytes, trained * _FP32 * _COPIES, calls.count)
+    return StepCost(float(counter.get_total_flops()), weights, kept.bytes, again.largest, trained * _FP32 * _COPIES, calls.count)
 
 
 def _choose_trained(unet: Any, text: Any, stage: str) -> int:
@@ -110,9 +127,9 @@ class _Calls(TorchDispatchMode):
 class _Kept:
     """Adds up what autograd keeps: each tensor's memory once, and the weights not at all."""
 
-    def __init__(self, modules: list[nn.Module]) -> None:
+    def __init__(self, modules: list[nn.Module], seen: Iterable[int] = ()) -> None:
         self.bytes = 0
-        self._seen = {_memory(weight) for module in modules for weight in module.parameters()}
+        self._seen = {_memory(weight) for module in modules for weight in module.parameters()} | set(seen)
         self._alive: list[Tensor] = []  # or the memory's address could come again
 
     def __call__(self, tensor: Tensor) -> Tensor:
@@ -121,6 +138,31 @@ class _Kept:
             self._alive.append(tensor)
             self.bytes += tensor.untyped_storage().nbytes()
         return tensor
+
+    def beside(self) -> _Kept:
+        """One that adds up what is kept beside this."""
+        return _Kept([], self._seen)
+
+
+class _ComputedAgain:
+    """Stands for a checkpoint: the operations of a second forward pass, and only the arguments kept throughout."""
+
+    def __init__(self, kept: _Kept) -> None:
+        self.largest = 0
+        self._kept = kept
+
+    def __call__(self, module: Any, *arguments: Any) -> Any:
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                self._kept(argument)
+        own = self._kept.beside()
+        with torch.autograd.graph.saved_tensors_hooks(own, lambda tensor: tensor):
+            result = module(*arguments)
+        self.largest = max(self.largest, own.bytes)
+        if own.bytes:
+            with torch.no_grad():
+                module(*arguments)
+        return result
 
 
 def _memory(tensor: Tensor) -> int:

@@ -15,12 +15,16 @@ from cictl.data.photographs import Photograph, load_pixels
 from cictl.data.png import write_png
 from cictl.engine.runtime import Runtime
 from cictl.engine.sampling import sample
-from cictl.events import Observer, PhaseStarted, PreviewSaved, Warned
+from cictl.events import Note, Observer, PhaseStarted, PreviewSaved, Warned
+from cictl.models.checkpointing import set_memory
 from cictl.models.clip import embed_images
 from cictl.models.locate import Located
 from cictl.models.safety import SafetyChecker, ships_checker, unreadable_checker
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.workflow.fitting import choose_memory, free_memory
 from cictl.workspace import Workspace
+
+_AGAIN = {"low": "blocks of the highest resolution are computed", "lowest": "all blocks are computed"}
 
 
 def open_base(located: Located, runtime: Runtime, observe: Observer) -> StableDiffusion:
@@ -31,6 +35,21 @@ def open_base(located: Located, runtime: Runtime, observe: Observer) -> StableDi
     """
     observe(PhaseStarted(f"loading {located.id}"))
     return StableDiffusion.load(located, runtime.device, runtime.dtype)
+
+
+def open_to_train(config: Config, stage: Stage, located: Located, runtime: Runtime, observe: Observer) -> StableDiffusion:
+    """Load the base model, so that a training of ``stage`` keeps what model.memory says; auto is chosen before it is loaded.
+
+    Raises:
+        ModelAccessError: its files cannot be read.
+    """
+    memory = choose_memory(config, stage, located, runtime.device, runtime.dtype, runtime.processes.count)
+    if memory != "full":
+        free = free_memory(runtime.device) / 2**20
+        observe(Note(f"model.memory is {memory}: {_AGAIN[memory]} again in the backward pass ({free:,.0f} MiB free)"))
+    model = open_base(located, runtime, observe)
+    set_memory(model.unet, memory)
+    return model
 
 
 def open_checker(config: Config, model: StableDiffusion, observe: Observer) -> SafetyChecker | None:

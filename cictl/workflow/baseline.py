@@ -90,9 +90,9 @@ class _Bench:
 
     def open(self, base: Located) -> StableDiffusion:
         """Load it."""
-        from cictl.workflow.base_model import open_base
+        from cictl.workflow.base_model import open_to_train
 
-        return open_base(base, self.runtime, self.observe)
+        return open_to_train(self.config, self.method, base, self.runtime, self.observe)
 
     def text(self, prompt: str) -> str:
         """A prompt as the tokenizer reads it, with what the method has for S*."""

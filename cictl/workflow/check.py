@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cictl.config import Config
+from cictl.config import Config, settings_of
 from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
 from cictl.errors import CictlError, ModelAccessError
@@ -54,13 +54,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage will take: bytes on the device, seconds for all its steps, bytes of one of its checkpoints."""
+    """What a stage will take: bytes on the device, seconds for all its steps, bytes of one of its checkpoints.
+
+    ``kept`` is model.memory, or what auto chose.
+    """
 
     stage: str
     steps: int
     memory: int
     seconds: float
     checkpoint: int
+    kept: str = "full"
 
 
 @dataclass
@@ -199,36 +203,26 @@ def _device(config: Config) -> tuple[torch.device, torch.dtype]:
 
 def _estimate(report: CheckReport, config: Config, base: Located, device: torch.device, dtype: torch.dtype) -> None:
     from cictl.engine.speed import measure_speed
-    from cictl.models.cost import count_step
+    from cictl.workflow.fitting import fitting_step, free_memory
 
     speed = measure_speed(device, dtype)
-    free = _free_memory(device)
+    free = free_memory(device)
     report.add("ok", "device", f"{device}, {str(dtype).removeprefix('torch.')}, {free / _MEBIBYTE:,.0f} MiB free")
     for stage in STAGES:
-        settings = getattr(config, stage)
-        part = settings.batch_size // settings.accumulation
-        cost = count_step(base.folder, stage=stage, resolution=config.data.resolution, batch=part, dtype=dtype)
+        settings = settings_of(config, stage)
+        kept, cost = fitting_step(config, stage, base, device, dtype)
         step = settings.accumulation * (cost.flops / (_EFFICIENCY * speed.flops) + cost.calls * speed.call)
-        report.estimates.append(Estimate(stage, settings.steps, cost.memory, step * settings.steps, cost.checkpoint))
+        report.estimates.append(Estimate(stage, settings.steps, cost.memory, step * settings.steps, cost.checkpoint, kept))
     most = max(estimate.memory for estimate in report.estimates)
     if most > free:
         message = f"training needs about {most / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free on {device}"
-        report.add("warning", "device", message, "close what else uses it, or train with --set invert.accumulation=4")
+        less = "" if report.estimates[0].kept == "lowest" else "--set model.memory=lowest, or with "
+        report.add("warning", "device", message, f"close what else uses it, or train with {less}--set invert.accumulation=4")
     report.method = (
         "memory: weights, kept activations, trained weights with their moments, counted on the model's layers; "
         f"time: {speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
         f"{speed.call * 1e6:.0f} microseconds an operation"
     )
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return int(psutil.virtual_memory().available)
 
 
 def _look_at_disk(report: CheckReport, workspace: Workspace) -> None:

@@ -60,11 +60,11 @@ def _prepare(
     from cictl.engine.checkpoint import read_tensors
     from cictl.methods.disentangled_finetuning import DisentangledFinetuning
     from cictl.models.concept_tokens import ConceptTokens
-    from cictl.workflow.base_model import encode_photographs, open_base, previewer
+    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
 
     base = find_base(config, read_pins(workspace, config), observe)
     require_same_base([inverted], base.identity)
-    model = open_base(base, runtime, observe)
+    model = open_to_train(config, "finetune", base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, None, observe)
     tokens = ConceptTokens.from_tensors(config.concept.name, read_tensors(inverted, RESULT))
     if tokens.keys and tokens.keys != encoded.keys:

@@ -43,14 +43,14 @@ def _prepare(
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import own_text_tower, text_projection
     from cictl.models.concept_tokens import initial_tokens, inject_tokens
-    from cictl.workflow.base_model import encode_photographs, open_base, previewer
+    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
 
     settings = config.invert
     pins = read_pins(workspace, config)
     base = find_base(config, pins, observe)
     read = reads_clip(config, "invert")
     clip = find_clip(config, pins, observe) if read else None  # before anything large is loaded, since it may fail
-    model = open_base(base, runtime, observe)
+    model = open_to_train(config, "invert", base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, clip, observe)
     tower = own_text_tower(clip, model) if clip else None
     if tower is not None:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from cictl.errors import ResourceError
+from cictl.events import Note, Observer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def means_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch or Python says with ``error`` that memory ran out."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 @contextmanager
@@ -14,6 +25,46 @@ def out_of_memory_explained(hint: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+        if not means_out_of_memory(error):
             raise
         raise ResourceError("the memory of the device is not enough", hint, slug="memory-full") from None
+
+
+@dataclass
+class FittingBatches:
+    """Draws pictures at most so many at a time; where the memory is not enough for them, half of them from then on.
+
+    Attributes:
+        draw: the pictures of some plans, all at once.
+        most: how many at a time.
+        observe: is told of a smaller number.
+    """
+
+    draw: Callable[[Sequence[Any]], Iterable[np.ndarray]]
+    most: int
+    observe: Observer
+
+    def __call__(self, plans: Sequence[Any]) -> list[np.ndarray]:
+        """The pictures of ``plans``, in their order.
+
+        Raises:
+            RuntimeError, MemoryError: as they came, if a single one does not fit.
+        """
+        pictures: list[np.ndarray] = []
+        while len(pictures) < len(plans):
+            part = plans[len(pictures) : len(pictures) + self.most]
+            if (drawn := self._draw(part)) is None:
+                self.most = len(part) // 2
+                self.observe(Note(f"{len(part)} pictures at a time do not fit into the memory: {self.most} from here on"))
+            else:
+                pictures += drawn
+        return pictures
+
+    def _draw(self, part: Sequence[Any]) -> list[np.ndarray] | None:
+        """None if they do not fit; what the failed attempt held is free again when this returns."""
+        try:
+            return list(self.draw(part))
+        except (RuntimeError, MemoryError) as error:
+            if len(part) == 1 or not means_out_of_memory(error):
+                raise
+            return None

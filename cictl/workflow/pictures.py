@@ -22,7 +22,7 @@ from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
-from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
 from cictl.workspace import Workspace, slug
 
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from cictl.models.stable_diffusion import StableDiffusion
 
 
-_LESS_MEMORY = "make fewer pictures at a time, with --set generate.batch_size=1; those that are finished are kept"
+_LESS_MEMORY = (
+    "close what else uses the device, or draw smaller ones, with --set generate.width=384; those that are finished are kept"
+)
+_TEXTS = 64  # prompts encoded at a time
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,8 @@ def _draw(
     items = list(missing.items())
     texts = list(dict.fromkeys(text for plan in missing.values() for text in (plan.text, plan.negative)))
     with torch.no_grad():
-        contexts = dict(zip(texts, model.encode_text(model.tokenize(texts)), strict=True))
+        encoded = [model.encode_text(model.tokenize(texts[at : at + _TEXTS])) for at in range(0, len(texts), _TEXTS)]
+    contexts = dict(zip(texts, torch.cat(encoded), strict=True))
 
     def heed_stop() -> None:
         if stop:
@@ -231,10 +235,11 @@ def _draw(
             raise
 
     processes, size = runtime.processes, config.generate.batch_size
+    fitting = FittingBatches(draw, size, observe)
     for start in range(0, len(items), processes.count * size):
         begin = start + processes.rank * size
         own = [plan for _, plan in items[begin : begin + size]]
-        for (path, _), pixels in zip(items[start:], collect(list(draw(own)) if own else []), strict=False):
+        for (path, _), pixels in zip(items[start:], collect(fitting(own)), strict=False):
             yield path, pixels
     model.free_vae()
 

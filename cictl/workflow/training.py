@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 
 _LESS_MEMORY = (
-    "compute the batch in parts, with --set {}.accumulation=4, or close what else uses the device; "
+    "keep less for the backward pass, with --set model.memory=lowest, compute the batch in parts, with --set {}.accumulation=4, "
+    "or close what else uses the device; "
     "the same command goes on from the last checkpoint"
 )
 

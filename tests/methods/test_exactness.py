@@ -1,7 +1,8 @@
 """The gradients of the fast path, in fp32, against the same steps written down plainly with the libraries' own modules, in fp64.
 
-Against a plain fp32, the reference's own rounding would count too. Plainly: the VAE and CLIP read the photographs at every step, the whole table of the vocabulary is a parameter, every prompt is
-encoded at all its positions, each sample by itself, and Eq. 3 is two softmaxes.
+Against a reference in fp32 that one's own rounding would count too. Plainly: the VAE and CLIP read the photographs at every
+step, the whole table of the vocabulary is a parameter, every prompt is encoded at all its positions, each sample goes by
+itself, and Eq. 3 is two softmaxes.
 """
 
 from __future__ import annotations
@@ -42,11 +43,8 @@ def prepared(model, clip, pictures):
         auxiliary_start="auto", seed=0,
     )  # fmt: skip
     model.add_tokens(tokens)
-    return (
-        model,
-        tokens,
-        EncodedPhotographs(tuple(keys), *model.encode_pictures(pixels), embed_images(clip, pixels, model.device)),
-    )
+    embeddings = embed_images(clip, pixels, model.device)
+    return model, tokens, EncodedPhotographs(tuple(keys), *model.encode_pictures(pixels), embeddings)
 
 
 def drawn(photographs: EncodedPhotographs, stage: str, step: int):

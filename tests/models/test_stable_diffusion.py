@@ -68,6 +68,34 @@ def test_text_embeddings_of_ordinary_words_are_those_of_the_whole_clip(model, cl
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_behind_the_end_of_text_can_be_cut_for_a_text_embedding_and_not_for_a_context(model, clip):
+    with_tokens(model)
+    ids = model.tokenize(["<my-teapot> <my-teapot>_1", "a photo of <my-teapot>_1 in the snow", "a photo of cat"])
+    cut = model.cut_behind_end(ids)
+    assert cut.shape == (3, 9)  # begin, seven words, end
+    with torch.no_grad():
+        whole, short = (model.text_embedding(each, text_projection(clip)) for each in (ids, cut))
+        padding = model.encode_text(ids)[:, 9:]
+    torch.testing.assert_close(short, whole, rtol=1e-5, atol=1e-6)
+    assert (padding[0] - padding[2]).abs().mean() > 0.01  # what the UNet reads there depends on the prompt
+
+
+def test_a_prompt_that_comes_twice_is_encoded_once_with_the_gradient_of_both(model, monkeypatch):
+    with_tokens(model)
+    ids = model.tokenize(["a photo of <my-teapot>", "a sketch of <my-teapot>_1"])
+    table, rows = model.text_encoder.get_input_embeddings(), [1, 0, 1, 1]
+    weights = torch.randn(4, LENGTH, 32, generator=torch.Generator().manual_seed(0))
+    (model.encode_text(ids[rows]) * weights).sum().backward()
+    expected, table.tokens.concept.grad = table.tokens.concept.grad, None
+    lengths, encode = [], model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda ids: lengths.append(len(ids)) or encode(ids))
+    contexts = model.encode_rows(ids, rows)
+    (contexts * weights).sum().backward()
+    assert lengths == [2]
+    torch.testing.assert_close(table.tokens.concept.grad, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(contexts[0], contexts[2])
+
+
 def test_prompts_are_padded_and_cut_to_the_models_length(model):
     ids = model.tokenize(["a cat", "cat " * 40])
     assert ids.shape == (2, LENGTH)

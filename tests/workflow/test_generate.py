@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cictl.errors import Interrupted, StateError, UsageError
-from cictl.events import PicturesPlanned, SamplingStep, Warned
+from cictl.errors import Interrupted, ResourceError, StateError, UsageError
+from cictl.events import Note, PicturesPlanned, SamplingStep, Warned
 from cictl.workflow import generate, preview_aux
 from tests.support import Recorder, silent, write_settings
 from tests.tiny import LENGTH
@@ -46,6 +46,71 @@ def test_mixed_prompts_in_a_batch_are_drawn_each_by_its_own(trained, tmp_path):
         _, [alone] = draw(trained, tmp_path / "b", prompt, generate__count=1)
         assert np.abs(pixels(path) - pixels(alone)).max() <= 1
     assert np.abs(pixels(mixed[0]) - pixels(mixed[1])).max() > 1
+
+
+def too_much_beyond(most: int, sizes: list[int], monkeypatch) -> None:
+    """Let a batch of more than ``most`` pictures run out of memory, and note how many were tried at a time."""
+    from cictl.engine import sampling
+
+    whole = sampling.sample
+
+    def sample(model, context, negative, seeds, **settings):
+        sizes.append(len(seeds))
+        if len(seeds) > most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(model, context, negative, seeds, **settings)
+
+    monkeypatch.setattr(sampling, "sample", sample)
+
+
+def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones_and_nothing_is_lost(trained, tmp_path, monkeypatch):
+    prompts = ["a photo of S*", "a red S* on the beach"]
+    _, expected = draw(trained, tmp_path / "a", *prompts, generate__count=5, generate__batch_size=1)
+    sizes, recorder = [], Recorder()
+    too_much_beyond(2, sizes, monkeypatch)
+    _, paths = draw(trained, tmp_path / "b", *prompts, observe=recorder, generate__count=5, generate__batch_size=8)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2]  # what did not fit is not tried again
+    assert [path.name for path in paths] == [path.name for path in expected]
+    for one, other in zip(paths, expected, strict=True):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+    said = [message for message in recorder.texts(Note) if "do not fit" in message]
+    assert said == [f"{size} pictures at a time do not fit into the memory: {size // 2} from here on" for size in (8, 4)]
+
+
+def test_a_single_picture_that_does_not_fit_ends_with_exit_5(trained, tmp_path, monkeypatch):
+    sizes = []
+    too_much_beyond(0, sizes, monkeypatch)
+    with pytest.raises(ResourceError) as caught:
+        draw(trained, tmp_path, generate__count=3, generate__batch_size=3)
+    assert sizes == [3, 1]
+    assert "generate.width" in caught.value.hint
+
+
+def test_another_failure_is_not_taken_for_too_little_memory(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("cictl.engine.sampling.sample", raising(RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        draw(trained, tmp_path, generate__count=3)
+
+
+def raising(error: Exception):
+    def fail(*arguments, **settings):
+        raise error
+
+    return fail
+
+
+def test_each_prompt_is_encoded_once_and_nothing_is_loaded_again(trained, tmp_path, monkeypatch):
+    from cictl.models.stable_diffusion import StableDiffusion
+
+    encoded, loads = [], []
+    encode, load = StableDiffusion.encode_text, StableDiffusion.load.__func__
+    monkeypatch.setattr(StableDiffusion, "encode_text", lambda model, ids: encoded.extend(ids.tolist()) or encode(model, ids))
+    monkeypatch.setattr(StableDiffusion, "load", classmethod(lambda cls, *given: loads.append(given) or load(cls, *given)))
+    monkeypatch.setattr("cictl.workflow.pictures._TEXTS", 2)
+    prompts = ["a photo of S*", "a red S* on the beach", "S* in the snow"]
+    draw(trained, tmp_path, *prompts, generate__count=3, generate__batch_size=2)
+    assert len(encoded) == len({tuple(ids) for ids in encoded}) == 4  # and the negative prompt
+    assert len(loads) == 1
 
 
 def test_pictures_that_are_there_are_kept_and_missing_ones_are_made(trained, tmp_path):

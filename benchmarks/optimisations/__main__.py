@@ -1,0 +1,77 @@
+"""``python -m benchmarks.optimisations --work FOLDER``: what docs/performance.md says of each optimisation.
+
+Counts operations and bytes of a step with shapes alone, and runs the text encoder and one step of stage 1 in each
+``model.memory``, each in a process of its own. FOLDER is that of ``benchmarks.real_sizes``; what lacks is written there (2.9 GB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from benchmarks.optimisations.parts import encode_texts, train_step
+from benchmarks.real_sizes.models import write_models
+from cictl.config import MemoryMode
+
+
+def main() -> None:
+    """Print a Markdown table for each part."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.optimisations", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=list(_PARTS))
+    parser.add_argument("--resolution", type=int, default=256, help="of the step that is run; counts are of 512")
+    arguments = parser.parse_args()
+    work = arguments.work.absolute()
+    _alone(partial(write_models, work / "sd15", work / "clip"))
+    for part in arguments.parts:
+        _PARTS[part](work, arguments.resolution)
+
+
+def counts(work: Path, resolution: int) -> None:
+    """A step at 512 pixels, batch 4, bf16, in each memory mode."""
+    import torch
+
+    from cictl.models.cost import count_step
+
+    print("| stage | model.memory | kept for the backward pass | computed again at a time | in all, with weights | TFLOP |")
+    print("|---|---|---|---|---|---|")
+    for stage in ("invert", "finetune"):
+        for memory in get_args(MemoryMode):
+            cost = count_step(work / "sd15", stage=stage, resolution=512, batch=4, dtype=torch.bfloat16, memory=memory)
+            sizes = " | ".join(f"{size / 2**30:.2f} GiB" for size in (cost.activations, cost.recomputed, cost.memory))
+            print(f"| {stage} | {memory} | {sizes} | {cost.flops / 1e12:.2f} |", flush=True)
+
+
+def text(work: Path, resolution: int) -> None:
+    """The text encoder, forward and backward: Eq. 2 whole and cut, Eq. 1 of a batch with a photograph twice."""
+    print("| what is encoded | GFLOP forward | GFLOP backward | processor seconds |\n|---|---|---|---|", flush=True)
+    _alone(partial(encode_texts, work))
+
+
+def steps(work: Path, resolution: int) -> None:
+    """One step of stage 1 in fp32 in each memory mode."""
+    print(
+        f"| model.memory, {resolution} px, batch 1, fp32 | memory beyond the weights, at most | processor seconds |\n|---|---|---|"
+    )
+    for memory in get_args(MemoryMode):
+        _alone(partial(train_step, work, memory, resolution))
+
+
+_PARTS: dict[str, Callable[[Path, int], None]] = {"counts": counts, "text": text, "steps": steps}
+
+
+def _alone(work: Callable[[], None]) -> None:
+    """In a process of its own, so that no memory of another is counted."""
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
+
+
+if __name__ == "__main__":
+    main()
