@@ -89,6 +89,7 @@ def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job]) -> report.Resu
     arms: dict[str, dict[str, report.Readings]] = {}
     auxiliary: dict[str, dict[str, report.Readings]] = {}
     seconds: dict[str, dict[str, dict[str, float]]] = {}
+    steps: dict[str, dict[str, dict[str, int]]] = {}
     for job in jobs:
         result = done(job)
         assert result is not None  # _run has just made it
@@ -98,7 +99,8 @@ def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job]) -> report.Resu
             auxiliary.setdefault(job.training.about, {})[job.concept.name] = result["auxiliary"]
         if job.training:
             seconds.setdefault(job.training.name, {})[job.concept.name] = result["seconds"]
-    return report.Results(concepts, arms, auxiliary, {one.name: ceiling(one, 20) for one in concepts}, seconds)
+            steps.setdefault(job.training.name, {})[job.concept.name] = result.get("steps", {})  # older results have none
+    return report.Results(concepts, arms, auxiliary, {one.name: ceiling(one, 20) for one in concepts}, seconds, steps)
 
 
 def _tables(results: report.Results, arms: Sequence[Arm], given: argparse.Namespace) -> str:
@@ -113,6 +115,7 @@ def _tables(results: report.Results, arms: Sequence[Arm], given: argparse.Namesp
     cubes += [f"| {arm.about} | {report.cubes(results, results.arms[arm.name])} |" for arm in arms]
     parts = [
         compared,
+        report.steps_table(results, arms),
         report.kind_table(results, arms),
         report.prompt_table(results, arms),
         report.concept_table(results, arms),

@@ -106,4 +106,37 @@ TUNING = (
     *both("weight-0.3", "0.3 of Eq. 2", invert__contrastive_weight=0.3),
     *both("start-thing", 'S* starts as "thing"', concept__start="thing"),
 )
-GROUPS = {"main": MAIN, "ablations": ABLATIONS, "tuning": TUNING}
+
+
+def stops(window: int) -> dict[str, Any]:
+    """Stage 1 ends early by DVAR's ratio, with this window; 310 is for thousands of steps, and the preset has 300."""
+    return {"invert__stop_every": 10, "invert__stop_window": window}
+
+
+# Where stage 1 starts, and when it ends.
+STARTS_AND_STOPS = (
+    *MAIN[:2],
+    WORDS,
+    CHANCE,
+    *both("stop-60", "stage 1 may end early, window 60", **stops(60)),
+    *both("stop-100", "stage 1 may end early, window 100", **stops(100)),
+    *both("stop-150", "stage 1 may end early, window 150", **stops(150)),
+    *both("start-thing", 'S* starts as "thing"', concept__start="thing"),
+    *both("start-words", 'S* starts as the mean of "toy", "thing", "object"', concept__start="toy thing object"),
+    *both("start-concept", "S* starts from the photographs", concept__start="photographs"),
+    *both("start-auxiliary", "A* start from the photographs", invert__auxiliary_start="photographs"),
+    *both(
+        "start-both",
+        "S* and A* start from the photographs",
+        concept__start="photographs",
+        invert__auxiliary_start="photographs",
+    ),
+    *both(
+        "start-both-stop-60",
+        "S* and A* start from the photographs, window 60",
+        concept__start="photographs",
+        invert__auxiliary_start="photographs",
+        **stops(60),
+    ),
+)
+GROUPS = {"main": MAIN, "ablations": ABLATIONS, "tuning": TUNING, "starts-and-stops": STARTS_AND_STOPS}

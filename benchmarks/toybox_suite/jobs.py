@@ -16,14 +16,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.toybox_suite.arms import PRESET, Arm, Training
-from cictl.config import group_of, settings_of
+from cictl.config import METHODS, group_of, settings_of
 from cictl.config.templates import kind_overlay, preset_for
 from cictl.data.png import write_png
 from cictl.files import write_atomic
 from cictl.models.locate import locate_base
+from cictl.records import latest_checkpoint
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import tasks
-from cictl.workflow.stage import configure
+from cictl.workflow.stage import STAGES, configure
 from cictl.workspace import Workspace
 
 AUXILIARY_COUNT = 4  # pictures of each A_i*
@@ -97,7 +98,7 @@ def run(job: Job) -> str:
     workspace = _workspace(job)
     seconds = _train(job, workspace) if job.training else {}
     read = _reader()
-    result: dict[str, Any] = {"identity": identity(job), "seconds": seconds, "arms": {}}
+    result: dict[str, Any] = {"identity": identity(job), "seconds": seconds, "steps": _steps_done(workspace), "arms": {}}
     for arm in job.arms:
         result["arms"][arm.name] = {"readings": [read(pictures) for pictures in _draw(job, arm, workspace)]}
     if job.training and not job.training.method and job.training.overrides.get("invert.auxiliary_vectors") != 0:
@@ -165,6 +166,12 @@ def _train(job: Job, workspace: Workspace) -> dict[str, float]:
     between = time.monotonic()
     finetune.run(workspace, _quiet, overrides=overrides)
     return {"invert": round(between - began, 1), "finetune": round(time.monotonic() - between, 1)}
+
+
+def _steps_done(workspace: Workspace) -> dict[str, int]:
+    """How many steps each training has, which may have ended early."""
+    found = {stage: latest_checkpoint(workspace.stage_folder(stage), verify=False)[0] for stage in (*STAGES, *METHODS)}
+    return {stage: checkpoint.step for stage, checkpoint in found.items() if checkpoint}
 
 
 def _draw(job: Job, arm: Arm, workspace: Workspace) -> list[list[np.ndarray]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from statistics import mean
 from typing import Any
 
 from benchmarks.toybox_suite.arms import CHANCE, WORDS, Arm
@@ -37,6 +38,7 @@ class Results:
         auxiliary: readings of the pictures of A_i*, by training and concept: photograph, picture.
         ceiling: readings of real renders of what the prompts ask for, by concept.
         seconds: of each training and stage, by concept.
+        steps: that each training and stage has, by concept.
     """
 
     concepts: Sequence[ToyConcept]
@@ -44,6 +46,7 @@ class Results:
     auxiliary: Mapping[str, Mapping[str, Readings]]
     ceiling: Mapping[str, Readings]
     seconds: Mapping[str, Mapping[str, Mapping[str, float]]]
+    steps: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
 
     def scores(self, score: Callable[[Task, Reading], float], readings: Mapping[str, Readings]) -> list[list[float]]:
         """``score`` of every picture, by concept."""
@@ -78,6 +81,35 @@ def main_table(results: Results, arms: Sequence[Arm]) -> str:
             f"| {estimate(results.leaks(arm.name))} | {above} |"
         )
     return "\n".join(lines)
+
+
+def steps_table(results: Results, arms: Sequence[Arm]) -> str:
+    """How many steps each arm was trained for: the mean over the concepts, and from the fewest to the most where they differ."""
+    trained = [arm for arm in arms if arm.training and any(results.steps.get(arm.training.name, {}).values())]
+    if not trained:
+        return ""
+    stages = list(dict.fromkeys(stage for arm in trained for stage in steps_done(results, arm)))
+    lines = [f"| steps done | {' | '.join(f'cictl {stage}' for stage in stages)} |", f"|---|{'---|' * len(stages)}"]
+    for arm in trained:
+        done = steps_done(results, arm)
+        lines.append(f"| {arm.about} | {' | '.join(_spread(done.get(stage, [])) for stage in stages)} |")
+    return "\n".join(lines)
+
+
+def steps_done(results: Results, arm: Arm) -> dict[str, list[int]]:
+    """The steps of each stage that an arm is drawn from, a number for each concept."""
+    done: dict[str, list[int]] = {}
+    for of_concept in results.steps.get(arm.training.name, {}).values() if arm.training else ():
+        for stage, steps in of_concept.items():
+            if stage == "invert" or arm.drawn != "invert":
+                done.setdefault(stage, []).append(steps)
+    return done
+
+
+def _spread(steps: Sequence[int]) -> str:
+    if not steps:
+        return ""
+    return f"{mean(steps):.0f}" + (f" ({min(steps)} to {max(steps)})" if min(steps) < max(steps) else "")
 
 
 def prompt_table(results: Results, arms: Sequence[Arm]) -> str:
@@ -172,5 +204,7 @@ def summary(results: Results, arms: Sequence[Arm]) -> dict[str, Any]:
             "leakage": plain(estimate(results.leaks(arm.name))),
             "leakage above base": plain(estimate(results.leaks_above_base(arm.name))),
         }
+        if done := steps_done(results, arm):
+            figures[arm.name]["steps"] = {stage: round(mean(steps), 1) for stage, steps in done.items()}
         figures["cubes"][arm.name] = plain(cubes(results, readings))
     return figures

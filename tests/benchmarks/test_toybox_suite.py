@@ -69,6 +69,15 @@ def test_the_tables_hold_a_row_for_each_arm_and_the_ceiling():
     assert "the preset" in report.auxiliary_table(everything)
 
 
+def test_the_steps_that_were_done_are_told_with_their_mean_over_the_concepts():
+    done = {"preset": {"one": {"invert": 100, "finetune": 60}, "two": {"invert": 200, "finetune": 60}}, "n0": {"one": {}}}
+    everything = dataclasses.replace(results(perfect), steps=done)
+    table = report.steps_table(everything, MAIN).splitlines()
+    assert table[2:] == ["| both stages | 150 (100 to 200) | 60 |", "| stage 1 alone | 150 (100 to 200) |  |"]
+    assert report.summary(everything, MAIN)["preset"]["steps"] == {"invert": 150, "finetune": 60}
+    assert report.steps_table(results(perfect), MAIN) == ""
+
+
 def test_an_auxiliary_token_is_scored_against_its_own_photograph():
     """The first photograph's reading is right for one of five, and always shows the thing."""
     everything = results(perfect)
@@ -103,7 +112,7 @@ def test_a_job_trains_draws_and_reads_and_is_then_done(tmp_path: Path):
     assert jobs.done(job) is None
     jobs.run(job)
     result = jobs.done(job)
-    assert result is not None
+    assert result is not None and result["steps"] == {"invert": 2, "finetune": 2}
     assert [len(readings) for readings in result["arms"]["preset"]["readings"]] == [1] * 10
     assert [len(readings) for readings in result["auxiliary"]] == [jobs.AUXILIARY_COUNT] * 5
     assert set(result["arms"]["preset"]["readings"][0][0]) == set(ATTRIBUTES)

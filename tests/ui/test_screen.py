@@ -133,6 +133,8 @@ def test_the_last_state_says_how_it_ended() -> None:
     assert "ETA" not in drawn
     finished = draw(started(), progress(400), StageCompleted("invert", 400, 57.0))
     assert "elapsed 0:00:57 · done" in finished
+    early = draw(started(), progress(180), StageCompleted("invert", 180, 57.0))
+    assert "180/400" in early and "elapsed 0:00:57 · ended early" in early
 
 
 def test_nothing_to_show_takes_no_room() -> None:
