@@ -100,7 +100,7 @@ class Gate:
     def _counted(self) -> Callable[[], dict[str, Any]]:
         opened = ExitStack()
         calls = opened.enter_context(_Calls())
-        counter = opened.enter_context(FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()))
+        counter = opened.enter_context(flop_counter())
         profile = opened.enter_context(_profiler()) if self.device == "cuda" else None
 
         def finish() -> dict[str, Any]:
@@ -109,8 +109,7 @@ class Gate:
             launches = None
             if profile is not None:
                 launches = sum(row.count for row in profile.key_averages() if any(name in row.key for name in _LAUNCHES))
-            parts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items() if part.count(".") == 0}
-            return {"flops": counter.get_total_flops(), "calls": calls.count, "launches": launches, "flops_of": parts}
+            return {"flops": counter.get_total_flops(), "calls": calls.count, "launches": launches}
 
         return finish
 
@@ -152,8 +151,8 @@ def _profiler() -> Any:
     return profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
 
 
-def _attention_on_cpu() -> dict[Any, Any]:
-    """The attention of the CPU, which torch's counter does not know: as it counts that of a GPU."""
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, which is told of the attention of the CPU too: it counts as that of a GPU does."""
     forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -163,7 +162,7 @@ def _attention_on_cpu() -> dict[Any, Any]:
     def count_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return int(sdpa_backward_flop_count(gradient, query, key, value))
 
-    return {forward: count, backward: count_backward}
+    return FlopCounterMode(display=False, custom_mapping={forward: count, backward: count_backward})
 
 
 def _peak_memory(device: str) -> dict[str, int | None]:
