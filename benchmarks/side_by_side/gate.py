@@ -165,18 +165,17 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping={forward: count, backward: count_backward})
 
 
-def _peak_memory(device: str) -> dict[str, int | None]:
-    """The most memory in bytes since the last call, and of the process so far; then the first begins anew."""
+def _peak_memory(device: str) -> dict[str, int]:
+    """The most memory in bytes since the last call, from when on it is counted anew; on macOS since the process began."""
     if device == "cuda":
         peaks = {"peak": torch.cuda.max_memory_allocated(), "peak_reserved": torch.cuda.max_memory_reserved()}
         torch.cuda.reset_peak_memory_stats()
-        return {**peaks, "process_peak": None}
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+        return peaks
+    status = Path("/proc/self/status")
     if not status.is_file():
         import resource
 
-        return {"peak": None, "process_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+        return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    peak = int(line.split()[1]) * 1024
-    reset.write_text("5")  # the high-water mark of the resident memory
-    return {"peak": peak, "process_peak": None}
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark of the resident memory
+    return {"peak": int(line.split()[1]) * 1024}
