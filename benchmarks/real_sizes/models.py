@@ -15,7 +15,7 @@ _INDEX = {
     "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
     "safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False,
 }  # fmt: skip
-_VIT_L_14 = {
+VIT_L_14 = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 224,
     "patch_size": 14, "projection_dim": 768,
 }  # fmt: skip
@@ -76,7 +76,7 @@ def _clip() -> Any:
     from cictl.models.single_file import SD1_CONFIGS
 
     text = json.loads((SD1_CONFIGS / "text_encoder" / "config.json").read_text("utf-8"))
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=_VIT_L_14, projection_dim=768))
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=VIT_L_14, projection_dim=768))
 
 
 def _once(folder: Path, write: Callable[[Path], object]) -> None:

@@ -100,7 +100,7 @@ class Gate:
     def _counted(self) -> Callable[[], dict[str, Any]]:
         opened = ExitStack()
         calls = opened.enter_context(_Calls())
-        counter = opened.enter_context(FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()))
+        counter = opened.enter_context(flop_counter())
         profile = opened.enter_context(_profiler()) if self.device == "cuda" else None
 
         def finish() -> dict[str, Any]:
@@ -109,8 +109,7 @@ class Gate:
             launches = None
             if profile is not None:
                 launches = sum(row.count for row in profile.key_averages() if any(name in row.key for name in _LAUNCHES))
-            parts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items() if part.count(".") == 0}
-            return {"flops": counter.get_total_flops(), "calls": calls.count, "launches": launches, "flops_of": parts}
+            return {"flops": counter.get_total_flops(), "calls": calls.count, "launches": launches}
 
         return finish
 
@@ -152,8 +151,8 @@ def _profiler() -> Any:
     return profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
 
 
-def _attention_on_cpu() -> dict[Any, Any]:
-    """The attention of the CPU, which torch's counter does not know: as it counts that of a GPU."""
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, which is told of the attention of the CPU too: it counts as that of a GPU does."""
     forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -163,21 +162,20 @@ def _attention_on_cpu() -> dict[Any, Any]:
     def count_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return int(sdpa_backward_flop_count(gradient, query, key, value))
 
-    return {forward: count, backward: count_backward}
+    return FlopCounterMode(display=False, custom_mapping={forward: count, backward: count_backward})
 
 
-def _peak_memory(device: str) -> dict[str, int | None]:
-    """The most memory in bytes since the last call, and of the process so far; then the first begins anew."""
+def _peak_memory(device: str) -> dict[str, int]:
+    """The most memory in bytes since the last call, from when on it is counted anew; on macOS since the process began."""
     if device == "cuda":
         peaks = {"peak": torch.cuda.max_memory_allocated(), "peak_reserved": torch.cuda.max_memory_reserved()}
         torch.cuda.reset_peak_memory_stats()
-        return {**peaks, "process_peak": None}
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+        return peaks
+    status = Path("/proc/self/status")
     if not status.is_file():
         import resource
 
-        return {"peak": None, "process_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+        return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    peak = int(line.split()[1]) * 1024
-    reset.write_text("5")  # the high-water mark of the resident memory
-    return {"peak": peak, "process_peak": None}
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark of the resident memory
+    return {"peak": int(line.split()[1]) * 1024}

@@ -43,7 +43,6 @@ class Timed:
         seconds, loader_seconds: of a step (or picture), one number a block.
         first_seconds: from the start of the process to the end of the first block.
         flops, calls, launches: of a step; floating-point operations, operations of the library, launches of GPU kernels.
-        flops_of: the share of each model part, of a step.
         product_flops: floating-point operations a second, in a product of large square matrices.
         peak: bytes, while the blocks were timed; ``peak_before`` until then, loading included.
         error: the end of what it printed, if it ended by itself.
@@ -57,7 +56,6 @@ class Timed:
     flops: float = 0.0
     calls: float = 0.0
     launches: float | None = None
-    flops_of: dict[str, float] = field(default_factory=dict)
     product_flops: float = 0.0
     peak: int | None = None
     peak_reserved: int | None = None
@@ -79,7 +77,6 @@ class Timed:
             "loader_ms": statistics.median(self.loader_seconds) * 1e3,
             "first_block_after_s": self.first_seconds,
             "flops": self.flops,
-            "flops_of": self.flops_of,
             "mfu": self.flops / median / self.product_flops,
             "product_flops_per_second": self.product_flops,
             "calls": self.calls,
@@ -244,4 +241,3 @@ def _count(runner: _Runner, result: Timed, block: int) -> None:
     counted = runner.ask("count")
     result.flops, result.calls = counted["flops"] / block, counted["calls"] / block
     result.launches = None if counted["launches"] is None else counted["launches"] / block
-    result.flops_of = {part: flops / block for part, flops in counted["flops_of"].items()}

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.side_by_side.gate import Ended
+from benchmarks.side_by_side.gate import Ended, flop_counter
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, Timed, paired_ratio, quantile, take_turns
 from benchmarks.steps import torchvision_stand_in
@@ -70,6 +71,18 @@ def test_programs_take_turns_and_the_first_of_a_round_changes(tmp_path: Path):
     lines = table(rows).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "ended by itself" in lines[-1]
+
+
+def test_attention_on_a_cpu_is_counted():
+    """Two products forward, of which each needs two backward, and the scores once more."""
+    query, key, value = (torch.randn(2, 4, 16, 8, requires_grad=True) for _ in range(3))
+    product = 2 * (2 * 4) * 16 * 16 * 8
+    with flop_counter() as counter:
+        result = F.scaled_dot_product_attention(query, key, value)
+    assert counter.get_total_flops() == 2 * product
+    with flop_counter() as counter:
+        result.sum().backward()
+    assert counter.get_total_flops() == 5 * product
 
 
 def test_no_round_begins_when_the_time_is_up(tmp_path: Path):
