@@ -190,8 +190,8 @@ def test_a_job_that_was_stopped_goes_on_and_finds_the_same_figures(
 
 
 def test_one_failure_stops_no_other_job_and_other_settings_are_other_results(tmp_path: Path, table1, few: str):
-    assert table1(tmp_path, few, "--subjects", "old_cat", "--methods", "invert")[0] == 0
-    code, printed = table1(tmp_path, few, "--methods", "invert", "--set=invert.temperature=0.5")
+    assert table1(tmp_path, few, "--last", "--subjects", "old_cat", "--methods", "invert")[0] == 0
+    code, printed = table1(tmp_path, few, "--last", "--methods", "invert", "--set=invert.temperature=0.5")
     assert code == 1
     assert "old_cat/contrastive-inversion  what cictl invert was trained with has changed" in printed
     assert "duck_toy/contrastive-inversion  done" in printed
