@@ -1,8 +1,9 @@
 """The paper's Table 1 over DreamBench: ``python -m benchmarks.table1 --dreambench FOLDER --work FOLDER``.
 
 Trains every method on every subject, draws DreamBench's 25 prompts (those for animals, or those for things) four times
-each with equal noise, measures DINOv2 and CLIP-T, and prints the means over subjects beside the paper's. Started again, it
-goes on. With --ray jobs run on a Ray cluster, one GPU each; FOLDER must then be shared by its machines.
+each with equal noise, measures DINOv2 and CLIP-T of each training's last and best result, and prints the means over
+subjects beside the paper's. Started again, it goes on. With --ray jobs run on a Ray cluster, one GPU each; FOLDER must
+then be shared by its machines.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="of workspaces and results")
     parser.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="these alone")
     parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=f"these rows alone: {', '.join(ROWS)}")
+    parser.add_argument("--last", action="store_true", help="measure what each training ended with alone, not its best")
     parser.add_argument("--model", metavar="ID", help="base model, as model.id of ci.yaml; default: Stable Diffusion 1.5")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of ci.yaml; may be repeated")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="on Ray: of a cluster, or else a new one here")
@@ -67,12 +69,12 @@ def _run(given: argparse.Namespace, arguments: Sequence[str]) -> int:
     rows = choose_rows([name for text in given.methods for name in text.split(",")])
     overrides = {key: _whole(key, value) for key, value in parse_overrides(given.set).items()}
     model = _whole("model.id", given.model) if given.model else None
-    jobs = plan(work, subjects, rows, model=model, overrides=overrides)
+    jobs = plan(work, subjects, rows, model=model, overrides=overrides, last_alone=given.last)
     identity(jobs[0], jobs[0].rows[0])  # so that a wrong --set is said at once
     failed = _do(jobs, given)
     results = {row: {job.subject.name: found for job in jobs if row in job.rows and (found := done(job, row))} for row in rows}
     shown = {**({"model.id": model} if model else {}), **overrides}
-    outcome = report.Outcome(dreambench, rows, results, failed, shown)
+    outcome = report.Outcome(dreambench, rows, results, failed, shown, given.last)
     table = report.markdown(outcome)
     command = f"python -m benchmarks.table1 {shlex.join(arguments)}"
     work.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import cictl
 from benchmarks.table1.dreambench import Subject
-from cictl.config import METHODS, Config, Sources, commented_yaml, initial_config, load_config, settings_of, trajectory
+from cictl.config import METHODS, Config, Sources, commented_yaml, load_config, settings_of, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError, Interrupted
@@ -22,8 +22,10 @@ from cictl.events import Observer
 from cictl.files import write_atomic
 from cictl.ui.display import Mode, show
 from cictl.workflow import baseline, evaluate, finetune, init, invert
+from cictl.workflow.compare import measure
 from cictl.workflow.concept import Source
 from cictl.workflow.prompt_sets import choose_prompts
+from cictl.workflow.results import Results
 from cictl.workflow.stage import STAGES
 from cictl.workspace import CONFIG_NAME, Workspace, slug
 
@@ -41,6 +43,7 @@ class Job:
         rows: what is drawn, by the names of ``cictl compare``.
         model: the base, as model.id of ci.yaml; None is Stable Diffusion 1.5.
         overrides: of ci.yaml, by dotted key.
+        last_alone: measure what a training ended with, not what it has kept along the way.
     """
 
     work: Path
@@ -48,6 +51,7 @@ class Job:
     rows: tuple[Source, ...]
     model: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    last_alone: bool = False
 
     @property
     def name(self) -> str:
@@ -77,17 +81,23 @@ def settings(job: Job) -> Config:
         UsageError: an override cannot be used.
     """
     noun = job.subject.noun
-    own = {"evaluate.noun": noun, "evaluate.prompts": job.subject.prompt_set}
+    own = {"concept.name": _concept(job), "evaluate.noun": noun, "evaluate.prompts": job.subject.prompt_set}
+    if job.model:
+        own["model.id"] = job.model
     if " " in noun:  # Textual Inversion's token starts as one word: of "stuffed animal" the last
         own["textual_inversion.start"] = noun.split()[-1]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / CONFIG_NAME
-        file.write_text(commented_yaml(initial_config(name=slug(job.subject.name, 40), model=job.model)), "utf-8")
+        file.touch()  # of hundreds of jobs, so that there is nothing to read: YAML is slow
         return load_config(Sources(file, overrides={**own, **job.overrides}))
 
 
+def _concept(job: Job) -> str:
+    return slug(job.subject.name, 40)
+
+
 def identity(job: Job, row: Source) -> dict[str, Any]:
-    """What the figures of a row depend on; a result of another identity is made again."""
+    """What each figure of a row depends on; a result of another identity is made again."""
     config = settings(job)
     trained = {}
     if row != "base":
@@ -106,12 +116,14 @@ def identity(job: Job, row: Source) -> dict[str, Any]:
 
 
 def done(job: Job, row: Source) -> dict[str, Any] | None:
-    """The result of a row if it is there and of the same identity."""
+    """The result of a row if it is there, of the same identity, and has in it what is to be measured."""
     try:
         result: dict[str, Any] = json.loads(job.result(row).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return result if result["identity"] == json.loads(json.dumps(identity(job, row))) else None
+    if result["identity"] != json.loads(json.dumps(identity(job, row))):
+        return None
+    return None if result["last_alone"] and not job.last_alone else result
 
 
 def attempt(job: Job) -> str:
@@ -141,21 +153,29 @@ def run(job: Job) -> None:
         evaluate.require_measurable(workspace, settings(job), observe)  # before hours of training
         for row in missing:
             _train(workspace, row, settings(job), observe)
-            measured = evaluate.run(workspace, observe, source=row, out=workspace.outputs / FOLDER / row).measured
-            result = {
-                "subject": job.subject.name,
-                "noun": job.subject.noun,
-                "row": row,
-                "identity": identity(job, row),
-                "figures": {name: asdict(score) for name, score in measured.overall.items()},
-                "models": {"base": measured.base, "dinov2": measured.dinov2, "clip": measured.clip},
-                "prompt_set": measured.prompt_set,
-                "count": measured.count,
-                "sampling": measured.sampling,
-                "circumstances": _circumstances(settings(job)),
-            }
+            out = workspace.outputs / FOLDER / row
+            found = [one.measured for one in measure(workspace, row, observe, out=out, last_alone=job.last_alone)]
             job.result(row).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(job.result(row), json.dumps(result, indent=1, ensure_ascii=False).encode())
+            write_atomic(job.result(row), json.dumps(_result(job, row, found), indent=1, ensure_ascii=False).encode())
+
+
+def _result(job: Job, row: Source, found: Sequence[Results]) -> dict[str, Any]:
+    """What is written of a row; its figures by the steps that were done."""
+    last = found[0]
+    return {
+        "subject": job.subject.name,
+        "noun": job.subject.noun,
+        "row": row,
+        "identity": identity(job, row),
+        "last_alone": job.last_alone and row != "base",
+        "steps": last.steps,
+        "figures": {str(one.steps): {name: asdict(score) for name, score in one.overall.items()} for one in found},
+        "models": {"base": last.base, "dinov2": last.dinov2, "clip": last.clip},
+        "prompt_set": last.prompt_set,
+        "count": last.count,
+        "sampling": last.sampling,
+        "circumstances": _circumstances(settings(job)),
+    }
 
 
 def _prepare(job: Job) -> Workspace:
@@ -163,7 +183,7 @@ def _prepare(job: Job) -> Workspace:
     workspace = job.workspace
     if not workspace.config_file.exists():
         shutil.rmtree(workspace.root, ignore_errors=True)  # what an interrupted start left
-        init.run(workspace.root, model=job.model, images=[job.subject.photographs], name=slug(job.subject.name, 40))
+        init.run(workspace.root, model=job.model, images=[job.subject.photographs], name=_concept(job))
     ours, theirs = (set(fingerprints(folder).values()) for folder in (workspace.images, job.subject.photographs))
     if ours != theirs:
         raise RuntimeError(f"the photographs in {job.subject.photographs} are no longer those of {workspace.images}")

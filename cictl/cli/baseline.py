@@ -11,6 +11,7 @@ from cictl.cli.options import (
     DebugOption,
     DirectoryOption,
     JsonOption,
+    NounOption,
     QuietOption,
     SetOption,
     VerboseOption,
@@ -19,10 +20,6 @@ from cictl.cli.options import (
 )
 from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
 from cictl.config import group_of
-
-NounOption = Annotated[
-    str | None, typer.Option("--noun", metavar="WORD", help="What S* is. Default: evaluate.noun.", show_default=False)
-]
 
 
 class Name(StrEnum):

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.baseline import NounOption
 from cictl.cli.options import (
     DebugOption,
     DirectoryOption,
     JsonOption,
+    NounOption,
+    PicturesOption,
+    PromptSetOption,
     QuietOption,
     SetOption,
     VerboseOption,
@@ -35,12 +37,8 @@ def command(
         ),
     ] = None,
     noun: NounOption = None,
-    prompts: Annotated[
-        str | None, typer.Option(metavar="SET", help="As of cictl evaluate. Default: by concept.kind.", show_default=False)
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: evaluate.count.", show_default=False)
-    ] = None,
+    prompts: PromptSetOption = None,
+    count: PicturesOption = None,
     last: Annotated[
         bool, typer.Option("--last", help="Measure what each training ended with alone, not what it had along the way.")
     ] = False,

@@ -12,6 +12,8 @@ from cictl.cli.options import (
     DebugOption,
     DirectoryOption,
     JsonOption,
+    PicturesOption,
+    PromptSetOption,
     QuietOption,
     SetOption,
     StepOption,
@@ -27,18 +29,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SET",
-            help="dreambench-object, dreambench-live, object, style, pose, or a text file with a prompt a line. Default: by "
-            "concept.kind.",
-            show_default=False,
-        ),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: evaluate.count.", show_default=False)
-    ] = None,
+    prompts: PromptSetOption = None,
+    count: PicturesOption = None,
     noun: Annotated[
         str | None,
         typer.Option(

@@ -29,6 +29,20 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]
+PromptSetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="SET", show_default=False,
+        help="dreambench-object, dreambench-live, object, style, pose, or a text file with a prompt a line. Default: by "
+        "concept.kind.",
+    ),
+]  # fmt: skip
+PicturesOption = Annotated[
+    int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: evaluate.count.", show_default=False)
+]
+NounOption = Annotated[
+    str | None, typer.Option("--noun", metavar="WORD", help="What S* is. Default: evaluate.noun.", show_default=False)
+]
 StepOption = Annotated[
     int | None,
     typer.Option(

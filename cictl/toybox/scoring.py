@@ -102,14 +102,22 @@ def _bootstrap(arrays: Sequence[np.ndarray], statistic: Callable[[np.ndarray], f
     """``statistic`` of the mean of concepts' means; an array is [pictures, figures] of one concept."""
     if not arrays:
         return Estimate(float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(_RESAMPLINGS):
-        chosen = rng.integers(0, len(arrays), len(arrays))
-        means = [rng.choice(arrays[index], len(arrays[index])).mean(axis=0) for index in chosen]
-        found.append(statistic(np.mean(means, axis=0)))
+    found = [statistic(means) for means in _resampled(arrays, np.random.default_rng(seed))]
     low, high = np.quantile(found, (0.025, 0.975))
     return Estimate(statistic(np.mean([array.mean(axis=0) for array in arrays], axis=0)), float(low), float(high))
+
+
+def _resampled(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The mean of concepts' means in each resampling, [resamplings, figures]."""
+    count = len(arrays)
+    if all(len(array) == 1 for array in arrays):  # the same without a loop, since there is nothing to draw within a concept
+        return np.concatenate(arrays)[rng.integers(0, count, (_RESAMPLINGS, count))].mean(axis=1)
+    found = []
+    for _ in range(_RESAMPLINGS):
+        chosen = rng.integers(0, count, count)
+        means = [rng.choice(arrays[index], len(arrays[index])).mean(axis=0) for index in chosen]
+        found.append(np.mean(means, axis=0))
+    return np.stack(found)
 
 
 def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[list[float]]:

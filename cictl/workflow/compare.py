@@ -130,7 +130,7 @@ def run(
         if row != "base":
             _train(workspace, row, overrides, observe)
     alike = _drawn_alike(config)
-    measured = [one for row in chosen for one in _measure(workspace, row, alike, observe, last_alone=last_alone)]
+    measured = [one for row in chosen for one in _last_and_best(workspace, row, alike, observe, last_alone=last_alone)]
     rows = [row for row, _ in measured]
     folder = workspace.outputs / FOLDER
     outcome = _outcome(workspace, config, measured[0][1], rows, last_alone=last_alone)
@@ -179,16 +179,40 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     return {**alike, "seed": config.seed, "data.resolution": config.data.resolution, "model.dtype": config.model.dtype}
 
 
-def _measure(
-    workspace: Workspace, row: Source, alike: Mapping[str, Any], observe: Observer, *, last_alone: bool
-) -> list[tuple[Row, Results]]:
-    """What a method ended with, and its best where that is another."""
+def measure(
+    workspace: Workspace,
+    row: Source,
+    observe: Observer,
+    *,
+    out: Path,
+    overrides: Mapping[str, Any] | None = None,
+    last_alone: bool = False,
+) -> list[evaluate.EvaluateOutcome]:
+    """Draw and measure what a method ended with, and then what it has kept along the way, the earliest first.
+
+    Args:
+        out: folder of the first; each of the others has a folder of its own in it.
+        overrides: of ci.yaml.
+        last_alone: leave out what was kept along the way.
+
+    Raises:
+        CictlError: as :func:`cictl.workflow.evaluate.run`.
+    """
     along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
     found = []
     for step in (None, *along_the_way):
         observe(Note(f"measuring: {title_of(row)}{f' after {step} steps' if step else ''}"))
-        out = _folder(workspace, row, step)
-        found.append(evaluate.run(workspace, observe, overrides=alike, source=row, step=step, out=out))
+        own = _folder(out, step)
+        found.append(evaluate.run(workspace, observe, overrides=overrides, source=row, step=step, out=own))
+    return found
+
+
+def _last_and_best(
+    workspace: Workspace, row: Source, alike: Mapping[str, Any], observe: Observer, *, last_alone: bool
+) -> list[tuple[Row, Results]]:
+    """What a method ended with, and its best where that is another."""
+    out = workspace.outputs / FOLDER / row
+    found = measure(workspace, row, observe, out=out, overrides=alike, last_alone=last_alone)
     last, best = found[0], max(found, key=lambda one: _quality(one.measured))  # of equal ones the first, which is the last
     which = ["last and best"] if best is last else ["last", "best"]
     words = " ".join(find_concept(workspace, row, ignore).words())
@@ -198,10 +222,9 @@ def _measure(
     ]
 
 
-def _folder(workspace: Workspace, row: str, step: int | None) -> Path:
-    """Where a row's pictures and figures are, of a snapshot or of what the training ended with."""
-    folder = workspace.outputs / FOLDER / row
-    return folder / step_folder(step) if step else folder
+def _folder(out: Path, step: int | None) -> Path:
+    """Where in ``out`` pictures and figures are, of a snapshot or of what the training ended with."""
+    return out / step_folder(step) if step else out
 
 
 def _quality(results: Results) -> float:
@@ -267,7 +290,7 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
     rows = []
     for row, results in zip(outcome.rows, measured, strict=True):
         last, log = row.which != "best", workspace.logs / f"{row.method}.jsonl"
-        folder = _folder(workspace, row.method, None if last else row.steps)
+        folder = _folder(workspace.outputs / FOLDER / row.method, None if last else row.steps)
         pictures = [_opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))

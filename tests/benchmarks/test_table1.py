@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from benchmarks.table1 import __main__ as command
 from benchmarks.table1 import jobs, report
 from benchmarks.table1.dreambench import NOUNS, DreamBench, Subject, find, read_nouns
+from cictl.config import Sources, commented_yaml, initial_config, load_config
 from cictl.config.templates import templates_folder
 from cictl.data.prompts import read_prompts
 from cictl.errors import Interrupted, StateError, UsageError
+from cictl.events import ignore
 from cictl.workflow import evaluate, invert
 from cictl.workflow.compare import ROWS
 from cictl.workspace import Workspace
@@ -52,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, base: Path) -> list[str]:
     settings: dict[str, Any] = {
         **quick(base), "evaluate.dinov2": make_dinov2(folder / "dinov2"), "evaluate.clip": make_clip(folder / "clip", base),
         "invert.steps": 4, "finetune.steps": 2, "textual_inversion.steps": 2, "textual_inversion.start": "toy",
-        "generate.steps": 1, "evaluate.count": 1, "checkpoint.interval": 2,
+        "generate.steps": 1, "evaluate.count": 1, "checkpoint.interval": 2, "checkpoint.snapshots": 1,
     }  # fmt: skip
     return ["--model", str(base), *(f"--set={key}={value}" for key, value in settings.items())]
 
@@ -94,12 +97,17 @@ def test_jobs_leave_a_table_and_are_then_done(tmp_path: Path, table1, few: str):
         results = {
             name: json.loads((tmp_path / "results" / row / f"{name}.json").read_text()) for name in ("old_cat", "duck_toy")
         }
-        for figure in report.FIGURES:
-            mean, low, high = found["rows"][row]["figures"][figure]
-            own = [result["figures"][figure]["mean"] for result in results.values()]
-            assert mean == pytest.approx(sum(own) / 2)
-            assert (low, high) == pytest.approx((min(own), max(own)))  # all that two subjects can say
-            assert f"{mean:.3f} ({low:.3f}-{high:.3f})" in (tmp_path / "table1.md").read_text()
+        steps = {"base": ["0"], "invert": ["2", "4"], "finetune": ["1", "2"]}[row]
+        assert list(found["rows"][row]["steps"]) == steps and found["rows"][row]["last"] == int(steps[-1])
+        assert found["rows"][row]["best"] in ([int(step) for step in steps] if row != "base" else [None])
+        for step, shown in found["rows"][row]["steps"].items():
+            for figure in report.FIGURES:
+                mean, low, high = shown["figures"][figure]
+                own = [result["figures"][step][figure]["mean"] for result in results.values()]
+                assert mean == pytest.approx(sum(own) / 2)
+                assert (low, high) == pytest.approx((min(own), max(own)))  # all that two subjects can say
+                in_table = f"{mean:.3f} ({low:.3f}-{high:.3f})" in (tmp_path / "table1.md").read_text()
+                assert in_table or int(step) not in (found["rows"][row]["last"], found["rows"][row]["best"])
         assert found["rows"][row]["paper"] == report.PAPER[row]
     assert found["missing"] == ["gone"] and "2 of 3 subjects of DreamBench, without gone." in printed
     assert found["command"].startswith("python -m benchmarks.table1 --dreambench ")
@@ -111,8 +119,34 @@ def test_jobs_leave_a_table_and_are_then_done(tmp_path: Path, table1, few: str):
     assert {path.name for path, time in files(tmp_path).items() if before.get(path) != time} == {"table1.json"}
 
 
+def test_along_the_way_is_measured_as_evaluate_measures_it_and_from_the_same_noise(tmp_path: Path, table1, few: str):
+    arguments = (few, "--subjects", "old_cat", "--methods", "invert")
+    code, printed = table1(tmp_path, *arguments, "--last")
+    assert code == 0 and "stage 1 (last) | 1 |" in printed and "best:" not in printed
+    result = tmp_path / "results" / "invert" / "old_cat.json"
+    alone = json.loads(result.read_text())
+    pictures = {path: time for path, time in files(tmp_path).items() if path.parent.name == "pictures"}
+    assert list(alone["figures"]) == ["4"] and len(pictures) == 2
+
+    code, printed = table1(tmp_path, *arguments)  # the last alone is not all that is wanted now, but half of it
+    assert code == 0 and "1 jobs, 0 of them done" in printed
+    assert "for all subjects, 0.5 or 1, whichever" in printed
+    both = json.loads(result.read_text())
+    assert set(both["figures"]) == {"2", "4"} and both["figures"]["4"] == alone["figures"]["4"]
+    assert both["identity"] == alone["identity"]
+    assert {path: files(tmp_path)[path] for path in pictures} == pictures
+    workspace = Workspace(tmp_path / "old_cat" / jobs.OURS)
+    own = evaluate.run(workspace, ignore, source="invert", step=2, out=tmp_path / "own").measured
+    assert {name: asdict(score) for name, score in own.overall.items()} == both["figures"]["2"]
+
+    code, printed = table1(tmp_path, *arguments, "--last")
+    assert code == 0 and "1 jobs, 1 of them done" in printed and "best:" not in printed
+    assert json.loads(result.read_text()) == both
+    assert list(json.loads((tmp_path / "table1.json").read_text())["rows"]["invert"]["steps"]) == ["4"]
+
+
 def test_each_subject_has_its_noun_and_the_prompts_of_its_kind_on_equal_noise(tmp_path: Path, table1):
-    assert table1(tmp_path, "--methods", "base", "textual-inversion")[0] == 0
+    assert table1(tmp_path, "--last", "--methods", "base", "textual-inversion")[0] == 0
     for name, noun, prompts in (("old_cat", "cat", "dreambench-live"), ("duck_toy", "stuffed animal", "dreambench-object")):
         asked = read_prompts(templates_folder() / "prompts" / f"{prompts}.txt")
         seeds = []
@@ -156,8 +190,8 @@ def test_a_job_that_was_stopped_goes_on_and_finds_the_same_figures(
 
 
 def test_one_failure_stops_no_other_job_and_other_settings_are_other_results(tmp_path: Path, table1, few: str):
-    assert table1(tmp_path, few, "--subjects", "old_cat", "--methods", "invert")[0] == 0
-    code, printed = table1(tmp_path, few, "--methods", "invert", "--set=invert.temperature=0.5")
+    assert table1(tmp_path, few, "--last", "--subjects", "old_cat", "--methods", "invert")[0] == 0
+    code, printed = table1(tmp_path, few, "--last", "--methods", "invert", "--set=invert.temperature=0.5")
     assert code == 1
     assert "old_cat/contrastive-inversion  what cictl invert was trained with has changed" in printed
     assert "duck_toy/contrastive-inversion  done" in printed
@@ -187,7 +221,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path, table1, dreambench: Path
 
 def test_jobs_on_ray_end_as_jobs_here_do(tmp_path: Path, table1, few: str):
     pytest.importorskip("ray")
-    arguments = (few, "--subjects", "old_cat", "--methods", "base", "invert")
+    arguments = (few, "--subjects", "old_cat", "--methods", "base", "invert", "--last")
     code, printed = table1(tmp_path / "ray", *arguments, "--ray", "local", "--gpus", "0")
     assert code == 0, printed
     assert table1(tmp_path / "here", *arguments)[0] == 0
@@ -195,7 +229,8 @@ def test_jobs_on_ray_end_as_jobs_here_do(tmp_path: Path, table1, few: str):
         one, other = (json.loads((tmp_path / name / "results" / row / "old_cat.json").read_text()) for name in ("ray", "here"))
         assert one["identity"] == other["identity"]
         for figure in report.FIGURES:
-            assert one["figures"][figure]["mean"] == pytest.approx(other["figures"][figure]["mean"], abs=1e-5)
+            [mine], [theirs] = ([figures[figure]["mean"] for figures in result["figures"].values()] for result in (one, other))
+            assert mine == pytest.approx(theirs, abs=1e-5)
 
 
 # -- its parts ------------------------------------------------------------------------------------------
@@ -244,22 +279,73 @@ def test_other_photographs_are_noticed(dreambench: Path, tmp_path: Path):
     assert "no longer those" in jobs.attempt(job)
 
 
-def test_the_table_says_which_rows_lack_what(tmp_path: Path):
-    subjects = tuple(Subject(name, "vase", tmp_path) for name in ("one", "two", "three"))
+def test_settings_are_those_of_a_new_workspace_but_for_what_was_given(dreambench: Path, tmp_path: Path):
+    subject = find(dreambench).subjects[0]
+    for model in (None, "toybox"):
+        job = jobs.Job(tmp_path, subject, ("base",), model=model, overrides={"invert.steps": 3})
+        file = tmp_path / "ci.yaml"
+        file.write_text(commented_yaml(initial_config(name="old-cat", model=model)))
+        given = {"evaluate.noun": "cat", "evaluate.prompts": "dreambench-live", "invert.steps": 3}
+        assert jobs.settings(job) == load_config(Sources(file, overrides=given))
+
+
+def outcome(rows: Mapping[Any, Mapping[str, Mapping[int, tuple[float | None, float]]]], *names: str) -> report.Outcome:
+    """Of DINOv2 and CLIP-T, by row, subject and steps, of which the last are all."""
     model = {"id": "base", "identity": "0" * 64}
 
-    def result(mean: float | None) -> dict[str, Any]:
-        figures = {"clip_t": {"mean": mean, "std": None, "count": 1}}
+    def result(steps: Mapping[int, tuple[float | None, float]]) -> dict[str, Any]:
+        figures = {
+            str(step): {name: {"mean": mean, "std": None, "count": 1} for name, mean in zip(report.FIGURES, pair, strict=True)}
+            for step, pair in steps.items()
+        }
         models = {"base": model, "dinov2": None, "clip": model}
-        return {"figures": figures, "models": models, "identity": {"prompts": ["S*"] * 25}, "count": 4, "circumstances": {}}
+        identity = {"prompts": ["S*"] * 25}
+        own = {"steps": max(steps), "figures": figures, "models": models}
+        return {**own, "identity": identity, "count": 4, "circumstances": {}}
 
-    results = {"base": {"one": result(0.2), "two": result(0.4)}, "invert": {"one": result(0.3)}, "finetune": {}}
-    outcome = report.Outcome(DreamBench(subjects, ()), ["base", "invert", "finetune"], results, {"two/invert": "why"}, {})
-    lines = report.markdown(outcome).splitlines()
+    results = {row: {name: result(steps) for name, steps in own.items()} for row, own in rows.items()}
+    dreambench = DreamBench(tuple(Subject(name, "vase", Path(name)) for name in names), ())
+    return report.Outcome(dreambench, list(rows), results, {"two/invert": "why"}, {})
+
+
+def test_the_best_is_one_share_for_all_subjects_by_the_harmonic_mean_of_the_columns():
+    rows: dict[Any, Any] = {
+        "base": {"one": {0: (0.3, 0.4)}, "two": {0: (0.3, 0.4)}},
+        # Of subject one 2 is the best, of subject two 6; of their means, which are (0.5, 0.25), (0.4, 0.4), (0.7, 0.2), it is 4.
+        "invert": {
+            "one": {2: (0.9, 0.45), 4: (0.4, 0.4), 6: (0.5, 0.1), 8: (0.2, 0.3)},
+            "two": {2: (0.1, 0.05), 4: (0.4, 0.4), 6: (0.9, 0.3), 8: (0.4, 0.3)},
+        },
+        "dreambooth": {"one": {2: (0.3, 0.3), 4: (0.5, 0.5)}, "two": {2: (0.3, 0.3), 4: (0.5, 0.5)}},
+        "finetune": {"one": {1: (0.3, 0.3), 2: (0.3, 0.3)}, "two": {2: (0.3, 0.3)}},
+        "disenbooth": {"one": {2: (0.3, 0.3), 4: (0.3, 0.3)}, "two": {2: (0.3, 0.3), 4: (0.3, 0.3)}},
+    }
+    table = outcome(rows, "one", "two")
+    assert {row: table.chosen(row) for row in rows} == {
+        "base": [("", 0)], "invert": [("last", 8), ("best", 4)], "dreambooth": [("last and best", 4)],
+        "finetune": [("last", 2)],  # since of one subject there is nothing else
+        "disenbooth": [("last and best", 4)],  # of equal ones the last
+    }  # fmt: skip
+    text = report.markdown(table)
+    assert re.search(r"stage 1 \(last\) \| 1 \| 0\.300 .*\n\| .*stage 1 \(best\) \| 0\.5 \| 0\.400 ", text)
+    assert re.search(r"pre-trained model \|  \| 0\.300", text)
+    assert "for all subjects, 0.25 or 0.5 or 0.75 or 1, whichever has the highest harmonic mean of DINOv2 and CLIP-T" in text
+    said = report.summary(table)["rows"]["invert"]
+    assert (said["last"], said["best"]) == (8, 4) and list(said["steps"]) == ["2", "4", "6", "8"]
+    assert said["steps"]["4"]["harmonic_mean"] == pytest.approx(0.4) and said["steps"]["4"]["share"] == 0.5
+    alone = replace(table, last_alone=True)
+    assert alone.chosen("invert") == [("last", 8)] and "best:" not in report.markdown(alone)
+
+
+def test_the_table_says_which_rows_lack_what():
+    one, two = {0: (None, 0.2)}, {0: (None, 0.4)}
+    rows = {"base": {"one": one, "two": two}, "invert": {"one": {2: (None, 0.5), 4: (None, 0.3)}}, "finetune": {}}
+    lines = report.markdown(outcome(rows, "one", "two", "three")).splitlines()
     assert re.search(r"\| not measured \| 0\.300 \(0\.200-0\.400\) \| 2 \| 0\.314 \| 0\.329 \|$", lines[2])
-    assert re.search(r"\| not measured \| 0\.300 \| 1 \|", lines[3])
+    assert re.search(r"\(last\) \| 1 \| not measured \| 0\.300 \| 1 \|", lines[3])  # of one figure alone there is no best
     assert re.search(r"\| not measured \| not measured \| 0 \|", lines[4])
     text = "\n".join(lines[5:])
     assert "not to be compared" in text and "two/invert" in text and "25 prompts for each subject, 4 of each" in text
+    assert "best:" not in text
     with pytest.raises(UsageError):
         command._chosen(DreamBench((), ("one",)), [])

@@ -85,6 +85,13 @@ def test_the_mean_is_of_concepts_and_the_interval_holds_it() -> None:
     assert np.isnan(estimate([]).mean)
 
 
+def test_single_values_are_resampled_as_a_loop_over_concepts_resamples_them() -> None:
+    values, rng = [0.1, 0.5, 0.2, 0.9, 0.4], np.random.default_rng(3)
+    naive = [np.mean([rng.choice([values[index]]) for index in rng.integers(0, 5, 5)]) for _ in range(2000)]
+    found = estimate([[value] for value in values], seed=3)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(naive, (0.025, 0.975))))
+
+
 def test_intervals_cover_the_truth() -> None:
     """Of 200 draws with a known mean, about 95% of the intervals hold it; the bootstrap of 16 concepts is a little narrow."""
     rng = np.random.default_rng(0)
