@@ -54,8 +54,8 @@ def text(work: Path, resolution: int) -> None:
 
 def steps(work: Path, resolution: int) -> None:
     """One step of stage 1 in fp32 in each memory mode."""
-    heads = ("memory beyond the weights, at most", "processor seconds")
-    print(f"| model.memory, {resolution} px, batch 1, fp32 | {' | '.join(heads)} |\n|---|---|---|")
+    print(f"| model.memory, {resolution} px, batch 1 | memory beyond the weights, at most | processor seconds |")
+    print("|---|---|---|", flush=True)
     for memory in get_args(MemoryMode):
         _alone(partial(train_step, work, memory, resolution))
 

@@ -116,7 +116,7 @@ class InvertConfig(Group):
         ge=1,
         le=256,
     )
-    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper="uniform")
+    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
     auxiliary_vectors: int = setting(
         4,
         "n, vectors of each auxiliary token A_i*; 0 is plain Textual Inversion (no Eq. 2). Not measured on SD 1.5.",
@@ -177,7 +177,7 @@ class FinetuneConfig(Group):
         ge=1,
         le=256,
     )
-    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper="uniform")
+    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
     disentangled: bool = setting(
         True,
         "Eq. 3: A_i* has K^a, V^a of its own. false trains one K, V on S* and A_i* together, for comparison.",

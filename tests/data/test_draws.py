@@ -42,16 +42,17 @@ def test_a_batch_is_the_same_however_it_is_split_into_parts(part: int, step: int
     assert_equal(joined(parts), whole)
 
 
-def test_a_sample_does_not_depend_on_what_was_drawn_before_or_on_torchs_global_state():
+@pytest.mark.parametrize("spread", ["uniform", "stratified"])
+def test_a_sample_does_not_depend_on_what_was_drawn_before_or_on_torchs_global_state(spread: str):
     photographs = encoded()
     torch.manual_seed(1)
-    before = draw(photographs, step=7)
+    before = draw(photographs, step=7, spread=spread)
     state = torch.get_rng_state()
     torch.manual_seed(2)
-    draw(photographs, step=3)
-    assert_equal(draw(photographs, step=7), before)
+    draw(photographs, step=3, spread=spread)
+    assert_equal(draw(photographs, step=7, spread=spread), before)
     torch.manual_seed(1)
-    draw(photographs, step=3)
+    draw(photographs, step=3, spread=spread)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cictl.errors import Interrupted, ResourceError, StateError
-from cictl.events import CheckpointSaved, StageStarted, StepCompleted, Warned
+from cictl.events import CheckpointSaved, Note, StageStarted, StepCompleted, Warned
 from cictl.records import RESULT, SNAPSHOTS, STATE, checkpoint_folders, latest_checkpoint, snapshots
 from cictl.workflow import finetune, invert
 from cictl.workspace import Workspace
@@ -81,6 +81,28 @@ def test_snapshots_stand_at_equal_distances_and_are_the_same_after_any_stop(whol
 def test_none_are_kept_where_none_are_wanted(before, stage):
     train(before, stage, checkpoint__snapshots=0)
     assert not (before.stage_folder(stage) / SNAPSHOTS).exists()
+
+
+def test_what_is_kept_for_the_backward_pass_changes_no_bit_in_the_middle_of_a_training_either(whole, before, stage):
+    recorder = Recorder(stop_after=5)
+    with pytest.raises(Interrupted):
+        train(before, stage, recorder, tracking__interval=1, model__memory="lowest")
+    assert any("model.memory is lowest: all blocks are computed again" in message for message in recorder.texts(Note))
+    train(before, stage, model__memory="low")
+    assert_left_the_same(left_by(before, stage), left_by(whole, stage))
+
+
+def test_stratified_timesteps_are_another_training_which_goes_on_to_its_own_bits(whole, before, stage, tmp_path):
+    stratified = {f"{stage}__timesteps": "stratified"}
+    other = Workspace(shutil.copytree(before.root, tmp_path / "other"))
+    train(other, stage, **stratified)
+    with pytest.raises(Interrupted):
+        train(before, stage, Recorder(stop_after=5), tracking__interval=1, **stratified)
+    train(before, stage)
+    assert_left_the_same(left_by(before, stage), left_by(other, stage))
+    assert left_by(other, stage).losses != left_by(whole, stage).losses
+    with pytest.raises(StateError, match=f"{stage}.timesteps: stratified -> uniform"):
+        train(before, stage, **{f"{stage}__timesteps": "uniform"})
 
 
 def test_a_larger_number_of_steps_goes_on_with_a_finished_run_and_keeps_it_for_the_next_command(whole, before, stage):
