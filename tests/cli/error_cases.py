@@ -378,8 +378,8 @@ CASES: tuple[Case, ...] = (
     Case("name-in-vocabulary", "A name whose token the base model has already", _INVERT_ON.format("./model"), 2,
          spoiled("tokenizer", with_the_name)),
     Case("start-not-a-word", "A start of S* that is no word", "cictl invert --set 'concept.start=\" \"'", 2, new),
-    Case("start-unknown", "A start of S* that the base model knows the letters of", "cictl invert --set 'concept.start=red kettle'", 2,
-         new),
+    Case("start-unknown", "A start of S* that the base model knows the letters of",
+         "cictl invert --set 'concept.start=red kettle'", 2, new),
     # workspaces
     Case("workspace-not-found", "No workspace anywhere near", "cictl status", 3, nothing),
     Case("workspace-not-there", "A workspace that is not there", "cictl status -C teapot", 3, nothing),
