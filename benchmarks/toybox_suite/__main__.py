@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--plot", action="store_true", help="also draw the figures (needs the extra benchmarks)")
     parser.add_argument(
         "--methods", nargs="+", choices=("all", *methods.TUNED), metavar="METHOD",
-        help="compare methods, on objects alone: the rows of Table 1, or with --arms tuning eight configurations of each",
+        help="compare methods, on objects alone: the rows of Table 1, with --arms tuning eight configurations of each, with --arms "
+        "ablations ours told the noun",
     )  # fmt: skip
     given = parser.parse_args()
     arms = _arms(given)
@@ -61,7 +62,8 @@ def _arms(given: argparse.Namespace) -> list[Arm]:
     every = GROUPS[given.arms]
     if given.methods:
         named = methods.TUNED if "all" in given.methods else given.methods
-        every = methods.configurations(named) if given.arms == "tuning" else methods.rows(named)
+        chosen = {"main": methods.rows, "tuning": methods.configurations}.get(given.arms)
+        every = chosen(named) if chosen else methods.TOLD
     return [arm for arm in every if given.only is None or arm.name in given.only or arm.training is None]
 
 

@@ -12,6 +12,9 @@ from cictl.workflow.concept import Source
 Drawn = Source | Literal["words", "chance", "noun"]
 
 
+THE_NOUN = "<noun>"  # as a value of an override: the concept's noun
+
+
 @dataclass(frozen=True)
 class Training:
     """A way to train a concept.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.toybox_suite.arms import PRESET, Arm, Training
+from benchmarks.toybox_suite.arms import PRESET, THE_NOUN, Arm, Training
 from cictl.config import METHODS, group_of, settings_of
 from cictl.config.templates import kind_overlay, preset_for
 from cictl.data.png import write_png
@@ -155,10 +155,11 @@ def _train(job: Job, workspace: Workspace) -> dict[str, float]:
     from cictl.workflow import baseline, finetune, invert
 
     assert job.training is not None
-    overrides = dict(job.training.overrides)
+    noun = job.concept.look.noun
+    overrides = {key: noun if value == THE_NOUN else value for key, value in job.training.overrides.items()}
     if method := job.training.method:
         began = time.monotonic()
-        baseline.run(workspace, method, _quiet, overrides={**overrides, "evaluate.noun": job.concept.look.noun})
+        baseline.run(workspace, method, _quiet, overrides={**overrides, "evaluate.noun": noun})
         return {method: round(time.monotonic() - began, 1)}
     first = {key: value for key, value in overrides.items() if not key.startswith("finetune.")}
     began = time.monotonic()

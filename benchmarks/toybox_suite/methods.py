@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.toybox_suite.arms import WORDS, Arm, Training
+from benchmarks.toybox_suite.arms import THE_NOUN, WORDS, Arm, Training
 from cictl.config import METHODS, Method, Stage, group_of
 
 Tuned = Method | Literal["finetune"]
@@ -55,6 +55,19 @@ GRIDS: Mapping[Tuned, Grid] = {
         },
     ),
 }
+
+
+# What ours makes of the noun that the other methods are told.
+TOLD = (
+    WORDS,
+    NOUN,
+    Arm(
+        "finetune-told",
+        "Contrastive Inversion, both stages, S\\* starts at the noun",
+        "finetune",
+        Training("finetune-told", "S* starts at the noun", {"concept.start": THE_NOUN}),
+    ),
+)
 
 
 def rows(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
