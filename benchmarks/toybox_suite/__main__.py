@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--plot", action="store_true", help="also draw the figures (needs the extra benchmarks)")
     parser.add_argument(
         "--methods", nargs="+", choices=("all", *methods.TUNED), metavar="METHOD",
-        help="compare methods, on objects alone: the rows of Table 1, with --arms tuning eight configurations of each, with --arms "
-        "ablations ours told the noun",
+        help="compare methods, on objects alone: the rows of Table 1; with --arms tuning eight configurations of each; with "
+        "--arms ablations ours told the noun",
     )  # fmt: skip
     given = parser.parse_args()
     arms = _arms(given)
