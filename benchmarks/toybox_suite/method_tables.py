@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.toybox_suite.arms import Arm
 from benchmarks.toybox_suite.report import Results
-from cictl.toybox.scoring import Estimate, alignment, estimate, fidelity, harmonic_estimate, unasked_companion
+from cictl.toybox.scoring import Estimate, alignment, estimate, fidelity, harmonic_estimate, look, unasked_companion
 
 RULE = (
     "last: after the last step. best: after half of the steps or after all, whichever has the higher harmonic mean of fidelity "
@@ -48,7 +48,7 @@ def configurations_table(results: Results, arms: Sequence[Arm]) -> str:
     return "\n".join([*lines, *(f"| {arm.about} |{_cells(results, arm)}" for arm in arms)])
 
 
-_HEAD = " fidelity | alignment | harmonic mean | leakage | leakage above the base's | something beside it |"
+_HEAD = " fidelity | alignment | harmonic mean | colours and pattern | leakage above the base's | something beside it |"
 _LINE = "---|" * 6
 
 
@@ -58,7 +58,7 @@ def _cells(results: Results, arm: Arm) -> str:
         estimate(results.scores(fidelity, readings)),
         estimate(results.scores(alignment, readings)),
         harmonic(results, arm),
-        estimate(results.leaks(arm.name)),
+        estimate(results.scores(look, readings)),
         estimate(results.leaks_above_base(arm.name)),
         estimate(results.scores(unasked_companion, readings)),
     )

@@ -14,6 +14,7 @@ from cictl.toybox.world.scene import Scene
 from cictl.toybox.world.truth import NONE
 
 _RESAMPLINGS = 2000
+_LOOK = ("colour", "accent", "pattern")
 
 Reading = Mapping[str, str]
 
@@ -33,6 +34,11 @@ class Estimate:
 def fidelity(task: Task, reading: Reading) -> float:
     """The share of the concept's attributes that the prompt does not change and the picture keeps."""
     return _share(task.kept, reading)
+
+
+def look(task: Task, reading: Reading) -> float:
+    """Fidelity over colours and pattern alone: what the noun, which some methods are told, does not say."""
+    return _share({name: value for name, value in task.kept.items() if name in _LOOK}, reading)
 
 
 def alignment(task: Task, reading: Reading) -> float:
