@@ -55,7 +55,7 @@ def test_what_was_measured_and_what_to_type_is_printed(trained, tmp_path):
     (["--stage", "base"], 2, "base"),
     (["--name", "../up"], 2, "cannot be the name of a concept"),
     (["--name", "con"], 2, "Windows keeps it for a device"),
-    (["--step", "3"], 3, "there are: 4, 6"),
+    (["--step", "5"], 3, "but of: 2, 3, 4, 6"),
     (["--format", "pipeline", "--stage", "invert"], 3, "pipeline cannot be exported"),
     (["--out", "FILE"], 5, "cannot be written"),
 ])  # fmt: skip
