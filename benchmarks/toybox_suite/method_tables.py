@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.toybox_suite.arms import Arm
@@ -58,7 +59,7 @@ def _cells(results: Results, arm: Arm) -> str:
         estimate(results.scores(fidelity, readings)),
         estimate(results.scores(alignment, readings)),
         harmonic(results, arm),
-        estimate(results.scores(look, readings)),
+        estimate(replace(results, concepts=[one for one in results.concepts if one.kind == "object"]).scores(look, readings)),
         estimate(results.leaks_above_base(arm.name)),
         estimate(results.scores(unasked_companion, readings)),
     )

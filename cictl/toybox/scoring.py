@@ -37,7 +37,7 @@ def fidelity(task: Task, reading: Reading) -> float:
 
 
 def look(task: Task, reading: Reading) -> float:
-    """Fidelity over colours and pattern alone: what the noun, which some methods are told, does not say."""
+    """An object's fidelity over colours and pattern alone: what the noun, which some methods are told, does not say."""
     return _share({name: value for name, value in task.kept.items() if name in _LOOK}, reading)
 
 
