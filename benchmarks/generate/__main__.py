@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.generate.programs import run_cictl, run_diffusers
+from benchmarks.side_by_side.arguments import parse, parser
 from benchmarks.side_by_side.folders import Folders, make_folders
-from benchmarks.side_by_side.machine import add_result, command_line, has_gpu, machine, versions
+from benchmarks.side_by_side.machine import add_result, command_line, machine, versions
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, take_turns
 from cictl.config import parse_overrides
@@ -77,28 +78,10 @@ def _programs(folders: Folders, work: Path, given: argparse.Namespace) -> list[P
 
 
 def _arguments() -> argparse.Namespace:
-    gpu = has_gpu()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generate", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("speed-results"), help="for models, pictures, logs; needs 5 GB")
-    parser.add_argument("--out", type=Path, help="the JSON; default: WORK/speed.json")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
-    parser.add_argument("--resolution", type=int, help="in pixels; default: 512 on a GPU, else 128; tiny: 64")
-    parser.add_argument("--batch", type=int, help="pictures at a time; default: 4 on a GPU, else 1")
-    parser.add_argument("--sampling-steps", type=int, help="DDIM steps; default: 50 on a GPU, else 10")
-    parser.add_argument("--rounds", type=int, default=5, help="batches of each, at most")
-    parser.add_argument("--limit", type=float, default=3600, help="seconds of turns")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
-    parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
-    given = parser.parse_args()
-    gpu = given.device == "cuda"
-    defaults = {
-        "resolution": 64 if given.tiny else 512 if gpu else 128, "batch": 4 if gpu else 1, "sampling_steps": 50 if gpu else 10,
-        "out": given.work / "speed.json",
-    }  # fmt: skip
-    for name, value in defaults.items():
-        if getattr(given, name) is None:
-            setattr(given, name, value)
-    return given
+    asked = parser("benchmarks.generate", __doc__, batch="pictures at a time", limit="", kept="pictures")
+    asked.add_argument("--sampling-steps", type=int, help="DDIM steps; default: 50 on a GPU, else 10")
+    asked.add_argument("--rounds", type=int, default=5, help="batches of each, at most")
+    return parse(asked, lambda gpu: {"sampling_steps": 50 if gpu else 10})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from benchmarks.memory import peak_resident
+
 _SIDES = {"cpu": 1024, "cuda": 8192}
 _PRODUCT_SECONDS = 0.5
 _LAUNCHES = ("LaunchKernel", "GraphLaunch")  # cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch
@@ -171,11 +173,7 @@ def _peak_memory(device: str) -> dict[str, int]:
         peaks = {"peak": torch.cuda.max_memory_allocated(), "peak_reserved": torch.cuda.max_memory_reserved()}
         torch.cuda.reset_peak_memory_stats()
         return peaks
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        import resource
-
-        return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark of the resident memory
-    return {"peak": int(line.split()[1]) * 1024}
+    peak, marks = peak_resident(), Path("/proc/self/clear_refs")
+    if marks.exists():
+        marks.write_text("5")  # the high-water mark of the resident memory
+    return {"peak": peak}

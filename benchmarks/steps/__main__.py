@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.side_by_side.arguments import parse, parser
 from benchmarks.side_by_side.folders import make_folders
-from benchmarks.side_by_side.machine import add_result, command_line, has_gpu, machine, versions
+from benchmarks.side_by_side.machine import add_result, command_line, machine, versions
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, take_turns
 from benchmarks.steps.gradient import gradient_errors
@@ -85,33 +86,16 @@ def _take_turns(run: Run, stage: Stage, peers: list[Program], given: argparse.Na
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
-    parser.add_argument("--peers", type=Path, required=True, help="folder of textual_inversion.py and train_custom_diffusion.py")
-    parser.add_argument("--work", type=Path, default=Path("speed-results"), help="for models, workspaces, logs; needs 5 GB")
-    parser.add_argument("--out", type=Path, help="the JSON; default: WORK/speed.json")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if has_gpu() else "cpu")
-    parser.add_argument("--stages", nargs="+", choices=list(SCRIPTS), default=list(SCRIPTS))
-    parser.add_argument("--resolution", type=int, help="in pixels; default: 512 on a GPU, else 128; tiny: 64")
-    parser.add_argument("--batch", type=int, help="samples a step; default: 4 on a GPU, else 1")
-    parser.add_argument("--rounds", type=int, help="at most; default: 20 on a GPU, else 5")
-    parser.add_argument("--block", type=int, help="steps a block; default: 5 on a GPU, else 1")
-    parser.add_argument("--limit", type=float, default=3600, help="seconds of turns for each group of programs")
-    parser.add_argument(
+    asked = parser("benchmarks.steps", __doc__, batch="samples a step", limit=" for each group of programs", kept="workspaces")
+    asked.add_argument("--peers", type=Path, required=True, help="folder of textual_inversion.py and train_custom_diffusion.py")
+    asked.add_argument("--stages", nargs="+", choices=list(SCRIPTS), default=list(SCRIPTS))
+    asked.add_argument("--rounds", type=int, help="at most; default: 20 on a GPU, else 5")
+    asked.add_argument("--block", type=int, help="steps a block; default: 5 on a GPU, else 1")
+    asked.add_argument(
         "--pairs", action=argparse.BooleanOptionalAction, help="each setting alone with cictl; default: on a CPU, not on a GPU"
     )
-    parser.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
-    parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
-    given = parser.parse_args()
-    gpu = given.device == "cuda"
-    defaults = {
-        "resolution": 64 if given.tiny else 512 if gpu else 128, "batch": 4 if gpu else 1, "rounds": 20 if gpu else 5,
-        "block": 5 if gpu else 1, "pairs": not gpu, "out": given.work / "speed.json",
-    }  # fmt: skip
-    for name, value in defaults.items():
-        if getattr(given, name) is None:
-            setattr(given, name, value)
-    return given
+    asked.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
+    return parse(asked, lambda gpu: {"rounds": 20 if gpu else 5, "block": 5 if gpu else 1, "pairs": not gpu})
 
 
 if __name__ == "__main__":

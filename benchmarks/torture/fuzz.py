@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.memory import peak_resident
 from cictl.cli.app import main
 from cictl.workflow import init
 
@@ -120,19 +120,8 @@ def _finished(outcome: Outcome, attempt: Callable[[], None]) -> Outcome:
         attempt()
     except AssertionError as error:  # hypothesis has made it as small as it can
         outcome.wrong.append("\n".join([str(error), *getattr(error, "__notes__", [])]))
-    outcome.mebibytes = _peak() // 1024
+    outcome.mebibytes = peak_resident() // 2**20
     return outcome
-
-
-def _peak() -> int:
-    """The most memory that this process has had, in KiB.
-
-    Linux hands getrusage's figure down from the process that started this one, however large that was.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _run(arguments: list[str]) -> tuple[int, str]:

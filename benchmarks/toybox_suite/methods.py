@@ -8,19 +8,12 @@ from typing import Any, Literal
 
 from benchmarks.toybox_suite.arms import THE_NOUN, WORDS, Arm, Training
 from cictl.config import METHODS, Method, Stage, group_of
+from cictl.workflow.compare import title_of
 
 Tuned = Method | Literal["finetune"]
 TUNED: tuple[Tuned, ...] = (*METHODS, "finetune")
 
-TITLES: Mapping[Stage, str] = {
-    "textual-inversion": "Textual Inversion",
-    "dreambooth": "DreamBooth",
-    "custom-diffusion": "Custom Diffusion",
-    "disenbooth": "DisenBooth",
-    "invert": "Contrastive Inversion, stage 1",
-    "finetune": "Contrastive Inversion, both stages",
-}
-NOUN = Arm("base-noun", "pre-trained model, by the noun", "noun")
+NOUN = Arm("base-noun", f"{title_of('base')}, by the noun", "noun")
 SHARES = (0.5, 1.0)
 
 
@@ -63,7 +56,7 @@ TOLD = (
     NOUN,
     Arm(
         "finetune-told",
-        "Contrastive Inversion, both stages, S\\* starts at the noun",
+        f"{title_of('finetune')}, S\\* starts at the noun",
         "finetune",
         Training("finetune-told", "S* starts at the noun", {"concept.start": THE_NOUN}),
     ),
@@ -74,9 +67,9 @@ def rows(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
     """The base, and ``methods`` with the toybox's preset, after half of the steps and after all; stage 1 comes with both."""
     arms = [WORDS, NOUN]
     for method in methods:
-        training = Training(f"table1-{method}", TITLES[method], {"checkpoint.snapshots": len(SHARES) - 1}, _other(method))
+        training = Training(f"table1-{method}", title_of(method), {"checkpoint.snapshots": len(SHARES) - 1}, _other(method))
         drawn: list[Stage] = ["invert", method] if method == "finetune" else [method]
-        arms += [Arm(f"{one}@{share:g}", TITLES[one], one, training, share) for one in drawn for share in SHARES]
+        arms += [Arm(f"{one}@{share:g}", title_of(one), one, training, share) for one in drawn for share in SHARES]
     return tuple(arms)
 
 
@@ -89,7 +82,7 @@ def configurations(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
             name = f"{method}-{way.replace(', ', '-')}"
             training = Training(name, name, {**overrides, steps_key: grid.steps, "checkpoint.snapshots": 1}, _other(method))
             arms += [
-                Arm(f"{name}@{share:g}", f"{TITLES[method]}, {way}, {round(share * grid.steps)} steps", method, training, share)
+                Arm(f"{name}@{share:g}", f"{title_of(method)}, {way}, {round(share * grid.steps)} steps", method, training, share)
                 for share in (0.5, 1.0)
             ]
     return tuple(arms)

@@ -50,8 +50,7 @@ def embed_words(model: StableDiffusion, words: Sequence[str], projection: Tensor
     with torch.no_grad():
         for first in range(0, len(words), _AT_A_TIME):
             ids = model.tokenize([_PROMPT.format(word) for word in words[first : first + _AT_A_TIME]])
-            ends = (ids == model.tokenizer.eos_token_id).int().argmax(dim=1)
-            embedded.append(model.text_embedding(ids[:, : int(ends.max()) + 1], projection, tower))
+            embedded.append(model.text_embedding(model.cut_behind_end(ids), projection, tower))
     return F.normalize(torch.cat(embedded), dim=-1)
 
 

@@ -7,18 +7,17 @@ a run that was stopped ends where the uninterrupted one would have ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from math import ceil
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cictl.config import Stage, Training, group_of
 from cictl.events import LossEvaluated, Observer
 from cictl.functional.stopping import variance_ratio
 from cictl.records import Checkpoint
+from cictl.workflow.batches import fixed_batches
 
 if TYPE_CHECKING:
-    from cictl.data.draws import Batch
     from cictl.workflow.training import Prepared
 
 _RECORD = "evaluations"  # in the manifest of a checkpoint
@@ -86,14 +85,12 @@ def never_stops(stage: Stage, settings: Training) -> str:
 def fixed_batch_loss(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> Callable[[], float]:
     """A function that computes Eq. 1, by the method's own loss, on a batch that is drawn once.
 
-    It has each photograph once at least, and is computed in parts as large as those of a step.
-
     Args:
         parts: of a step's batch.
     """
     import torch
 
-    batches = cache(lambda: _draw(prepared, settings, seed, stage, parts))
+    batches = cache(lambda: fixed_batches(prepared, settings, seed, stage, parts))
 
     def evaluate() -> float:
         with torch.no_grad():
@@ -101,22 +98,6 @@ def fixed_batch_loss(prepared: Prepared, settings: Training, seed: int, stage: S
         return float(torch.stack(losses).mean())
 
     return evaluate
-
-
-def _draw(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> list[Batch]:
-    from cictl.data.draws import evaluation_batch
-
-    size = settings.batch_size // parts
-    count = settings.batch_size * ceil(len(prepared.photographs.keys) / settings.batch_size)
-    one = partial(evaluation_batch, seed=seed, count=count, timesteps=prepared.timesteps)
-    samples = [range(start, start + size) for start in range(0, count, size)]
-    batches = [one(prepared.photographs, stage=stage, samples=part) for part in samples]
-    if (pictures := prepared.class_pictures) is None:
-        return batches
-    return [
-        replace(batch, class_pictures=one(pictures, stage=f"{stage}/class", samples=part))
-        for batch, part in zip(batches, samples, strict=True)
-    ]
 
 
 def _recorded(manifest: Mapping[str, Any], settings: Training) -> Sequence[float]:

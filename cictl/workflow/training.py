@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +29,7 @@ from cictl.events import (
 )
 from cictl.processes import Processes, join
 from cictl.records import STATE, Checkpoint, latest_checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
+from cictl.workflow.batches import step_batches
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides, require_unchanged
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import AdamW
 
-    from cictl.data.draws import Batch, EncodedPhotographs
+    from cictl.data.draws import EncodedPhotographs
     from cictl.engine.runtime import Runtime
     from cictl.engine.training import TrainingMethod
 
@@ -266,7 +267,7 @@ def _train(
         elif processes.first:
             saver.keep_if_due(first)  # the run may have been killed between checkpoint and snapshot
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)
-        draw = partial(_draw, prepared, settings, config.seed, stage, processes)
+        draw = partial(step_batches, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
         done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, after_step, stop, prepared.gradient_clip, watch)
         processes.wait()  # until the first has written
@@ -281,25 +282,6 @@ def _train(
             log(Note(why))
         log(StageCompleted(stage, done, time.perf_counter() - began))
     return saved
-
-
-def _draw(prepared: Prepared, settings: Training, seed: int, stage: str, processes: Processes, step: int) -> list[Batch]:
-    """The parts of a step's batch that this process computes: of P processes, every P-th, from its rank on."""
-    from cictl.data.draws import draw_batch
-
-    size = settings.batch_size // (settings.accumulation * processes.count)
-    begins = range(processes.rank * size, settings.batch_size, processes.count * size)
-    one = partial(
-        draw_batch, seed=seed, step=step, batch_size=settings.batch_size, timesteps=prepared.timesteps, spread=settings.timesteps
-    )
-    parts = [range(start, start + size) for start in begins]
-    batches = [one(prepared.photographs, stage=stage, samples=part) for part in parts]
-    if (pictures := prepared.class_pictures) is None:
-        return batches
-    return [
-        replace(batch, class_pictures=one(pictures, stage=f"{stage}/class", samples=part))
-        for batch, part in zip(batches, parts, strict=True)
-    ]
 
 
 def _milestones(config: Config, stage: Stage) -> set[int]:
