@@ -142,4 +142,20 @@ STARTS_AND_STOPS = (
         **stops(60),
     ),
 )
-GROUPS = {"main": MAIN, "ablations": ABLATIONS, "tuning": TUNING, "starts-and-stops": STARTS_AND_STOPS}
+
+# What stage 2 trains beside, or in place of, K, V of every layer.
+STAGE_2 = (
+    *MAIN[:2],
+    WORDS,
+    CHANCE,
+    *both("layers-down", "K, V of the way down alone", finetune__layers=["down_blocks"]),
+    *both("layers-mid", "K, V of the middle alone", finetune__layers=["mid_block"]),
+    *both("layers-up", "K, V of the way up alone", finetune__layers=["up_blocks"]),
+    *both("layers-coarse", "K, V of the coarse resolution alone", finetune__layers=["down_blocks.2", "mid_block", "up_blocks.0"]),
+    *both("layers-fine", "K, V of the fine resolution alone", finetune__layers=["down_blocks.1", "up_blocks.1"]),
+    *both("token-1e-3", "S* trains in stage 2 too, at 1e-3", finetune__concept_learning_rate=1e-3),
+    *both("token-5e-3", "S* trains in stage 2 too, at 5e-3", finetune__concept_learning_rate=5e-3),
+)
+GROUPS = {
+    "main": MAIN, "ablations": ABLATIONS, "tuning": TUNING, "starts-and-stops": STARTS_AND_STOPS, "stage-2": STAGE_2,
+}  # fmt: skip

@@ -178,6 +178,16 @@ class FinetuneConfig(Group):
         le=256,
     )
     timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
+    layers: list[str] = setting(
+        ["down_blocks", "mid_block", "up_blocks"],
+        "Cross-attention layers that train: those whose names begin so, for instance up_blocks.1; the rest keep the base's K, V.",
+        paper="the cross-attention",
+        min_length=1,
+        max_length=64,
+    )
+    concept_learning_rate: float = setting(
+        0.0, "Of S*, which then trains along with K, V; 0 keeps it as stage 1 found it.", paper="0", ge=0, le=10
+    )
     disentangled: bool = setting(
         True,
         "Eq. 3: A_i* has K^a, V^a of its own. false trains one K, V on S* and A_i* together, for comparison.",

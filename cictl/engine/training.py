@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -43,11 +43,21 @@ class Schedule:
     checkpoint_every: int
 
 
-def adamw(method: TrainingMethod, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with a constant rate over what ``method`` trains; fused where there is a GPU."""
-    parameters = list(method.trainable().values())
-    fused = all(parameter.is_cuda for parameter in parameters)
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+def adamw(
+    method: TrainingMethod, *, learning_rate: float, weight_decay: float, rates: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW with constant rates over what ``method`` trains; fused where there is a GPU.
+
+    Args:
+        rates: of parameters that have another rate than ``learning_rate``, by name.
+    """
+    named = method.trainable()
+    fused = all(parameter.is_cuda for parameter in named.values())
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        by_rate.setdefault((rates or {}).get(name, learning_rate), []).append(parameter)
+    groups = [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=fused)
 
 
 def fit(

@@ -12,15 +12,16 @@ from cictl.data.draws import Batch, EncodedPhotographs, pick
 from cictl.data.prompts import expand
 from cictl.functional.losses import ldm_loss
 from cictl.methods.loss import Loss
-from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention
+from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention, choose_layers
 from cictl.models.concept_tokens import ConceptTokens
 from cictl.models.stable_diffusion import StableDiffusion
 
 
 class DisentangledFinetuning:
-    """Trains K, V on S* alone, and K^a, V^a on A_i* alone; the tokens are frozen.
+    """Trains K, V on S* alone, and K^a, V^a on A_i* alone.
 
-    The contexts never change, so they are encoded once, here, and the text encoder is not needed afterwards.
+    The tokens are frozen, so that contexts never change: they are encoded once, here, and the text encoder is not needed
+    afterwards. With ``concept_learning_rate`` S* trains too, and its contexts are encoded at every step.
     Without auxiliary tokens (n = 0) there is no auxiliary pathway, and K, V train alone. With ``disentangled``
     off there is none either: K, V train on S* and A_i* in one prompt, as if Eq. 3 had not been thought of.
 
@@ -30,8 +31,11 @@ class DisentangledFinetuning:
         photographs: encoded.
         settings: group ``finetune`` of ci.yaml.
 
+    Attributes:
+        rates: learning rates other than that of K, V, by the names of :meth:`trainable`.
+
     Raises:
-        UsageError: a prompt is too long for the model.
+        UsageError: a prompt is too long for the model, or it has no layers as named.
     """
 
     def __init__(
@@ -39,32 +43,40 @@ class DisentangledFinetuning:
     ) -> None:
         self.model = model
         self.settings = settings
+        self.tokens = tokens
+        tokens.auxiliary.requires_grad_(False)
+        self.rates = {"concept": settings.concept_learning_rate} if settings.concept_learning_rate else {}
         auxiliary, count = tokens.auxiliary.numel() > 0, len(photographs.keys)
         self.disentangled = auxiliary and settings.disentangled
+        self.together = auxiliary and not settings.disentangled
+        behind = [tokens.auxiliary_names(index) for index in range(count)] if self.together else [[]]
+        ids = [self._tokenize_concept(own) for own in behind]
+        self.concept_ids = torch.cat(ids)  # [prompts, L], or for each photograph so many
         with torch.no_grad():
-            if auxiliary and not settings.disentangled:
-                own = [self._encode_concept(tokens, tokens.auxiliary_names(index)) for index in range(count)]
-            else:
-                own = [self._encode_concept(tokens)] * count
-            self.concept_contexts = torch.stack(own)  # [N, prompts, T, D]
+            self.concept_contexts = torch.cat([model.encode_text(own) for own in ids])
             if self.disentangled:
-                self._encode_auxiliary(tokens, count)
+                self._encode_auxiliary(count)
         self.attention = TunedCrossAttention(
-            model.unet, model.key_values, auxiliary_scale=settings.auxiliary_scale if self.disentangled else None
+            model.unet,
+            model.key_values,
+            auxiliary_scale=settings.auxiliary_scale if self.disentangled else None,
+            train=choose_layers(model.unet, settings.layers, "finetune.layers"),
         )
         self.attention.inject()
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """K, V and K^a, V^a of every cross-attention layer, by name."""
-        return self.attention.parameters()
+        """K, V and K^a, V^a of the cross-attention layers that train, by name, and S* if it does."""
+        token = {"concept": self.tokens.concept} if self.rates else {}
+        return {**token, **self.attention.parameters()}
 
     def loss(self, batch: Batch) -> Loss:
         """Eq. 1 with the attention of Eq. 3."""
-        prompts = self.concept_contexts.shape[1]
-        rows = [index * prompts + int(choice * prompts) for index, choice in zip(batch.photographs, batch.choices, strict=True)]
+        prompts = len(self.settings.concept_prompts)
+        own = batch.photographs if self.together else [0] * len(batch.photographs)
+        rows = [index * prompts + int(choice * prompts) for index, choice in zip(own, batch.choices, strict=True)]
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        concept = pick(self.concept_contexts.flatten(0, 1), rows)
+        concept = self.model.encode_rows(self.concept_ids, rows) if self.rates else pick(self.concept_contexts, rows)
         context: Tensor | DisentangledContext = concept
         if self.disentangled:
             mask = None if self.auxiliary_masks is None else pick(self.auxiliary_masks, batch.photographs)
@@ -73,16 +85,18 @@ class DisentangledFinetuning:
         return Loss(diffusion, {"diffusion": diffusion.detach()})
 
     def result(self) -> dict[str, Tensor]:
-        """The tuned K, V; K^a and V^a have done their work and are left behind."""
-        return self.attention.tensors()
+        """The tuned K, V, and S* if it was trained; K^a and V^a have done their work and are left behind."""
+        token = {"concept": self.tokens.concept.detach().cpu().contiguous()} if self.rates else {}
+        return {**token, **self.attention.tensors()}
 
-    def _encode_concept(self, tokens: ConceptTokens, behind: Sequence[str] = ()) -> Tensor:
-        """The prompts of S*, each with the tokens ``behind`` it, [prompts, T, D]."""
-        prompts = [" ".join((expand(prompt, tokens.concept_names), *behind)) for prompt in self.settings.concept_prompts]
+    def _tokenize_concept(self, behind: Sequence[str]) -> Tensor:
+        """The prompts of S*, each with the tokens ``behind`` it, [prompts, L]."""
+        prompts = [" ".join((expand(prompt, self.tokens.concept_names), *behind)) for prompt in self.settings.concept_prompts]
         self.model.require_fit(prompts, "finetune.concept_prompts")
-        return self.model.encode_text(self.model.tokenize(prompts))
+        return self.model.tokenize(prompts)
 
-    def _encode_auxiliary(self, tokens: ConceptTokens, count: int) -> None:
+    def _encode_auxiliary(self, count: int) -> None:
+        tokens = self.tokens
         prompts = [expand(self.settings.auxiliary_prompt, (), tokens.auxiliary_names(index)) for index in range(count)]
         self.model.require_fit(prompts, "finetune.auxiliary_prompt")
         ids = self.model.tokenize(prompts)

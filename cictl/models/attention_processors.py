@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cictl.errors import UsageError
 from cictl.functional.attention import attention_probabilities, disentangled_attention
 
 
@@ -93,6 +94,7 @@ class TunedCrossAttention:
             to generate.
         auxiliary_scale: lambda of Eq. 3; None for no auxiliary pathway.
         detach_first: whether the first position of a context sends no gradient back (Custom Diffusion).
+        train: the layers that train; None is all.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class TunedCrossAttention:
         *,
         auxiliary_scale: float | None = None,
         detach_first: bool = False,
+        train: Collection[str] | None = None,
     ) -> None:
         self.unet = unet
         self.layers = {
@@ -113,6 +116,8 @@ class TunedCrossAttention:
             ).to(unet.device)
             for layer in cross_attention_layers(unet)
         }
+        for name, layer in self.layers.items():
+            layer.requires_grad_(train is None or name in train)
         self._replaced: dict[str, Any] = {}
 
     def inject(self) -> None:
@@ -131,7 +136,8 @@ class TunedCrossAttention:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Everything trainable, by name."""
-        return {f"{name}.{key}": value for name, layer in self.layers.items() for key, value in layer.named_parameters()}
+        named = {f"{name}.{key}": value for name, layer in self.layers.items() for key, value in layer.named_parameters()}
+        return {name: value for name, value in named.items() if value.requires_grad}
 
     def tensors(self) -> dict[str, Tensor]:
         """The tuned K, V by the base's own names, in fp32 on the CPU; never K^a, V^a."""
@@ -238,6 +244,27 @@ def cross_attention_layers(unet: Any) -> list[str]:
         if attention.norm_cross or attention.to_k.bias is not None or attention.residual_connection:
             raise ValueError(f"{name} is not a cross-attention layer as Stable Diffusion 1.x has it")
     return names
+
+
+def choose_layers(unet: Any, beginnings: Sequence[str], key: str) -> list[str]:
+    """The cross-attention layers whose names begin with one of ``beginnings``, which is one or several whole parts of a name.
+
+    Args:
+        key: of ci.yaml, for the error.
+
+    Raises:
+        UsageError: no name begins with one of them.
+    """
+    names = cross_attention_layers(unet)
+    chosen = {one: [name for name in names if f"{name}.".startswith(f"{one}.")] for one in beginnings}
+    if unknown := [one for one, found in chosen.items() if not found]:
+        blocks = dict.fromkeys(name.split(".attentions.")[0] for name in names)
+        raise UsageError(
+            f"{key}: no cross-attention layer's name begins with {' or '.join(unknown)}",
+            f"this base model has them in {', '.join(blocks)}; set {key} to some of these",
+            slug="layers-unknown",
+        )
+    return [name for name in names if any(name in found for found in chosen.values())]
 
 
 def _split_heads(tensor: Tensor, heads: int) -> Tensor:

@@ -82,11 +82,14 @@ class Concept:
         return TokenLayout(token_names(self.name, shapes["concept"][0]), keys, auxiliary)
 
     def tokens(self) -> ConceptTokens:
-        """S* and the A_i*."""
+        """S* and the A_i*; of stages that both trained S*, that of the last."""
         from cictl.engine.checkpoint import parse_tensors
         from cictl.models.concept_tokens import ConceptTokens
 
-        return ConceptTokens.from_tensors(self.name, parse_tensors(self.results[0]))
+        tensors = parse_tensors(self.results[0])
+        if "concept" in (tuned := parse_tensors(self.results[-1])):
+            tensors["concept"] = tuned["concept"]
+        return ConceptTokens.from_tensors(self.name, tensors)
 
     def key_values(self) -> dict[str, Tensor]:
         """The tuned W_k, W_v by the base's names, in fp32; empty where they are the base's own."""

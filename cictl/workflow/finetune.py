@@ -17,6 +17,8 @@ from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cictl.engine.runtime import Runtime
 
 
@@ -75,8 +77,15 @@ def _prepare(
         )
     model.add_tokens(tokens)
     method = DisentangledFinetuning(model, tokens, encoded, config.finetune)
-    with torch.no_grad():
-        contexts = model.encode_text(model.tokenize([expand(config.preview.prompt, tokens.concept_names), ""]))
-    model.free_text_encoder()
-    preview = previewer(workspace, "finetune", config, model, lambda: (contexts[:1], contexts[1:]), observe)
-    return Prepared(method, encoded, preview, model.timesteps)
+    ids = model.tokenize([expand(config.preview.prompt, tokens.concept_names), ""])
+
+    def encode() -> tuple[Tensor, Tensor]:
+        context, negative = model.encode_text(ids).split(1)
+        return context, negative
+
+    if not method.rates:  # the contexts of a frozen S* never change
+        with torch.no_grad():
+            contexts = encode()
+        model.free_text_encoder()
+    preview = previewer(workspace, "finetune", config, model, encode if method.rates else lambda: contexts, observe)
+    return Prepared(method, encoded, preview, model.timesteps, rates=method.rates)

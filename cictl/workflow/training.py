@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,6 +67,7 @@ class Prepared:
         timesteps: of the noise schedule.
         gradient_clip: the largest norm of a step's gradients together; None is any.
         class_pictures: for a loss that keeps what the noun meant; None where no loss does.
+        rates: of what is not trained at the rate of the stage, by name.
     """
 
     method: StageMethod
@@ -75,6 +76,7 @@ class Prepared:
     timesteps: int
     gradient_clip: float | None = None
     class_pictures: EncodedPhotographs | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def _train(
 
         prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
-        optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, rates=prepared.rates)
         facts, milestones = _facts(workspace, stage, config, start.overrides, runtime), _milestones(config, stage)
         evaluate = fixed_batch_loss(prepared, settings, config.seed, stage, settings.accumulation * processes.count)
         watch = Watch(settings, lambda: processes.share(evaluate), log)

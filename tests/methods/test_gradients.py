@@ -188,7 +188,7 @@ def test_with_lambda_zero_the_gradient_of_k_v_does_not_know_the_auxiliary_tokens
 
 def test_k_v_see_the_concept_alone_and_the_auxiliary_pathway_the_auxiliary_token_alone(model):
     method = finetuning(model)
-    context, auxiliary = method.concept_contexts[0], method.auxiliary_contexts[:1]
+    context, auxiliary = method.concept_contexts, method.auxiliary_contexts[:1]
     name, layer = next(iter(method.attention.layers.items()))
     attention = model.unet.get_submodule(name)
     hidden = torch.randn(1, 5, attention.to_q.in_features, generator=torch.Generator().manual_seed(0))
@@ -216,7 +216,7 @@ def test_the_contexts_of_stage_2_are_the_encodings_of_their_prompts(model):
         auxiliary = model.encode_text(
             model.tokenize([f"A photo of <auxiliary-{key}> <auxiliary-{key}>_1" for key in PHOTOGRAPHS.keys])
         )
-    assert torch.equal(method.concept_contexts, concept.expand(3, -1, -1, -1))
+    assert torch.equal(method.concept_contexts, concept)
     assert torch.equal(method.auxiliary_contexts, auxiliary)
     assert not method.concept_contexts.requires_grad
 
@@ -252,7 +252,7 @@ def test_one_shared_pathway_sees_concept_and_auxiliary_token_in_one_prompt(model
     with torch.no_grad():
         prompts = [f"A photo of <my-teapot> <my-teapot>_1 <auxiliary-{key}> <auxiliary-{key}>_1" for key in PHOTOGRAPHS.keys]
         expected = model.encode_text(model.tokenize(prompts))
-    assert torch.equal(method.concept_contexts[:, 0], expected)
+    torch.testing.assert_close(method.concept_contexts, expected)
     batch = batch_of(PHOTOGRAPHS)
     loss = method.loss(batch).total.detach()
     method.attention.eject()
@@ -260,3 +260,61 @@ def test_one_shared_pathway_sees_concept_and_auxiliary_token_in_one_prompt(model
         noisy = model.add_noise(batch.latents, batch.noise, batch.timesteps)
         prediction = model.predict(noisy, batch.timesteps, expected[batch.photographs])
     torch.testing.assert_close(loss, torch.nn.functional.mse_loss(prediction, batch.noise))
+
+
+# -- stage 2, other than the paper has it ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("beginnings", "blocks"), [(["mid_block"], ["mid"]), (["down_blocks", "up_blocks.0"], ["down", "up"])])
+def test_layers_that_do_not_train_keep_the_bases_weights_and_its_output(model, beginnings, blocks):
+    method = finetuning(model, layers=beginnings)
+    chosen = [name for name in method.attention.layers if any(name.startswith(block) for block in blocks)]
+    assert 0 < len(chosen) < len(method.attention.layers)
+    assert {name.rpartition(".")[0] for name in method.trainable()} == set(chosen)
+    with torch.no_grad():
+        for parameter in method.trainable().values():
+            parameter += 1
+    method.loss(batch_of(PHOTOGRAPHS)).total.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in method.trainable().values())
+    moved = {name.removesuffix(".to_k.weight") for name, tensor in method.result().items()
+             if name.endswith(".to_k.weight") and not torch.equal(tensor, model.key_values[name])}  # fmt: skip
+    assert moved == set(chosen)
+    assert method.result().keys() == model.key_values.keys()
+
+
+@pytest.mark.parametrize("beginning", ["up", "up_blocks.7", "attn2", "mid_block.attentions.0.transformer_blocks.0.attn"])
+def test_a_layer_that_the_model_has_not_is_refused(model, beginning):
+    with pytest.raises(UsageError, match=r"finetune\.layers: .* begins with " + beginning):
+        finetuning(model, layers=["mid_block", beginning])
+
+
+@pytest.mark.parametrize("disentangled", [True, False])
+def test_a_concept_that_trains_in_stage_2_gets_the_gradient_of_its_encoding_at_every_step(model, disentangled):
+    method = finetuning(model, concept_learning_rate=0.01, disentangled=disentangled, concept_prompts=["A photo of S*", "S*"])
+    frozen = finetuning_again(model, method, disentangled)
+    assert method.rates == {"concept": 0.01}
+    assert set(method.trainable()) == {"concept", *frozen.trainable()}
+    batch = batch_of(PHOTOGRAPHS)
+    first = method.loss(batch).total
+    torch.testing.assert_close(first, frozen.loss(batch).total)
+    first.backward()
+    assert (method.tokens.concept.grad.norm(dim=-1) > 0).all()
+    assert method.tokens.auxiliary.grad is None
+    with torch.no_grad():
+        method.tokens.concept *= -1
+    assert method.loss(batch).total != first
+
+
+def finetuning_again(model, method, disentangled) -> DisentangledFinetuning:
+    settings = FinetuneConfig(disentangled=disentangled, concept_prompts=method.settings.concept_prompts)
+    method.attention.eject()
+    return DisentangledFinetuning(model, method.tokens, PHOTOGRAPHS, settings)
+
+
+def test_a_concept_that_trained_in_stage_2_is_in_its_result_and_else_is_not(model):
+    method = finetuning(model, concept_learning_rate=0.01)
+    with torch.no_grad():
+        method.tokens.concept += 1
+    result = method.result()
+    assert torch.equal(result["concept"], method.tokens.concept)
+    assert result.keys() == {"concept", *model.key_values}
