@@ -124,6 +124,7 @@ STARTS_AND_STOPS = (
     *both("stop-60", "stage 1 may end early, window 60", **stops(60)),
     *both("stop-100", "stage 1 may end early, window 100", **stops(100)),
     *both("stop-150", "stage 1 may end early, window 150", **stops(150)),
+    *both("stop-200", "stage 1 may end early, window 200", **stops(200)),
     *both("start-thing", 'S* starts as "thing"', concept__start="thing"),
     *both("start-words", 'S* starts as the mean of "toy", "thing", "object"', concept__start="toy thing object"),
     *both("start-concept", "S* starts from the photographs", concept__start="photographs"),
@@ -143,7 +144,7 @@ STARTS_AND_STOPS = (
     ),
 )
 
-# What stage 2 trains beside, or in place of, K, V of every layer.
+# What stage 2 trains beside, or in place of, K, V of every layer, and on which prompts.
 STAGE_2 = (
     *MAIN[:2],
     WORDS,
@@ -153,6 +154,7 @@ STAGE_2 = (
     *both("layers-up", "K, V of the way up alone", finetune__layers=["up_blocks"]),
     *both("layers-coarse", "K, V of the coarse resolution alone", finetune__layers=["down_blocks.2", "mid_block", "up_blocks.0"]),
     *both("layers-fine", "K, V of the fine resolution alone", finetune__layers=["down_blocks.1", "up_blocks.1"]),
+    *both("prompts", "K, V see three prompts", finetune__concept_prompts=["A photo of S*", "A picture of S*", "S*"]),
     *both("token-1e-3", "S* trains in stage 2 too, at 1e-3", finetune__concept_learning_rate=1e-3),
     *both("token-5e-3", "S* trains in stage 2 too, at 5e-3", finetune__concept_learning_rate=5e-3),
 )

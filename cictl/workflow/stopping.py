@@ -78,7 +78,7 @@ def never_stops(stage: Stage, settings: Training) -> str:
         return ""
     return (
         f"{group}.stop_window is {settings.stop_window}, and {group}.steps is {settings.steps}: the training cannot end early; "
-        f"a smaller window is needed, such as --set {group}.stop_window={max(2, settings.steps // 5)}"
+        f"a smaller window is needed, such as --set {group}.stop_window={max(2, settings.steps // 2)}"
     )
 
 
