@@ -40,7 +40,7 @@ STOP_EVERY = setting(
 )
 STOP_WINDOW = setting(
     310,
-    "Steps that the evaluations are compared over. 310 is of DVAR (arXiv 2302.04841), for thousands of steps; half of `steps` was "
+    "Steps that the evaluations are compared over. 310 is of DVAR (arXiv 2302.04841), for thousands of steps; half of them was "
     "best on the toybox.",
     paper=NOT_STATED,
     shapes=False,

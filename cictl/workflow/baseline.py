@@ -15,8 +15,9 @@ from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import method_words
 from cictl.workflow.pins import find_base, find_clip, read_pins
+from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import TITLES, configure
-from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
+from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:

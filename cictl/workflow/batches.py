@@ -13,7 +13,7 @@ from cictl.processes import Processes
 
 if TYPE_CHECKING:
     from cictl.data.draws import Batch
-    from cictl.workflow.training import Prepared
+    from cictl.workflow.prepared import Prepared
 
 
 def step_batches(prepared: Prepared, settings: Training, seed: int, stage: Stage, processes: Processes, step: int) -> list[Batch]:

@@ -13,7 +13,8 @@ from cictl.events import Observer
 from cictl.records import RESULT, Checkpoint
 from cictl.workflow.concept import require_inverted, require_same_base
 from cictl.workflow.pins import find_base, read_pins
-from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
+from cictl.workflow.prepared import Prepared
+from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.events import Note, Observer
 from cictl.workflow.pins import find_base, find_clip, read_pins
+from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import reads_clip
 from cictl.workflow.starts import Sight, find_starts
-from cictl.workflow.training import Prepared, TrainingOutcome, run_stage
+from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from cictl.records import Checkpoint
 from cictl.workflow.batches import fixed_batches
 
 if TYPE_CHECKING:
-    from cictl.workflow.training import Prepared
+    from cictl.workflow.prepared import Prepared
 
 _RECORD = "evaluations"  # in the manifest of a checkpoint
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cictl.config import Config, Stage, Training, command_of, group_of, settings_of
 from cictl.data.photographs import Photograph, find_photographs
 from cictl.errors import ProcessLost, UsageError
 from cictl.events import (
-    CheckpointSaved,
     DownloadProgress,
     Event,
     Note,
@@ -28,55 +24,27 @@ from cictl.events import (
     ignore,
 )
 from cictl.processes import Processes, join
-from cictl.records import STATE, Checkpoint, latest_checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
+from cictl.records import Checkpoint, latest_checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.batches import step_batches
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.stage import TITLES, Decision, Fingerprint, configure, decide, fingerprint, kept_overrides, require_unchanged
+from cictl.workflow.prepared import Prepared
+from cictl.workflow.saving import Saver, manifest_facts, milestones_of, warn_of_other_circumstances
+from cictl.workflow.stage import TITLES, Decision, configure, decide, fingerprint, kept_overrides, require_unchanged
 from cictl.workflow.stopping import Watch, ended_early, fixed_batch_loss, never_stops
 from cictl.workflow.tracking import Curves, require_trackers
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.optim import AdamW
-
-    from cictl.data.draws import EncodedPhotographs
     from cictl.engine.runtime import Runtime
-    from cictl.engine.training import TrainingMethod
 
-    class StageMethod(TrainingMethod, Protocol):
-        """A method whose result can be saved."""
-
-        def result(self) -> dict[str, Tensor]: ...
-
+    Prepare = Callable[[Runtime, Config, list[Photograph], Observer], Prepared]
 
 _LESS_MEMORY = (
     "keep less for the backward pass, with --set model.memory=lowest, compute the batch in parts, with --set {}.accumulation=4, "
     "or close what else uses the device; "
     "the same command goes on from the last checkpoint"
 )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a stage needs to train.
-
-    Attributes:
-        preview: draws a picture after so many steps.
-        timesteps: of the noise schedule.
-        gradient_clip: the largest norm of a step's gradients together; None is any.
-        class_pictures: for a loss that keeps what the noun meant; None where no loss does.
-        rates: of what is not trained at the rate of the stage, by name.
-    """
-
-    method: StageMethod
-    photographs: EncodedPhotographs
-    preview: Callable[[int], None]
-    timesteps: int
-    gradient_clip: float | None = None
-    class_pictures: EncodedPhotographs | None = None
-    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,9 +63,6 @@ class TrainingOutcome:
     seconds: float
     dry_run: bool = False
     ended_early: str = ""
-
-
-Prepare = Callable[["Runtime", Config, list[Photograph], Observer], Prepared]
 
 
 @dataclass(frozen=True)
@@ -247,13 +212,13 @@ def _train(
         prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, rates=prepared.rates)
-        facts, milestones = _facts(workspace, stage, config, start.overrides, runtime), _milestones(config, stage)
+        facts, milestones = manifest_facts(workspace, stage, config, start.overrides, runtime), milestones_of(config, stage)
         evaluate = fixed_batch_loss(prepared, settings, config.seed, stage, settings.accumulation * processes.count)
         watch = Watch(settings, lambda: processes.share(evaluate), log)
-        saver = _Saver(folder, method, optimizer, runtime, facts, milestones, watch, log)
+        saver = Saver(folder, method, optimizer, runtime, facts, milestones, watch, log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
-            _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
+            warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
         count = sum(parameter.numel() for parameter in method.trainable().values())
         log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
@@ -286,84 +251,8 @@ def _train(
     return saved
 
 
-def _milestones(config: Config, stage: Stage) -> set[int]:
-    """The steps whose results are kept, at equal distances; the last one is not among them."""
-    steps, parts = settings_of(config, stage).steps, config.checkpoint.snapshots + 1
-    return {round(steps * part / parts) for part in range(1, parts)} - {0, steps}
-
-
 def _nothing(done: int) -> None:
     """What a process that does not write does in place of a checkpoint, and after a step."""
-
-
-@dataclass(frozen=True)
-class _Saver:
-    """Writes checkpoints of a run, and puts one back."""
-
-    folder: Path
-    method: StageMethod
-    optimizer: AdamW
-    runtime: Runtime
-    facts: Mapping[str, Any]
-    milestones: Collection[int]
-    watch: Watch
-    observe: Observer
-
-    def __call__(self, done: int) -> None:
-        from cictl.engine.checkpoint import save_checkpoint, training_state
-
-        state = training_state(self.method.trainable(), self.optimizer)
-        complete = done >= self.facts["steps"] or self.watch.converged
-        facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": complete, **self.watch.record()}
-        self.observe(CheckpointSaved(done, save_checkpoint(self.folder, done, self.method.result(), state, facts)))
-
-    def keep_if_due(self, done: int) -> None:
-        """Write a snapshot, if there is to be one of this step."""
-        from cictl.engine.checkpoint import save_snapshot
-
-        if done in self.milestones:
-            save_snapshot(self.folder, done, self.method.result(), self.facts)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        from cictl.engine.checkpoint import read_tensors, restore_training_state
-
-        restore_training_state(read_tensors(checkpoint, STATE), self.method.trainable(), self.optimizer)
-        self.runtime.restore_scaler(checkpoint.manifest.get("scaler", {}))
-        self.watch.restore(checkpoint.manifest)
-
-
-def _facts(workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
-    """What the manifest says beside the tensors."""
-    now: Fingerprint = fingerprint(workspace, config, stage)  # again: a download may have given the model its identity
-    settings = settings_of(config, stage)
-    return {
-        "stage": stage,
-        "steps": settings.steps,
-        "concept": config.concept.name,
-        "fingerprint": dict(now),
-        "overrides": dict(overrides),
-        "config": config.model_dump(),
-        "circumstances": {
-            "cictl": _version("cictl"),
-            **{name: _version(name) for name in ("torch", "diffusers", "transformers", "safetensors")},
-            "python": platform.python_version(),
-            "device": _device_name(runtime),
-            "dtype": runtime.dtype_name,
-            "threads": _threads(runtime),
-            "parts of a batch": settings.accumulation * runtime.processes.count,
-        },
-    }
-
-
-def _warn_of_other_circumstances(checkpoint: Checkpoint | None, facts: Mapping[str, Any], observe: Observer) -> None:
-    if checkpoint is None:
-        return
-    before = checkpoint.manifest.get("circumstances", {})
-    changed = [
-        f"{name} {before[name]} -> {value}" for name, value in facts["circumstances"].items() if before.get(name, value) != value
-    ]
-    if changed:
-        observe(Warned(f"other circumstances than before, so the last bits may differ: {', '.join(changed)}"))
 
 
 def _outcome(
@@ -391,24 +280,3 @@ def _outcome(
         dry_run=dry_run,
         ended_early=ended_early(stage, checkpoint, settings) if checkpoint else "",
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _device_name(runtime: Runtime) -> str:
-    import torch
-
-    if runtime.device.type == "cuda":
-        return torch.cuda.get_device_name(runtime.device)
-    return runtime.device.type
-
-
-def _threads(runtime: Runtime) -> int | None:
-    import torch
-
-    return torch.get_num_threads() if runtime.device.type == "cpu" else None

@@ -1,0 +1,120 @@
+"""What a training writes down as it goes: checkpoints to go on from, snapshots that are kept, and the circumstances of both."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cictl.config import Config, Stage, settings_of
+from cictl.events import CheckpointSaved, Observer, Warned
+from cictl.records import STATE, Checkpoint
+from cictl.workflow.stage import Fingerprint, fingerprint
+from cictl.workflow.stopping import Watch
+from cictl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch.optim import AdamW
+
+    from cictl.engine.runtime import Runtime
+    from cictl.workflow.prepared import StageMethod
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes checkpoints of a run, and puts one back."""
+
+    folder: Path
+    method: StageMethod
+    optimizer: AdamW
+    runtime: Runtime
+    facts: Mapping[str, Any]
+    milestones: Collection[int]
+    watch: Watch
+    observe: Observer
+
+    def __call__(self, done: int) -> None:
+        from cictl.engine.checkpoint import save_checkpoint, training_state
+
+        state = training_state(self.method.trainable(), self.optimizer)
+        complete = done >= self.facts["steps"] or self.watch.converged
+        facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": complete, **self.watch.record()}
+        self.observe(CheckpointSaved(done, save_checkpoint(self.folder, done, self.method.result(), state, facts)))
+
+    def keep_if_due(self, done: int) -> None:
+        """Write a snapshot, if there is to be one of this step."""
+        from cictl.engine.checkpoint import save_snapshot
+
+        if done in self.milestones:
+            save_snapshot(self.folder, done, self.method.result(), self.facts)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        from cictl.engine.checkpoint import read_tensors, restore_training_state
+
+        restore_training_state(read_tensors(checkpoint, STATE), self.method.trainable(), self.optimizer)
+        self.runtime.restore_scaler(checkpoint.manifest.get("scaler", {}))
+        self.watch.restore(checkpoint.manifest)
+
+
+def manifest_facts(
+    workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime
+) -> dict[str, Any]:
+    """What the manifest says beside the tensors."""
+    now: Fingerprint = fingerprint(workspace, config, stage)  # again: a download may have given the model its identity
+    settings = settings_of(config, stage)
+    return {
+        "stage": stage,
+        "steps": settings.steps,
+        "concept": config.concept.name,
+        "fingerprint": dict(now),
+        "overrides": dict(overrides),
+        "config": config.model_dump(),
+        "circumstances": {
+            "cictl": _version("cictl"),
+            **{name: _version(name) for name in ("torch", "diffusers", "transformers", "safetensors")},
+            "python": platform.python_version(),
+            "device": _device_name(runtime),
+            "dtype": runtime.dtype_name,
+            "threads": _threads(runtime),
+            "parts of a batch": settings.accumulation * runtime.processes.count,
+        },
+    }
+
+
+def warn_of_other_circumstances(checkpoint: Checkpoint, facts: Mapping[str, Any], observe: Observer) -> None:
+    before = checkpoint.manifest.get("circumstances", {})
+    changed = [
+        f"{name} {before[name]} -> {value}" for name, value in facts["circumstances"].items() if before.get(name, value) != value
+    ]
+    if changed:
+        observe(Warned(f"other circumstances than before, so the last bits may differ: {', '.join(changed)}"))
+
+
+def milestones_of(config: Config, stage: Stage) -> set[int]:
+    """The steps whose results are kept, at equal distances; the last one is not among them."""
+    steps, parts = settings_of(config, stage).steps, config.checkpoint.snapshots + 1
+    return {round(steps * part / parts) for part in range(1, parts)} - {0, steps}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _device_name(runtime: Runtime) -> str:
+    import torch
+
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device)
+    return runtime.device.type
+
+
+def _threads(runtime: Runtime) -> int | None:
+    import torch
+
+    return torch.get_num_threads() if runtime.device.type == "cpu" else None
