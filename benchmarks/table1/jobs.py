@@ -153,8 +153,8 @@ def run(job: Job) -> None:
         evaluate.require_measurable(workspace, settings(job), observe)  # before hours of training
         for row in missing:
             _train(workspace, row, settings(job), observe)
-            out = workspace.outputs / FOLDER / row
-            found = [one.measured for one in measure(workspace, row, observe, out=out, last_alone=job.last_alone)]
+            out = workspace.outputs / FOLDER
+            found = [one.measured for one in measure(workspace, [row], observe, out=out, last_alone=job.last_alone)[row]]
             job.result(row).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(job.result(row), json.dumps(_result(job, row, found), indent=1, ensure_ascii=False).encode())
 

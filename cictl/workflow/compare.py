@@ -23,6 +23,7 @@ from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
+from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import STAGES, TITLES, configure
 from cictl.workspace import Workspace
 
@@ -130,12 +131,13 @@ def run(
         if row != "base":
             _train(workspace, row, overrides, observe)
     alike = _drawn_alike(config)
-    measured = [one for row in chosen for one in _last_and_best(workspace, row, alike, observe, last_alone=last_alone)]
+    folder, shared = workspace.outputs / FOLDER, SharedBase()
+    auxiliary = _auxiliary(workspace, config, alike, shared, observe) if chosen[-1] in STAGES else []
+    found = measure(workspace, chosen, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
+    measured = [one for row in chosen for one in _last_and_best(workspace, row, found[row])]
     rows = [row for row, _ in measured]
-    folder = workspace.outputs / FOLDER
     outcome = _outcome(workspace, config, measured[0][1], rows, last_alone=last_alone)
     save_json(folder / RESULTS, outcome)
-    auxiliary = _auxiliary(workspace, config, alike, observe) if chosen[-1] in STAGES else []
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
 
@@ -176,43 +178,46 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     """Everything that shapes pictures and figures, so that what --set gave one of the trainings shapes none of them alone."""
     groups = {group: getattr(config, group).model_dump() for group in _DRAWN_ALIKE}
     alike = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
-    return {**alike, "seed": config.seed, "data.resolution": config.data.resolution, "model.dtype": config.model.dtype}
+    alike |= {"model.device": config.model.device, "model.dtype": config.model.dtype}
+    return {**alike, "seed": config.seed, "data.resolution": config.data.resolution}
 
 
 def measure(
     workspace: Workspace,
-    row: Source,
+    rows: Sequence[Source],
     observe: Observer,
     *,
     out: Path,
     overrides: Mapping[str, Any] | None = None,
     last_alone: bool = False,
-) -> list[evaluate.EvaluateOutcome]:
-    """Draw and measure what a method ended with, and then what it has kept along the way, the earliest first.
+    shared: SharedBase | None = None,
+) -> dict[Source, list[evaluate.EvaluateOutcome]]:
+    """Draw and measure what each method ended with, and then what it has kept along the way, the earliest first.
 
     Args:
-        out: folder of the first; each of the others has a folder of its own in it.
+        out: of each row there is a folder in it, with what it ended with, and in that one of each of the others.
         overrides: of ci.yaml.
         last_alone: leave out what was kept along the way.
+        shared: the base model that drew before.
 
     Raises:
         CictlError: as :func:`cictl.workflow.evaluate.run`.
     """
+    wanted = [one for row in rows for one in _wanted(workspace, row, out / row, last_alone=last_alone)]
+    found = evaluate.run_all(workspace, wanted, observe, overrides=overrides, shared=shared)
+    return {row: [one for asked, one in zip(wanted, found, strict=True) if asked.source == row] for row in rows}
+
+
+def _wanted(workspace: Workspace, row: Source, out: Path, *, last_alone: bool) -> list[evaluate.Wanted]:
     along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
-    found = []
-    for step in (None, *along_the_way):
-        observe(Note(f"measuring: {title_of(row)}{f' after {step} steps' if step else ''}"))
-        own = _folder(out, step)
-        found.append(evaluate.run(workspace, observe, overrides=overrides, source=row, step=step, out=own))
-    return found
+    return [
+        evaluate.Wanted(row, step, _folder(out, step), f"drawing: {title_of(row)}{f' after {step} steps' if step else ''}")
+        for step in (None, *along_the_way)
+    ]
 
 
-def _last_and_best(
-    workspace: Workspace, row: Source, alike: Mapping[str, Any], observe: Observer, *, last_alone: bool
-) -> list[tuple[Row, Results]]:
+def _last_and_best(workspace: Workspace, row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
     """What a method ended with, and its best where that is another."""
-    out = workspace.outputs / FOLDER / row
-    found = measure(workspace, row, observe, out=out, overrides=alike, last_alone=last_alone)
     last, best = found[0], max(found, key=lambda one: _quality(one.measured))  # of equal ones the first, which is the last
     which = ["last and best"] if best is last else ["last", "best"]
     words = " ".join(find_concept(workspace, row, ignore).words())
@@ -277,12 +282,14 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
 
 
-def _auxiliary(workspace: Workspace, config: Config, alike: Mapping[str, Any], observe: Observer) -> list[Image.Image]:
+def _auxiliary(
+    workspace: Workspace, config: Config, alike: Mapping[str, Any], shared: SharedBase, observe: Observer
+) -> list[Image.Image]:
     """What the auxiliary token of each photograph gives, in the order of their names."""
     if not config.invert.auxiliary_vectors:
         return []
     observe(Note("drawing what each photograph has of its own"))
-    drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1})
+    drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1}, shared=shared)
     return [_opened(own[0]) for own in drawn.own]
 
 

@@ -168,7 +168,7 @@ def test_a_job_that_was_stopped_goes_on_and_finds_the_same_figures(
         raise StateError("the machine is gone", "go on", slug="gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "run", fails)
+        patch.setattr(evaluate, "run_all", fails)
         code, printed = table1(tmp_path / "stopped", *arguments)
         assert code == 1 and "the machine is gone" in printed and "Failed: old_cat/contrastive-inversion." in printed
         assert "not measured" in (tmp_path / "stopped" / "table1.md").read_text()

@@ -104,6 +104,40 @@ def test_the_same_command_again_trains_and_draws_nothing(compared, common):
     assert before.keys() == after.keys()
 
 
+def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_of_evaluate_alone(
+    compared, common, tmp_path, monkeypatch
+):
+    from transformers import CLIPModel, Dinov2Model
+
+    from cictl.models.stable_diffusion import StableDiffusion
+
+    workspace = Workspace(shutil.copytree(compared[0].root, tmp_path / "my-teapot"))
+    shutil.rmtree(workspace.outputs)
+    loads: list[str] = []
+    for kind, name in ((StableDiffusion, "load"), (Dinov2Model, "from_pretrained"), (CLIPModel, "from_pretrained")):
+
+        def counted(*arguments, kind=kind, real=getattr(kind, name), **options):
+            loads.append(kind.__name__)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(kind, name, counted)
+    assert cictl(workspace, *common)[0] == 0
+    assert loads == ["StableDiffusion", "Dinov2Model", "CLIPModel"]
+    measured = sorted((workspace.outputs / "compare").rglob("*/results.json"))
+    assert len(measured) > len(ROWS)
+    for path in measured[::2]:
+        found = json.loads(path.read_text("utf-8"))
+        step = ["--step", str(found["steps"])] if path.parent.name.startswith("step-") else []
+        own = tmp_path / "own"
+        sampling = [argument for argument in common if argument not in QUICK] + ["--set=generate.steps=2"]
+        arguments = ["evaluate", "-C", str(workspace.root), "--stage", found["stage"], "--out", str(own), *step, *sampling]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        assert json.loads((own / "results.json").read_text("utf-8")) == found
+        for picture in (path.parent / "pictures").iterdir():
+            assert (own / "pictures" / picture.name).read_bytes() == picture.read_bytes()
+        shutil.rmtree(own)
+
+
 def test_some_methods_alone_train_what_they_need_and_no_more(make_workspace, common):
     workspace = make_workspace()
     assert cictl(workspace, *common, "--methods", "finetune, textual-inversion")[0] == 0

@@ -17,7 +17,7 @@ from cictl.models.stable_diffusion import StableDiffusion
 from cictl.workflow import baseline, generate, status
 from cictl.workflow.concept import find_concept
 from cictl.workspace import Workspace
-from tests.support import Recorder, assert_left_the_same, left_by, silent
+from tests.support import Recorder, assert_left_the_same, assert_same_bits, left_by, silent
 
 QUICK = {
     "evaluate.noun": "dog", "dreambooth.prior_weight": 1.0, "dreambooth.class_pictures": 3, "dreambooth.learning_rate": 1e-3,
@@ -119,6 +119,17 @@ def test_what_is_put_in_draws_what_training_left(learned, method, located):
                 unet[own].copy_(weight)
         expected = plain.predict(noisy, times, plain.encode_text(plain.tokenize([text])))
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_put_in_is_taken_out_again_to_the_bit(learned, method, located):
+    model, untouched = (StableDiffusion.load(located, torch.device("cpu"), torch.float32) for _ in range(2))
+    concept = find_concept(learned, method, silent)
+    for _ in range(2):  # the second time it finds what it found the first time
+        concept.install(model)()
+    for part in ("unet", "text_encoder"):
+        assert_same_bits(getattr(model, part).state_dict(), getattr(untouched, part).state_dict())
+    processors = [{name: type(one) for name, one in each.unet.attn_processors.items()} for each in (model, untouched)]
+    assert processors[0] == processors[1] and len(model.tokenizer) == len(untouched.tokenizer)
 
 
 def test_class_pictures_are_drawn_once(before):
