@@ -15,7 +15,7 @@ from cictl.data.photographs import find_photographs, open_upright
 from cictl.errors import UsageError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, ignore
-from cictl.functional.means import harmonic_mean
+from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.records import snapshots, step_folder
 from cictl.workflow import baseline, evaluate, finetune, invert, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
@@ -218,12 +218,10 @@ def _wanted(workspace: Workspace, row: Source, out: Path, *, last_alone: bool) -
 
 def _last_and_best(workspace: Workspace, row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
     """What a method ended with, and its best where that is another."""
-    last, best = found[0], max(found, key=lambda one: _quality(one.measured))  # of equal ones the first, which is the last
-    which = ["last and best"] if best is last else ["last", "best"]
     words = " ".join(find_concept(workspace, row, ignore).words())
     return [
-        (_row(row, name, words or str(one.measured.noun), one), one.measured)
-        for name, one in zip(which, (last, best), strict=False)
+        (_row(row, which, words or str(one.measured.noun), one), one.measured)
+        for which, one in last_and_best(found, lambda one: _quality(one.measured))
     ]
 
 

@@ -114,13 +114,14 @@ def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_
     workspace = Workspace(shutil.copytree(compared[0].root, tmp_path / "my-teapot"))
     shutil.rmtree(workspace.outputs)
     loads: list[str] = []
-    for kind, name in ((StableDiffusion, "load"), (Dinov2Model, "from_pretrained"), (CLIPModel, "from_pretrained")):
 
-        def counted(*arguments, kind=kind, real=getattr(kind, name), **options):
-            loads.append(kind.__name__)
-            return real(*arguments, **options)
+    def count(kind, name):
+        real = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *args, **named: [loads.append(kind.__name__), real(*args, **named)][1])
 
-        monkeypatch.setattr(kind, name, counted)
+    count(StableDiffusion, "load")
+    count(Dinov2Model, "from_pretrained")
+    count(CLIPModel, "from_pretrained")
     assert cictl(workspace, *common)[0] == 0
     assert loads == ["StableDiffusion", "Dinov2Model", "CLIPModel"]
     measured = sorted((workspace.outputs / "compare").rglob("*/results.json"))
