@@ -46,7 +46,7 @@ def say_estimate(estimate: check.Estimate, method: str) -> None:
         print_result(f"about {_duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
     command = command_of(estimate.stage)
     print_result(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
-    if estimate.stage in METHODS:
+    if estimate.stage in METHODS and estimate.checkpoint:
         print_result(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept")
     if method:
         print_result(f"  ({method})")

@@ -121,11 +121,7 @@ def run(
         StateError: what a method was trained with has changed.
         Interrupted: by a signal; the same command goes on.
     """
-    chosen = choose_rows(methods)
-    overrides = dict(overrides or {})
-    config = configure(workspace, {**overrides, **(drawing or {})})
-    if any(row == "base" or row in NEED_A_NOUN for row in chosen):
-        overrides["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
+    chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
     evaluate.require_measurable(workspace, config, observe)  # before hours of training
     for row in chosen:
         if row != "base":
@@ -140,6 +136,26 @@ def run(
     save_json(folder / RESULTS, outcome)
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
+
+
+def begin(
+    workspace: Workspace, methods: Sequence[str], overrides: Mapping[str, Any], drawing: Mapping[str, Any]
+) -> tuple[list[Source], dict[str, Any], Config]:
+    """The rows, the overrides of every training, and the settings that all are drawn with.
+
+    Raises:
+        UsageError: as :func:`run`.
+    """
+    chosen, told = choose_rows(methods), dict(overrides)
+    config = configure(workspace, {**overrides, **drawing})
+    if any(row == "base" or row in NEED_A_NOUN for row in chosen):
+        told["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
+    return chosen, told, config
+
+
+def without_noun(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What our own stages are given, which are not told the noun."""
+    return {key: value for key, value in overrides.items() if key != "evaluate.noun"}
 
 
 def choose_rows(methods: Sequence[str]) -> list[Source]:
@@ -167,11 +183,9 @@ def _train(workspace: Workspace, row: Source, overrides: Mapping[str, Any], obse
     if row in METHODS:
         baseline.run(workspace, row, observe, overrides=overrides)
         return
-    # Our stages are not told the noun.
-    own = {key: value for key, value in overrides.items() if key != "evaluate.noun"}
-    invert.run(workspace, observe, overrides=own)
+    invert.run(workspace, observe, overrides=without_noun(overrides))
     if row == "finetune":
-        finetune.run(workspace, observe, overrides=own)
+        finetune.run(workspace, observe, overrides=without_noun(overrides))
 
 
 def _drawn_alike(config: Config) -> dict[str, Any]:

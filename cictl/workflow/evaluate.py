@@ -132,8 +132,17 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer) 
         UsageError, ModelAccessError, ResourceError: as :func:`run`.
     """
     _check_settings(config, None)
-    choose_prompts(config, workspace.root, _recognise(config, find_photographs(workspace.images)))
+    prompts_of(workspace, config)
     _find_metrics(config, observe)
+
+
+def prompts_of(workspace: Workspace, config: Config) -> Sequence[str]:
+    """What would be drawn.
+
+    Raises:
+        UsageError: an unknown prompt set, a prompt without S*, or no photographs.
+    """
+    return choose_prompts(config, workspace.root, _recognise(config, find_photographs(workspace.images))).prompts
 
 
 def _find_terms(workspace: Workspace, config: Config, observe: Observer) -> Terms:

@@ -245,10 +245,10 @@ def _train(
         prepared = prepare(runtime, config, start.photographs, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-        facts, milestones = _facts(workspace, stage, config, start.overrides, runtime), _milestones(config, stage)
+        facts, kept = _facts(workspace, stage, config, start.overrides, runtime), milestones(config, stage)
         evaluate = fixed_batch_loss(prepared, settings, config.seed, stage, settings.accumulation * processes.count)
         watch = Watch(settings, lambda: processes.share(evaluate), log)
-        saver = _Saver(folder, method, optimizer, runtime, facts, milestones, watch, log)
+        saver = _Saver(folder, method, optimizer, runtime, facts, kept, watch, log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
             _warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
@@ -284,7 +284,7 @@ def _train(
     return saved
 
 
-def _milestones(config: Config, stage: Stage) -> set[int]:
+def milestones(config: Config, stage: Stage) -> set[int]:
     """The steps whose results are kept, at equal distances; the last one is not among them."""
     steps, parts = settings_of(config, stage).steps, config.checkpoint.snapshots + 1
     return {round(steps * part / parts) for part in range(1, parts)} - {0, steps}

@@ -139,6 +139,30 @@ def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_
         shutil.rmtree(own)
 
 
+def test_a_dry_run_says_what_is_done_and_counts_the_pictures_that_there_are(compared, common):
+    workspace, _ = compared
+    before = files(workspace.root, "*")
+    code, shown, _ = cictl(workspace, *common, "--dry-run")
+    assert code == 0 and shown.count("is already done") == len(ROWS) - 1 and "steps of cictl" not in shown
+    drawn = len(files(workspace.outputs / "compare", "pictures/*.png")) + len(files(workspace.outputs / "preview-aux", "*.png"))
+    assert f"{drawn} pictures would be drawn" in shown
+    assert files(workspace.root, "*") == before
+
+
+def test_a_dry_run_before_any_training_estimates_each_that_a_row_needs(make_workspace, common):
+    workspace = make_workspace()
+    code, shown, _ = cictl(workspace, *common, "--methods", "base,custom-diffusion,finetune", "--json", "--dry-run")
+    would = json.loads(shown.splitlines()[-1])
+    assert code == 0 and files(workspace.root, "*.png") == files(workspace.images, "*.png")
+    assert [(one["stage"], one["action"], one["steps"]) for one in would["trainings"]] == [
+        ("custom-diffusion", "run", 1), ("invert", "run", 8), ("finetune", "run", 6),
+    ]  # fmt: skip
+    assert [one["steps"] for one in would["estimates"].values()] == [1, 8, 6]
+    assert would["estimates"]["custom-diffusion"]["class_pictures"] == 2
+    assert would["pictures"] == (3 + 3) * 2 * 2 + 1 + 3  # three rows, finetune's three snapshots, and what each photograph has
+    assert cictl(workspace, *QUICK, "--dry-run")[0] == 2  # no noun
+
+
 def test_some_methods_alone_train_what_they_need_and_no_more(make_workspace, common):
     workspace = make_workspace()
     assert cictl(workspace, *common, "--methods", "finetune, textual-inversion")[0] == 0
