@@ -22,10 +22,10 @@ from cictl.events import Observer
 from cictl.files import write_atomic
 from cictl.ui.display import Mode, show
 from cictl.workflow import baseline, evaluate, finetune, init, invert
-from cictl.workflow.compare import measure
 from cictl.workflow.concept import Source
 from cictl.workflow.prompt_sets import choose_prompts
 from cictl.workflow.results import Results
+from cictl.workflow.rows import measure
 from cictl.workflow.stage import STAGES
 from cictl.workspace import CONFIG_NAME, Workspace, slug
 

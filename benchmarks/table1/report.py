@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.table1.dreambench import DreamBench
 from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.toybox.scoring import Estimate, estimate
-from cictl.workflow.compare import title_of
 from cictl.workflow.concept import Source
+from cictl.workflow.rows import title_of
 
 FIGURES = {"dinov2": "DINOv2", "clip_t": "CLIP-T"}
 PAPER: Mapping[str, Mapping[str, float]] = {

@@ -12,22 +12,20 @@ from PIL import Image
 import cictl
 from cictl.config import METHODS, Config
 from cictl.data.photographs import find_photographs, open_upright
-from cictl.errors import UsageError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, ignore
 from cictl.functional.means import harmonic_mean, last_and_best
-from cictl.records import snapshots, step_folder
 from cictl.workflow import baseline, evaluate, finetune, invert, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
+from cictl.workflow.rows import ROWS, choose_rows, folder_of, measure, title_of
 from cictl.workflow.shared_base import SharedBase
-from cictl.workflow.stage import STAGES, TITLES, configure
+from cictl.workflow.stage import STAGES, configure
 from cictl.workspace import Workspace
 
-ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
 FOLDER = "compare"
 RESULTS, REPORT = "results.json", "report.html"
 LAST = "each method after its last step; the paper's Table 1 has each method's best epoch"
@@ -36,9 +34,6 @@ BEST = (
     "where that is another (the paper's Table 1: each method's best epoch, by what is not said)"
 )
 _DRAWN_ALIKE = ("generate", "evaluate")
-_NAMES: Mapping[Source, str] = {
-    "base": "pre-trained model", "invert": "Contrastive Inversion, stage 1", "finetune": "Contrastive Inversion, both stages",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,27 +153,6 @@ def without_noun(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key != "evaluate.noun"}
 
 
-def choose_rows(methods: Sequence[str]) -> list[Source]:
-    """The rows of these names, in the table's order.
-
-    Raises:
-        UsageError: there is no such method.
-    """
-    for name in methods:
-        if name not in ROWS:
-            raise UsageError(
-                f"there is no method {name!r}",
-                f"--methods takes some of these, with commas between them: {', '.join(ROWS)}",
-                slug="method-unknown",
-            )
-    return [row for row in ROWS if not methods or row in methods]
-
-
-def title_of(row: Source) -> str:
-    """What the table calls a row."""
-    return _NAMES.get(row) or TITLES[row]  # type: ignore[index]
-
-
 def _train(workspace: Workspace, row: Source, overrides: Mapping[str, Any], observe: Observer) -> None:
     if row in METHODS:
         baseline.run(workspace, row, observe, overrides=overrides)
@@ -196,40 +170,6 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     return {**alike, "seed": config.seed, "data.resolution": config.data.resolution}
 
 
-def measure(
-    workspace: Workspace,
-    rows: Sequence[Source],
-    observe: Observer,
-    *,
-    out: Path,
-    overrides: Mapping[str, Any] | None = None,
-    last_alone: bool = False,
-    shared: SharedBase | None = None,
-) -> dict[Source, list[evaluate.EvaluateOutcome]]:
-    """Draw and measure what each method ended with, and then what it has kept along the way, the earliest first.
-
-    Args:
-        out: of each row there is a folder in it, with what it ended with, and in that one of each of the others.
-        overrides: of ci.yaml.
-        last_alone: leave out what was kept along the way.
-        shared: the base model that drew before.
-
-    Raises:
-        CictlError: as :func:`cictl.workflow.evaluate.run`.
-    """
-    wanted = [one for row in rows for one in _wanted(workspace, row, out / row, last_alone=last_alone)]
-    found = evaluate.run_all(workspace, wanted, observe, overrides=overrides, shared=shared)
-    return {row: [one for asked, one in zip(wanted, found, strict=True) if asked.source == row] for row in rows}
-
-
-def _wanted(workspace: Workspace, row: Source, out: Path, *, last_alone: bool) -> list[evaluate.Wanted]:
-    along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
-    return [
-        evaluate.Wanted(row, step, _folder(out, step), f"drawing: {title_of(row)}{f' after {step} steps' if step else ''}")
-        for step in (None, *along_the_way)
-    ]
-
-
 def _last_and_best(workspace: Workspace, row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
     """What a method ended with, and its best where that is another."""
     words = " ".join(find_concept(workspace, row, ignore).words())
@@ -237,11 +177,6 @@ def _last_and_best(workspace: Workspace, row: Source, found: Sequence[evaluate.E
         (_row(row, which, words or str(one.measured.noun), one), one.measured)
         for which, one in last_and_best(found, lambda one: _quality(one.measured))
     ]
-
-
-def _folder(out: Path, step: int | None) -> Path:
-    """Where in ``out`` pictures and figures are, of a snapshot or of what the training ended with."""
-    return out / step_folder(step) if step else out
 
 
 def _quality(results: Results) -> float:
@@ -309,7 +244,7 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
     rows = []
     for row, results in zip(outcome.rows, measured, strict=True):
         last, log = row.which != "best", workspace.logs / f"{row.method}.jsonl"
-        folder = _folder(workspace.outputs / FOLDER / row.method, None if last else row.steps)
+        folder = folder_of(workspace.outputs / FOLDER / row.method, None if last else row.steps)
         pictures = [_opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))

@@ -20,7 +20,7 @@ from cictl.data.prompts import read_prompts
 from cictl.errors import Interrupted, StateError, UsageError
 from cictl.events import ignore
 from cictl.workflow import evaluate, invert
-from cictl.workflow.compare import ROWS
+from cictl.workflow.rows import ROWS
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
 from tests.support import quick

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.config import METHODS, group_of
-from cictl.workflow.compare import ROWS, choose_rows
+from cictl.workflow.rows import ROWS, choose_rows
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
 
