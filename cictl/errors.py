@@ -6,6 +6,7 @@ stays the same when the words change. docs/errors.md shows all of them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 
@@ -30,6 +31,11 @@ class CictlError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """How one process tells another: Python's own way would call ``__init__`` with the message alone."""
         return type(self).__new__, (type(self), self.message), self.__dict__
+
+
+def lacking(weights: Collection[str]) -> str:
+    """How a message says which weights are missing: how many, and the first of them."""
+    return f"lacks {len(weights)} weight{'s' if len(weights) > 1 else ''}, such as {min(weights)}"
 
 
 class UsageError(CictlError):

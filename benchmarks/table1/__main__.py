@@ -26,7 +26,7 @@ from cictl.config import parse_overrides
 from cictl.errors import CictlError, Interrupted, UsageError
 from cictl.files import write_atomic
 from cictl.ui.report import exit_code, print_error
-from cictl.workflow.compare import ROWS, choose_rows
+from cictl.workflow.rows import ROWS, choose_rows
 
 _FOLDERS = ("model.clip", "evaluate.clip", "evaluate.dinov2", "evaluate.prompts")  # may be a path as well as a name
 

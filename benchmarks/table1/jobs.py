@@ -22,10 +22,10 @@ from cictl.events import Observer
 from cictl.files import write_atomic
 from cictl.ui.display import Mode, show
 from cictl.workflow import baseline, evaluate, finetune, init, invert
-from cictl.workflow.compare import measure
 from cictl.workflow.concept import Source
 from cictl.workflow.prompt_sets import choose_prompts
 from cictl.workflow.results import Results
+from cictl.workflow.rows import measure
 from cictl.workflow.stage import STAGES
 from cictl.workspace import CONFIG_NAME, Workspace, slug
 
@@ -153,8 +153,8 @@ def run(job: Job) -> None:
         evaluate.require_measurable(workspace, settings(job), observe)  # before hours of training
         for row in missing:
             _train(workspace, row, settings(job), observe)
-            out = workspace.outputs / FOLDER / row
-            found = [one.measured for one in measure(workspace, row, observe, out=out, last_alone=job.last_alone)]
+            out = workspace.outputs / FOLDER
+            found = [one.measured for one in measure(workspace, [row], observe, out=out, last_alone=job.last_alone)[row]]
             job.result(row).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(job.result(row), json.dumps(_result(job, row, found), indent=1, ensure_ascii=False).encode())
 

@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.table1.dreambench import DreamBench
-from cictl.functional.means import harmonic_mean
+from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.toybox.scoring import Estimate, estimate
-from cictl.workflow.compare import title_of
 from cictl.workflow.concept import Source
+from cictl.workflow.rows import title_of
 
 FIGURES = {"dinov2": "DINOv2", "clip_t": "CLIP-T"}
 PAPER: Mapping[str, Mapping[str, float]] = {
@@ -83,11 +83,9 @@ class Outcome:
 
     def chosen(self, row: Source) -> list[tuple[str, int]]:
         """A row's last and, where another is better, its best, each with its steps; the base is neither."""
-        steps, compared = self.steps(row), self.compared(row)
-        if not compared:
-            return [("last" if step else "", step) for step in steps[:1]]
-        best = max(compared, key=lambda step: self.harmonic(row, step) or 0.0)  # of equal ones the first, which is the last
-        return [("last and best", best)] if best == steps[0] else [("last", steps[0]), ("best", best)]
+        if compared := self.compared(row):
+            return last_and_best(compared, lambda step: self.harmonic(row, step) or 0.0)
+        return [("last" if step else "", step) for step in self.steps(row)[:1]]
 
     def every(self, *keys: str) -> list[Any]:
         """What the results have under ``keys``, each value once."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.toybox_suite.arms import Arm
 from benchmarks.toybox_suite.report import Results
+from cictl.functional.means import last_and_best
 from cictl.toybox.scoring import Estimate, alignment, estimate, fidelity, harmonic_estimate, look, unasked_companion
 
 RULE = (
@@ -27,10 +28,8 @@ def chosen(results: Results, arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
     found: list[tuple[str, Arm]] = []
     for drawn in dict.fromkeys(arm.drawn for arm in arms):
         own = [arm for arm in arms if arm.drawn == drawn]
-        last, best = own[-1], max(own, key=lambda arm: harmonic(results, arm).mean)
-        found.append(("" if last.training is None else "last" if best is not last else "last and best", last))
-        if best is not last:
-            found.append(("best", best))
+        best = last_and_best([own[-1], *own[:-1]], lambda arm: harmonic(results, arm).mean)
+        found += best if own[-1].training else [("", own[-1])]
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from benchmarks.toybox_suite.arms import THE_NOUN, WORDS, Arm, Training
 from cictl.config import METHODS, Method, Stage, group_of
-from cictl.workflow.compare import title_of
+from cictl.workflow.rows import title_of
 
 Tuned = Method | Literal["finetune"]
 TUNED: tuple[Tuned, ...] = (*METHODS, "finetune")

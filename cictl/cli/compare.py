@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,11 +19,13 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
+from cictl.cli.training import DryRunOption, say_estimate, say_outcome
 from cictl.ui.report import print_result
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
     from cictl.workflow.compare import CompareOutcome
+    from cictl.workflow.foreseen import Foreseen
 
 
 def command(
@@ -42,6 +44,7 @@ def command(
     last: Annotated[
         bool, typer.Option("--last", help="Measure what each training ended with alone, not what it had along the way.")
     ] = False,
+    dry_run: DryRunOption = False,
     directory: DirectoryOption = None,
     assignments: SetOption = None,
     json: JsonOption = False,
@@ -60,20 +63,24 @@ def command(
     cictl compare --noun teapot --methods base,dreambooth,finetune -n 2
     """
     with exit_codes(json=json, debug=debug):
-        from cictl.workflow import compare
+        from cictl.workflow import compare, foreseen
         from cictl.workflow.results import FIGURES
 
         session = open_session(directory, assignments, json, quiet, verbose, evaluate__noun=noun)
         asked = {"evaluate.prompts": prompts, "evaluate.count": count}
+        arguments: dict[str, Any] = {
+            "methods": [name.strip() for name in methods.split(",")] if methods else (),
+            "overrides": session.overrides,
+            "drawing": {key: value for key, value in asked.items() if value is not None},
+            "last_alone": last,
+        }
+        if dry_run:
+            with session.display() as observe:
+                would = foreseen.run(session.workspace, observe, **arguments)
+            session.result(would, lambda: _say_foreseen(would))
+            return
         with session.display() as observe:
-            outcome = compare.run(
-                session.workspace,
-                observe,
-                methods=[name.strip() for name in methods.split(",")] if methods else (),
-                overrides=session.overrides,
-                drawing={key: value for key, value in asked.items() if value is not None},
-                last_alone=last,
-            )
+            outcome = compare.run(session.workspace, observe, **arguments)
 
         def say() -> None:
             print_result(_table(outcome, FIGURES))
@@ -81,6 +88,16 @@ def command(
             print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 
         session.result(outcome, say)
+
+
+def _say_foreseen(would: Foreseen) -> None:
+    for training in would.trainings:
+        say_outcome(training, "")
+        if estimate := would.estimates.get(training.stage):
+            say_estimate(estimate, "")
+    print_result(f"{would.pictures} pictures would be drawn, of which those that are there are kept")
+    if would.method:
+        print_result(f"  ({would.method})")
 
 
 def _table(outcome: CompareOutcome, titles: dict[str, str]) -> ScoreTable:

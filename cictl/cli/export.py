@@ -20,7 +20,7 @@ from cictl.cli.options import (
     open_session,
     print_json,
 )
-from cictl.errors import UsageError
+from cictl.errors import StateError, UsageError
 from cictl.exporters.registry import FORMATS
 from cictl.ui.report import print_result, table
 
@@ -113,6 +113,12 @@ def command(
                     _say_usage(program, text)
 
         session.result(outcome, say)
+        if outcome.in_the_way:
+            raise StateError(
+                "\n".join(f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()),
+                "the same command with --force replaces it; --out writes elsewhere",
+                slug="exports-exist",
+            )
 
 
 def _say_usage(program: str, text: str) -> None:

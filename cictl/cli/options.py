@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,8 +130,16 @@ def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False)
         yield
     except CictlError as error:
         _fail(error, json, debug)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt:  # where nothing waits for the end of a step or of a picture: while libraries load, for example
+        _fail(
+            Interrupted(
+                signal.SIGINT,
+                "stopped by Ctrl-C; everything that was finished is kept",
+                "the same command again goes on from there",
+            ),
+            json,
+            debug,
+        )
     except BrokenPipeError:
         raise typer.Exit(1) from None
     except typer.Exit:

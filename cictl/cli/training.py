@@ -1,4 +1,4 @@
-"""The flags of `cictl invert` and `cictl finetune`, and what both print."""
+"""The flags of the commands that train, and what they print."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from cictl.cli.options import Session
+from cictl.config import METHODS, command_of
 from cictl.ui.report import print_result
 from cictl.workflow import check
-from cictl.workflow.stage import STAGES, TITLES
+from cictl.workflow.stage import TITLES
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
@@ -25,10 +26,8 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
     if not outcome.dry_run or outcome.action == "skip":
         session.result(outcome, lambda: say_outcome(outcome, next_command))
         return
-    expected = None
-    if outcome.stage in STAGES:
-        with session.display() as observe:
-            expected = check.expect(session.workspace, outcome.stage, observe, session.overrides)
+    with session.display() as observe:
+        expected = check.expect(session.workspace, outcome.stage, observe, session.overrides, done=outcome.first_step)
 
     def say() -> None:
         say_outcome(outcome, next_command)
@@ -40,10 +39,15 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
 
 
 def say_estimate(estimate: check.Estimate, method: str) -> None:
-    """Print what a stage will take."""
+    """Print what a training will take."""
     took, memory = _duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
     less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
-    print_result(f"about {took} for {estimate.steps} steps of cictl {estimate.stage}, {memory} beside the libraries' own{less}")
+    if estimate.class_pictures:
+        print_result(f"about {_duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
+    command = command_of(estimate.stage)
+    print_result(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
+    if estimate.stage in METHODS and estimate.checkpoint:
+        print_result(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept")
     if method:
         print_result(f"  ({method})")
 

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cictl.errors import UsageError
-from cictl.placeholders import AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
+from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
+_AUXILIARY_NAME = "auxiliary-"
+_VECTOR = re.compile(r"<[^<>\s]+>(?:_\d+)?")
+_STORED = re.compile(r"<([^<>\s]+)>(?:_\d+)?(?: <\1>_\d+)*")
 _NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
 
 
@@ -24,13 +27,23 @@ def token_names(name: str, vectors: int) -> list[str]:
 
 def auxiliary_names(key: str, vectors: int) -> list[str]:
     """The stored tokens of the auxiliary token of the photograph with this key."""
-    return token_names(f"auxiliary-{key}", vectors)
+    return token_names(f"{_AUXILIARY_NAME}{key}", vectors)
 
 
 def expand(prompt: str, concept: Sequence[str] = (), auxiliary: Sequence[str] = ()) -> str:
     """Put the stored tokens in the place of ``S*`` and ``A*``. One function, for training and generation."""
     prompt = CONCEPT_PATTERN.sub(lambda _: " ".join(concept), prompt)
     return AUXILIARY_PATTERN.sub(lambda _: " ".join(auxiliary), prompt) if auxiliary else prompt
+
+
+def as_written(text: str) -> str:
+    """What :func:`expand` was given, for a message: ``S*`` and ``A*`` in the place of stored tokens, also of a part of them."""
+    return _STORED.sub(lambda found: AUXILIARY if found[1].startswith(_AUXILIARY_NAME) else CONCEPT, text)
+
+
+def decoded_as_written(text: str) -> str:
+    """The same of what a tokenizer has decoded, which puts no spaces around stored tokens."""
+    return as_written(" ".join(_VECTOR.sub(r" \g<0> ", text).split()))
 
 
 def mentions_concept(prompt: str) -> bool:

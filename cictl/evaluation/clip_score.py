@@ -18,14 +18,14 @@ _HINT = "set evaluate.clip to a whole CLIP model such as openai/clip-vit-large-p
 
 
 def embed_with_clip(
-    located: Located, pictures: Iterable[Image.Image], texts: Sequence[str], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """CLIP's embeddings of pictures and of texts. The network is loaded, used and freed.
+    located: Located, sets: Iterable[Iterable[Image.Image]], texts: Sequence[str], device: torch.device
+) -> tuple[list[Tensor], Tensor]:
+    """CLIP's embeddings of sets of pictures and of texts. The network is loaded, used and freed.
 
     Pictures are prepared by the model's own image processor. Texts that are longer than the model reads are cut.
 
     Returns:
-        [P, D] and [T, D] in fp32 on the CPU, not normalised.
+        Of each set [P, D], and [T, D], in fp32 on the CPU, not normalised; the last bits do not depend on the other sets.
 
     Raises:
         ModelAccessError: the folder holds no whole CLIP, or one whose tokenizer is not at hand.
@@ -43,7 +43,8 @@ def embed_with_clip(
                 "put the model's own tokenizer into its folder (vocab.json and merges.txt), or take another evaluate.clip",
                 slug="metric-tokenizer-of-another",
             )
-        return embed(pictures, processor, _image_tower(network), device), _embed_texts(network, tokenizer, texts, device)
+        pictures = [embed(own, processor, _image_tower(network), device) for own in sets]
+        return pictures, _embed_texts(network, tokenizer, texts, device)
 
 
 def _image_tower(network: Any) -> Any:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cictl.errors import ModelAccessError
+from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
 
@@ -39,7 +39,7 @@ def loaded(kind: Any, located: Located, hint: str, device: torch.device) -> Iter
         ) from None
     if missing := sorted(key for key in report["missing_keys"] if not key.endswith("position_ids")):
         raise ModelAccessError(
-            f"{located.id} is no whole {kind.__name__}: it lacks {len(missing)} weights, such as {missing[0]}",
+            f"{located.id} is no whole {kind.__name__}: it {lacking(missing)}",
             hint,
             slug="metric-incomplete",
         )

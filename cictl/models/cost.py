@@ -1,4 +1,4 @@
-"""What a training step costs, counted on the model's own layers without loading a weight."""
+"""What a step of training or of drawing costs, counted on the model's own layers without loading a weight."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cictl.config import MemoryMode
 from cictl.models.checkpointing import set_memory
+from cictl.models.tuned_unet import AttentionLoRA, attention_projections
 
 _COPIES = 4  # the parameter, its gradient, AdamW's two moments
 _FP32 = 4  # bytes
+_KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
+_TRAINS_TOKENS = ("invert", "textual-inversion", "custom-diffusion")  # so that gradients go through the text encoder
 _SHARE = 0.9  # of the free memory, that training may plan with
 
 
@@ -27,10 +30,11 @@ class StepCost:
 
     Attributes:
         flops: floating-point operations, forward and backward, a multiplication and an addition being two.
-        weights: bytes of UNet and text encoder.
+        weights: bytes of UNet and text encoder, as far as they are frozen.
         activations: bytes that the forward pass keeps for the backward pass.
         recomputed: bytes of the largest part that the backward pass computes again, at a time.
         trainable: bytes of what is trained, with gradients and moments.
+        result: bytes of that of it which generation reads.
         calls: of the library's operations, each of which takes a while however small it is.
     """
 
@@ -39,6 +43,7 @@ class StepCost:
     activations: int
     recomputed: int
     trainable: int
+    result: int
     calls: int
 
     @property
@@ -48,9 +53,8 @@ class StepCost:
 
     @property
     def checkpoint(self) -> int:
-        """Bytes of a checkpoint: K, V as the result; K, V, K^a, V^a with two moments each as the state."""
-        trained = self.trainable // _COPIES
-        return trained // 2 + 3 * trained
+        """Bytes of a checkpoint: the result, and what is trained with its two moments as the state."""
+        return self.result + 3 * (self.trainable // _COPIES)
 
 
 def fastest_that_fits(needed: Callable[[MemoryMode], int], free: int) -> MemoryMode:
@@ -60,7 +64,15 @@ def fastest_that_fits(needed: Callable[[MemoryMode], int], free: int) -> MemoryM
 
 
 def count_step(
-    folder: Path, *, stage: str, resolution: int, batch: int, dtype: torch.dtype, memory: MemoryMode = "full"
+    folder: Path,
+    *,
+    stage: str,
+    resolution: int,
+    batch: int,
+    dtype: torch.dtype,
+    memory: MemoryMode = "full",
+    passes: int = 1,
+    rank: int = 0,
 ) -> StepCost:
     """Count a step of ``stage`` on the model in ``folder`` (diffusers layout), with shapes alone.
 
@@ -71,47 +83,92 @@ def count_step(
         batch: samples that go through at a time.
         dtype: of the frozen parts.
         memory: what is kept.
+        passes: of the batch through the UNet before the backward pass: two for a prior loss, or for a second one.
+        rank: of LoRA, for the stage that trains one.
     """
-    from diffusers import UNet2DConditionModel
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with FakeTensorMode(), _default_dtype(dtype):
-        unet: Any = UNet2DConditionModel.from_config(_config(folder / "unet"))
+        unet = _unet(folder, torch.float32 if stage == "dreambooth" else dtype)
         text: Any = CLIPTextModel(CLIPTextConfig(**_config(folder / "text_encoder")))
+        frozen = [text] if stage == "dreambooth" else [unet, text]
+        weights = sum(weight.numel() * weight.element_size() for part in frozen for weight in part.parameters())
+        trained, result = _choose_trained(unet, text, stage, rank)
         kept = _Kept([unet, text])
         again = _ComputedAgain(kept)
         set_memory(unet, memory, again)
-        trained = _choose_trained(unet, text, stage)
         hooks = torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor)
         with FlopCounterMode(display=False) as counter, _Calls() as calls, hooks:
-            _step(unet, text, stage, resolution // _reduction(folder), batch)
-        weights = sum(weight.numel() * weight.element_size() for part in (unet, text) for weight in part.parameters())
-    return StepCost(float(counter.get_total_flops()), weights, kept.bytes, again.largest, trained * _FP32 * _COPIES, calls.count)
+            _step(unet, text, stage, resolution // _reduction(folder), batch, passes)
+    trainable = trained * _FP32 * _COPIES
+    flops = float(counter.get_total_flops())
+    return StepCost(flops, weights, kept.bytes, again.largest, trainable, result * _FP32, calls.count)
 
 
-def _choose_trained(unet: Any, text: Any, stage: str) -> int:
-    """Let gradients flow to what the stage trains; how many numbers it is, of which a few rows of stage 1 are not counted."""
+def count_denoising(folder: Path, *, resolution: int, batch: int, dtype: torch.dtype) -> tuple[float, int]:
+    """Floating-point operations, and calls of the library, of one step in which ``batch`` pictures are drawn with guidance."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FakeTensorMode(), _default_dtype(dtype), torch.no_grad():
+        unet = _unet(folder, dtype).eval()
+        length, width = _config(folder / "text_encoder")["max_position_embeddings"], unet.config.cross_attention_dim
+        with FlopCounterMode(display=False) as counter, _Calls() as calls:
+            unet(*_noisy(unet, resolution // _reduction(folder), 2 * batch), torch.empty(2 * batch, length, width))
+    return float(counter.get_total_flops()), calls.count
+
+
+def _unet(folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    with _default_dtype(dtype):
+        return UNet2DConditionModel.from_config(_config(folder / "unet"))
+
+
+def _choose_trained(unet: Any, text: Any, stage: str, rank: int) -> tuple[int, int]:
+    """Let gradients flow to what the stage trains.
+
+    Returns:
+        How many numbers it is, of which the few rows of new tokens are not counted, and how many of them the result has.
+    """
     for part in (unet, text):
         part.eval().requires_grad_(False)
-    if stage == "invert":
-        text.get_input_embeddings().weight.requires_grad_(True)
-        return 0
-    trained = [weight for name, weight in unet.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))]
-    for weight in trained:
-        weight.requires_grad_(True)
-    return 2 * sum(weight.numel() for weight in trained)  # K, V and K^a, V^a
+    text.get_input_embeddings().weight.requires_grad_(stage in _TRAINS_TOKENS)
+    if stage == "disenbooth":
+        width = text.config.hidden_size
+        lora = _add_lora(unet, rank)
+        return lora + width + 2 * (width + 1) * width, lora  # the adapter: a mask, and two layers with their biases
+    ends = {"finetune": _KEY_VALUE, "custom-diffusion": _KEY_VALUE, "dreambooth": ("",)}.get(stage, ())
+    trained = [weight.requires_grad_(True) for name, weight in unet.named_parameters() if name.endswith(ends)]
+    count = sum(weight.numel() for weight in trained)
+    return (2 * count if stage == "finetune" else count), count  # stage 2: K, V and K^a, V^a
 
 
-def _step(unet: Any, text: Any, stage: str, side: int, batch: int) -> None:
+def _add_lora(unet: Any, rank: int) -> int:
+    tensors: dict[str, Tensor] = {}
+    for name in attention_projections(unet):
+        width_out, width_in = unet.get_submodule(name).weight.shape
+        tensors |= {f"{name}.down": torch.empty(rank, width_in), f"{name}.up": torch.empty(width_out, rank)}
+    AttentionLoRA(unet, tensors).inject()
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _step(unet: Any, text: Any, stage: str, side: int, batch: int, passes: int) -> None:
     length = text.config.max_position_embeddings
-    if stage == "invert":
+    if stage in _TRAINS_TOKENS:
         context = text(input_ids=torch.zeros(batch, length, dtype=torch.long)).last_hidden_state
     else:
-        context = torch.empty(batch, length, text.config.hidden_size)
-    latents, timesteps = torch.empty(batch, unet.config.in_channels, side, side), torch.zeros(batch, dtype=torch.long)
-    unet(latents, timesteps, context).sample.float().square().mean().backward()
+        context = torch.empty(batch, length, text.config.hidden_size, dtype=unet.dtype)
+    predictions = [unet(*_noisy(unet, side, batch), context).sample for _ in range(passes)]
+    torch.stack([prediction.float().square().mean() for prediction in predictions]).sum().backward()
+
+
+def _noisy(unet: Any, side: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Latents and timesteps."""
+    latents = torch.empty(batch, unet.config.in_channels, side, side, dtype=unet.dtype)
+    return latents, torch.zeros(batch, dtype=torch.long)
 
 
 class _Calls(TorchDispatchMode):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cictl.errors import ModelAccessError
+from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import CHECKER_FILES, Located
 from cictl.models.quiet import quiet_libraries
 
@@ -61,7 +61,7 @@ class SafetyChecker:
         if missing := [key for key in report["missing_keys"] if not key.endswith("position_ids")]:
             # A weight that is not there would be random, and the checker would flag at random.
             raise ModelAccessError(
-                f"{located.id}: its safety checker lacks {len(missing)} weights, such as {sorted(missing)[0]}",
+                f"{located.id}: its safety checker {lacking(missing)}",
                 _WITHOUT,
                 slug="checker-incomplete",
             )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cictl.errors import ModelAccessError
+from cictl.errors import ModelAccessError, lacking
 from cictl.models.ldm_names import TEXT as _TEXT
 from cictl.models.ldm_names import UNET as _UNET
 from cictl.models.ldm_names import VAE as _VAE
@@ -225,7 +225,7 @@ def _require_fit(file: Path, part: str, model: Any, found: Mapping[str, Tensor])
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if missing := sorted(expected.keys() - found.keys()):
         raise ModelAccessError(
-            f"{file}: the {_TITLES[part]} lacks {len(missing)} weights, such as {missing[0]}",
+            f"{file}: the {_TITLES[part]} {lacking(missing)}",
             _AGAIN,
             slug="model-file-incomplete",
         )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from cictl.data.draws import pick
-from cictl.errors import ModelAccessError, UsageError
+from cictl.data.prompts import as_written, decoded_as_written
+from cictl.errors import ModelAccessError, UsageError, lacking
 from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.locate import Located
@@ -99,11 +100,11 @@ class StableDiffusion:
         return encoded.input_ids.to(self.device)
 
     def overlong(self, prompt: str) -> str:
-        """The end of ``prompt`` that does not fit into the context, or nothing."""
+        """The end of ``prompt`` that does not fit into the context, as it was written, or nothing."""
         ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
         lost = ids[self.tokenizer.model_max_length - 2 :]
         # A copied CLIP tokenizer of transformers 5 leaves the marks of word ends in what it decodes.
-        return " ".join(str(self.tokenizer.decode(lost)).replace("</w>", " ").split()) if lost else ""
+        return decoded_as_written(str(self.tokenizer.decode(lost)).replace("</w>", " ")) if lost else ""
 
     def require_fit(self, prompts: Sequence[str], key: str) -> None:
         """Refuse training prompts that would be cut, since a token could be lost.
@@ -114,8 +115,8 @@ class StableDiffusion:
         for prompt in prompts:
             if lost := self.overlong(prompt):
                 raise UsageError(
-                    f"{key}: {prompt!r} is longer than the {self.tokenizer.model_max_length} tokens that the model reads; "
-                    f"it would lose {lost!r}",
+                    f"{key}: {as_written(prompt)!r} is longer than the {self.tokenizer.model_max_length} tokens that the model "
+                    f"reads; it would lose {lost!r}",
                     f"shorten {key} in ci.yaml, or take a smaller invert.auxiliary_vectors",
                     slug="prompt-too-long",
                 )
@@ -293,9 +294,7 @@ def _load_part(kind: Any, located: Located, part: str) -> Any:
         raise _unreadable(located, part, first_line) from None
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
-        raise ModelAccessError(
-            f"{located.id}: {part} lacks {len(missing)} weights, such as {missing[0]}", _WHOLE, slug="model-incomplete"
-        )
+        raise ModelAccessError(f"{located.id}: {part} {lacking(missing)}", _WHOLE, slug="model-incomplete")
     return model
 
 

@@ -81,7 +81,9 @@ class AttentionLoRA:
     def __init__(self, unet: Any, tensors: Mapping[str, Tensor]) -> None:
         self.unet = unet
         self.layers = {
-            name: LowRank(unet.get_submodule(name), tensors[f"{name}.down"], tensors[f"{name}.up"]).to(unet.device)
+            name: LowRank(
+                unet.get_submodule(name), tensors[f"{name}.down"].to(unet.device), tensors[f"{name}.up"].to(unet.device)
+            )
             for name in attention_projections(unet)
         }
 

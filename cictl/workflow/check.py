@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cictl.config import Config, settings_of
+from cictl.config import Config, Stage, settings_of
 from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
 from cictl.errors import CictlError, ModelAccessError
@@ -54,17 +55,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage will take: bytes on the device, seconds for all its steps, bytes of one of its checkpoints.
+    """What a training will take: bytes on the device, seconds for its steps, bytes of one of its checkpoints.
 
-    ``kept`` is model.memory, or what auto chose.
+    Attributes:
+        kept: model.memory, or what auto chose.
+        class_pictures: that are to be drawn first, in ``drawing`` seconds.
     """
 
-    stage: str
+    stage: Stage
     steps: int
     memory: int
     seconds: float
     checkpoint: int
     kept: str = "full"
+    class_pictures: int = 0
+    drawing: float = 0.0
 
 
 @dataclass
@@ -113,21 +118,27 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         _compare(report, photographs or [], pictures, clip, device[0])
     if base and device:
         observe(PhaseStarted("estimating memory and time"))
-        _estimate(report, config, base, *device)
+        _estimate(report, config, workspace, base, *device)
     _look_at_disk(report, workspace)
     return report
 
 
-def expect(workspace: Workspace, stage: str, observe: Observer, overrides: Mapping[str, Any]) -> tuple[Estimate, str] | None:
-    """What ``stage`` will take and how that was estimated; None if the model is still to be downloaded."""
+def expect(
+    workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any], *, done: int = 0
+) -> tuple[Estimate, str] | None:
+    """What ``stage`` will take and how that was estimated; None if the model is still to be downloaded.
+
+    Args:
+        done: steps of it.
+    """
     report = CheckReport(str(workspace.root))
-    config = configure(workspace, overrides)
+    config = configure(workspace, overrides, upto=stage, fresh=not done)
     base = _try(report, "model", lambda: locate_base(config.model.id, config.model.revision, offline=True))
     if base is None:
         return None
     observe(PhaseStarted("estimating memory and time"))
-    _estimate(report, config, base, *_device(config))
-    return next(estimate for estimate in report.estimates if estimate.stage == stage), report.method
+    [estimate] = _estimate(report, config, workspace, base, *_device(config), stages=[stage], done=done)
+    return estimate, report.method
 
 
 def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
@@ -201,18 +212,39 @@ def _device(config: Config) -> tuple[torch.device, torch.dtype]:
     return runtime.device, runtime.dtype
 
 
-def _estimate(report: CheckReport, config: Config, base: Located, device: torch.device, dtype: torch.dtype) -> None:
+def _estimate(
+    report: CheckReport,
+    config: Config,
+    workspace: Workspace,
+    base: Located,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    stages: Sequence[Stage] = STAGES,
+    done: int = 0,
+) -> list[Estimate]:
     from cictl.engine.speed import measure_speed
+    from cictl.models.cost import count_denoising
+    from cictl.workflow.class_pictures import as_drawn, missing_pictures
     from cictl.workflow.fitting import fitting_step, free_memory
 
     speed = measure_speed(device, dtype)
     free = free_memory(device)
     report.add("ok", "device", f"{device}, {str(dtype).removeprefix('torch.')}, {free / _MEBIBYTE:,.0f} MiB free")
-    for stage in STAGES:
+
+    def seconds(flops: float, calls: int) -> float:
+        return flops / (_EFFICIENCY * speed.flops) + calls * speed.call
+
+    for stage in stages:
         settings = settings_of(config, stage)
         kept, cost = fitting_step(config, stage, base, device, dtype)
-        step = settings.accumulation * (cost.flops / (_EFFICIENCY * speed.flops) + cost.calls * speed.call)
-        report.estimates.append(Estimate(stage, settings.steps, cost.memory, step * settings.steps, cost.checkpoint, kept))
+        step, steps = settings.accumulation * seconds(cost.flops, cost.calls), settings.steps - done
+        drawing = 0.0
+        if pictures := missing_pictures(workspace, config, base, settings):
+            batch, rounds = as_drawn(config).generate.batch_size, as_drawn(config).generate.steps
+            one = count_denoising(base.folder, resolution=config.data.resolution, batch=batch, dtype=dtype)
+            drawing = ceil(pictures / batch) * rounds * seconds(*one)
+        report.estimates.append(Estimate(stage, steps, cost.memory, step * steps, cost.checkpoint, kept, pictures, drawing))
     most = max(estimate.memory for estimate in report.estimates)
     if most > free:
         message = f"training needs about {most / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free on {device}"
@@ -223,6 +255,7 @@ def _estimate(report: CheckReport, config: Config, base: Located, device: torch.
         f"time: {speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
         f"{speed.call * 1e6:.0f} microseconds an operation"
     )
+    return report.estimates
 
 
 def _look_at_disk(report: CheckReport, workspace: Workspace) -> None:

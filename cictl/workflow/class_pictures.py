@@ -8,19 +8,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from cictl.config import Config, GenerateConfig
+from cictl.config import Config, CustomDiffusionConfig, DreamBoothConfig, GenerateConfig, Training
 from cictl.data.pixels import to_training_pixels
+from cictl.data.prompts import in_words
 from cictl.errors import CictlError
 from cictl.events import Note, Observer
 from cictl.models.locate import Located
 from cictl.workflow.concept import Concept
-from cictl.workflow.pictures import draw_pictures, make_plan
+from cictl.workflow.pictures import Plan, draw_pictures, make_plan
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
     from cictl.processes import Processes
 
 FOLDER = "class"
+_NOTHING_LEARNED = Concept("base", "", ())
+
+
+def prior_of(settings: Training) -> DreamBoothConfig | CustomDiffusionConfig | None:
+    """The settings of a method that has a loss on class pictures; None for the others."""
+    if isinstance(settings, DreamBoothConfig | CustomDiffusionConfig) and settings.prior_weight > 0:
+        return settings
+    return None
+
+
+def missing_pictures(workspace: Workspace, config: Config, base: Located, settings: Training) -> int:
+    """How many class pictures a training would draw first."""
+    if not (prior := prior_of(settings)):
+        return 0
+    plans = _plans(as_drawn(config), base, in_words(prior.prompt, config.evaluate.noun), prior.class_pictures)
+    return sum(not (workspace.outputs / FOLDER / plan.file_name).exists() for plan in plans)
 
 
 def class_pictures(
@@ -47,14 +64,11 @@ def class_pictures(
         CictlError: all were blanked.
         Interrupted, ProcessLost: as :func:`draw_pictures`.
     """
-    own = GenerateConfig(batch_size=config.generate.batch_size, safety_checker=config.generate.safety_checker)
-    config = config.model_copy(update={"generate": own})
-    nothing_learned = Concept("base", "", ())
-    seeds = range(config.seed, config.seed + count)
-    plans = [make_plan(config, base, nothing_learned, prompt, prompt, seed) for seed in seeds]
+    config = as_drawn(config)
+    plans = _plans(config, base, prompt, count)
     folder = workspace.outputs / FOLDER
     observe(Note(f"class pictures: {count} of {prompt!r}, drawn by {base.id}, in {workspace.shown(folder)}"))
-    drawn = draw_pictures(config, base, nothing_learned, plans, folder, observe, again=again, processes=processes)
+    drawn = draw_pictures(config, base, _NOTHING_LEARNED, plans, folder, observe, again=again, processes=processes)
     blanked = set(processes.share(lambda: drawn.blanked))
     kept = [path for path in drawn.paths if path not in blanked]
     if not kept:
@@ -64,6 +78,17 @@ def class_pictures(
             slug="class-pictures-all-blanked",
         )
     return [_pixels(path, config.data.resolution) for path in kept]
+
+
+def as_drawn(config: Config) -> Config:
+    """``config`` with the settings that class pictures are drawn with."""
+    own = GenerateConfig(batch_size=config.generate.batch_size, safety_checker=config.generate.safety_checker)
+    return config.model_copy(update={"generate": own})
+
+
+def _plans(config: Config, base: Located, prompt: str, count: int) -> list[Plan]:
+    seeds = range(config.seed, config.seed + count)
+    return [make_plan(config, base, _NOTHING_LEARNED, prompt, prompt, seed) for seed in seeds]
 
 
 def _pixels(path: Path, resolution: int) -> np.ndarray:

@@ -12,21 +12,20 @@ from PIL import Image
 import cictl
 from cictl.config import METHODS, Config
 from cictl.data.photographs import find_photographs, open_upright
-from cictl.errors import UsageError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, ignore
-from cictl.functional.means import harmonic_mean
-from cictl.records import snapshots, step_folder
+from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.workflow import baseline, evaluate, finetune, invert, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
-from cictl.workflow.stage import STAGES, TITLES, configure
+from cictl.workflow.rows import ROWS, choose_rows, folder_of, measure, title_of
+from cictl.workflow.shared_base import SharedBase
+from cictl.workflow.stage import STAGES, configure
 from cictl.workspace import Workspace
 
-ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
 FOLDER = "compare"
 RESULTS, REPORT = "results.json", "report.html"
 LAST = "each method after its last step; the paper's Table 1 has each method's best epoch"
@@ -35,9 +34,6 @@ BEST = (
     "where that is another (the paper's Table 1: each method's best epoch, by what is not said)"
 )
 _DRAWN_ALIKE = ("generate", "evaluate")
-_NAMES: Mapping[Source, str] = {
-    "base": "pre-trained model", "invert": "Contrastive Inversion, stage 1", "finetune": "Contrastive Inversion, both stages",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,111 +116,67 @@ def run(
         StateError: what a method was trained with has changed.
         Interrupted: by a signal; the same command goes on.
     """
-    chosen = choose_rows(methods)
-    overrides = dict(overrides or {})
-    config = configure(workspace, {**overrides, **(drawing or {})})
-    if any(row == "base" or row in NEED_A_NOUN for row in chosen):
-        overrides["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
+    chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
     evaluate.require_measurable(workspace, config, observe)  # before hours of training
     for row in chosen:
         if row != "base":
             _train(workspace, row, overrides, observe)
     alike = _drawn_alike(config)
-    measured = [one for row in chosen for one in _last_and_best(workspace, row, alike, observe, last_alone=last_alone)]
+    folder, shared = workspace.outputs / FOLDER, SharedBase()
+    auxiliary = _auxiliary(workspace, config, alike, shared, observe) if chosen[-1] in STAGES else []
+    found = measure(workspace, chosen, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
+    measured = [one for row in chosen for one in _last_and_best(workspace, row, found[row])]
     rows = [row for row, _ in measured]
-    folder = workspace.outputs / FOLDER
     outcome = _outcome(workspace, config, measured[0][1], rows, last_alone=last_alone)
     save_json(folder / RESULTS, outcome)
-    auxiliary = _auxiliary(workspace, config, alike, observe) if chosen[-1] in STAGES else []
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
 
 
-def choose_rows(methods: Sequence[str]) -> list[Source]:
-    """The rows of these names, in the table's order.
+def begin(
+    workspace: Workspace, methods: Sequence[str], overrides: Mapping[str, Any], drawing: Mapping[str, Any]
+) -> tuple[list[Source], dict[str, Any], Config]:
+    """The rows, the overrides of every training, and the settings that all are drawn with.
 
     Raises:
-        UsageError: there is no such method.
+        UsageError: as :func:`run`.
     """
-    for name in methods:
-        if name not in ROWS:
-            raise UsageError(
-                f"there is no method {name!r}",
-                f"--methods takes some of these, with commas between them: {', '.join(ROWS)}",
-                slug="method-unknown",
-            )
-    return [row for row in ROWS if not methods or row in methods]
+    chosen, told = choose_rows(methods), dict(overrides)
+    config = configure(workspace, {**overrides, **drawing})
+    if any(row == "base" or row in NEED_A_NOUN for row in chosen):
+        told["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
+    return chosen, told, config
 
 
-def title_of(row: Source) -> str:
-    """What the table calls a row."""
-    return _NAMES.get(row) or TITLES[row]  # type: ignore[index]
+def without_noun(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What our own stages are given, which are not told the noun."""
+    return {key: value for key, value in overrides.items() if key != "evaluate.noun"}
 
 
 def _train(workspace: Workspace, row: Source, overrides: Mapping[str, Any], observe: Observer) -> None:
     if row in METHODS:
         baseline.run(workspace, row, observe, overrides=overrides)
         return
-    # Our stages are not told the noun.
-    own = {key: value for key, value in overrides.items() if key != "evaluate.noun"}
-    invert.run(workspace, observe, overrides=own)
+    invert.run(workspace, observe, overrides=without_noun(overrides))
     if row == "finetune":
-        finetune.run(workspace, observe, overrides=own)
+        finetune.run(workspace, observe, overrides=without_noun(overrides))
 
 
 def _drawn_alike(config: Config) -> dict[str, Any]:
     """Everything that shapes pictures and figures, so that what --set gave one of the trainings shapes none of them alone."""
     groups = {group: getattr(config, group).model_dump() for group in _DRAWN_ALIKE}
     alike = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
-    return {**alike, "seed": config.seed, "data.resolution": config.data.resolution, "model.dtype": config.model.dtype}
+    alike |= {"model.device": config.model.device, "model.dtype": config.model.dtype}
+    return {**alike, "seed": config.seed, "data.resolution": config.data.resolution}
 
 
-def measure(
-    workspace: Workspace,
-    row: Source,
-    observe: Observer,
-    *,
-    out: Path,
-    overrides: Mapping[str, Any] | None = None,
-    last_alone: bool = False,
-) -> list[evaluate.EvaluateOutcome]:
-    """Draw and measure what a method ended with, and then what it has kept along the way, the earliest first.
-
-    Args:
-        out: folder of the first; each of the others has a folder of its own in it.
-        overrides: of ci.yaml.
-        last_alone: leave out what was kept along the way.
-
-    Raises:
-        CictlError: as :func:`cictl.workflow.evaluate.run`.
-    """
-    along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
-    found = []
-    for step in (None, *along_the_way):
-        observe(Note(f"measuring: {title_of(row)}{f' after {step} steps' if step else ''}"))
-        own = _folder(out, step)
-        found.append(evaluate.run(workspace, observe, overrides=overrides, source=row, step=step, out=own))
-    return found
-
-
-def _last_and_best(
-    workspace: Workspace, row: Source, alike: Mapping[str, Any], observe: Observer, *, last_alone: bool
-) -> list[tuple[Row, Results]]:
+def _last_and_best(workspace: Workspace, row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
     """What a method ended with, and its best where that is another."""
-    out = workspace.outputs / FOLDER / row
-    found = measure(workspace, row, observe, out=out, overrides=alike, last_alone=last_alone)
-    last, best = found[0], max(found, key=lambda one: _quality(one.measured))  # of equal ones the first, which is the last
-    which = ["last and best"] if best is last else ["last", "best"]
     words = " ".join(find_concept(workspace, row, ignore).words())
     return [
-        (_row(row, name, words or str(one.measured.noun), one), one.measured)
-        for name, one in zip(which, (last, best), strict=False)
+        (_row(row, which, words or str(one.measured.noun), one), one.measured)
+        for which, one in last_and_best(found, lambda one: _quality(one.measured))
     ]
-
-
-def _folder(out: Path, step: int | None) -> Path:
-    """Where in ``out`` pictures and figures are, of a snapshot or of what the training ended with."""
-    return out / step_folder(step) if step else out
 
 
 def _quality(results: Results) -> float:
@@ -277,12 +229,14 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
 
 
-def _auxiliary(workspace: Workspace, config: Config, alike: Mapping[str, Any], observe: Observer) -> list[Image.Image]:
+def _auxiliary(
+    workspace: Workspace, config: Config, alike: Mapping[str, Any], shared: SharedBase, observe: Observer
+) -> list[Image.Image]:
     """What the auxiliary token of each photograph gives, in the order of their names."""
     if not config.invert.auxiliary_vectors:
         return []
     observe(Note("drawing what each photograph has of its own"))
-    drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1})
+    drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1}, shared=shared)
     return [_opened(own[0]) for own in drawn.own]
 
 
@@ -290,7 +244,7 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
     rows = []
     for row, results in zip(outcome.rows, measured, strict=True):
         last, log = row.which != "best", workspace.logs / f"{row.method}.jsonl"
-        folder = _folder(workspace.outputs / FOLDER / row.method, None if last else row.steps)
+        folder = folder_of(workspace.outputs / FOLDER / row.method, None if last else row.steps)
         pictures = [_opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))

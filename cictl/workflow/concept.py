@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cictl.models.stable_diffusion import StableDiffusion
 
 Source = Stage | Literal["base"]
+Eject = Callable[[], None]
 _ATTEMPTS = 5
 
 
@@ -100,9 +101,9 @@ class Concept:
         tensors = parse_tensors(self.results[-1])
         return {name: weight for name, weight in tensors.items() if name.endswith((".to_k.weight", ".to_v.weight"))}
 
-    def install(self, model: StableDiffusion) -> None:
-        """Make ``model`` know the concept."""
-        _DRAWING[self.source].install(self, model)
+    def install(self, model: StableDiffusion) -> Eject:
+        """Make ``model`` know the concept. What is returned gives the base back exactly as it was."""
+        return _DRAWING[self.source].install(self, model)
 
 
 def require_inverted(workspace: Workspace) -> Checkpoint:
@@ -275,7 +276,7 @@ class _Drawing:
     """What stands for S* in a prompt, and what is put into a base model, for concepts of one source."""
 
     words: Callable[[Concept], list[str]]
-    install: Callable[[Concept, StableDiffusion], None]
+    install: Callable[[Concept, StableDiffusion], Eject]
 
 
 def _own_words(concept: Concept) -> list[str]:
@@ -287,33 +288,55 @@ def _words_of_method(concept: Concept) -> list[str]:
     return method_words(concept.source, concept.fields)
 
 
-def _add_tokens(concept: Concept, model: StableDiffusion) -> None:
+def _add_nothing(concept: Concept, model: StableDiffusion) -> Eject:
+    return lambda: None
+
+
+def _add_tokens(concept: Concept, model: StableDiffusion) -> Eject:
+    tokenizer = model.tokenizer
     model.add_tokens(concept.tokens())
 
+    def eject() -> None:
+        model.eject_tokens()
+        model.tokenizer = tokenizer
 
-def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> None:
+    return eject
+
+
+def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> Eject:
     from cictl.models.attention_processors import TunedCrossAttention
 
-    _add_tokens(concept, model)
-    TunedCrossAttention(model.unet, concept.key_values()).inject()
+    eject_tokens = _add_tokens(concept, model)
+    tuned = TunedCrossAttention(model.unet, concept.key_values())
+    tuned.inject()
+
+    def eject() -> None:
+        tuned.eject()
+        eject_tokens()
+
+    return eject
 
 
-def _replace_unet(concept: Concept, model: StableDiffusion) -> None:
+def _replace_unet(concept: Concept, model: StableDiffusion) -> Eject:
     from cictl.engine.checkpoint import parse_tensors
     from cictl.models.tuned_unet import TunedUNet
 
-    TunedUNet(model.unet, parse_tensors(concept.results[0])).inject()
+    tuned = TunedUNet(model.unet, parse_tensors(concept.results[0]))
+    tuned.inject()
+    return tuned.eject
 
 
-def _add_lora(concept: Concept, model: StableDiffusion) -> None:
+def _add_lora(concept: Concept, model: StableDiffusion) -> Eject:
     from cictl.engine.checkpoint import parse_tensors
     from cictl.models.tuned_unet import AttentionLoRA
 
-    AttentionLoRA(model.unet, parse_tensors(concept.results[0])).inject()
+    lora = AttentionLoRA(model.unet, parse_tensors(concept.results[0]))
+    lora.inject()
+    return lora.eject
 
 
 _DRAWING: Mapping[Source, _Drawing] = {
-    "base": _Drawing(lambda concept: [], lambda concept, model: None),
+    "base": _Drawing(lambda concept: [], _add_nothing),
     "invert": _Drawing(_own_words, _add_tokens),
     "finetune": _Drawing(_own_words, _add_tokens_and_tune),
     "textual-inversion": _Drawing(_words_of_method, _add_tokens),

@@ -39,6 +39,7 @@ class ExportOutcome:
         usage: what to type, by format and program.
         notes: what was measured, by format.
         left_out: why, by format.
+        in_the_way: of all formats those whose place holds another export, and where.
     """
 
     files: list[dict[str, Any]]
@@ -46,6 +47,7 @@ class ExportOutcome:
     usage: dict[str, dict[str, str]]
     notes: dict[str, list[str]]
     left_out: dict[str, str]
+    in_the_way: dict[str, str]
 
 
 def run(
@@ -67,7 +69,7 @@ def run(
 
     Args:
         formats: names of formats; none is ``safetensors``.
-        every: all formats; those that cannot be made are left out, and the outcome says why.
+        every: all formats; those that cannot be made are left out, and the outcome says why, and where another export is.
         stage, step: which checkpoint; None is the furthest stage and its last one.
         out: folder of the exports; None is outputs/export/.
         name: the word to type; None is the concept's name.
@@ -112,6 +114,7 @@ def run(
     files: list[dict[str, Any]] = []
     usage: dict[str, dict[str, str]] = {}
     notes: dict[str, list[str]] = {}
+    in_the_way: dict[str, str] = {}
     for one in wanted:
         if one.name in left_out:
             continue
@@ -125,13 +128,21 @@ def run(
             left_out[one.name] = error.message
             continue
         where = folder if one.name == DEFAULT else folder / one.name / source.name
-        for file in _write(one, built, where, source, concept, sample, force):
+        try:
+            written = _write(one, built, where, source, concept, sample, force)
+        except StateError as error:
+            if not every:
+                raise
+            in_the_way[one.name] = error.message
+            continue
+        for file in written:
             if not file.kept:
                 observe(FileSaved(file.path, file.size, verified=True))
             files.append({"path": workspace.shown(file.path), "bytes": file.size, "kept": file.kept, "format": one.name})
         usage[one.name] = built.usage(_place(str(where.absolute()), source, typed=True))
         notes[one.name] = list(built.notes)
-    return ExportOutcome(files, all(file["kept"] for file in files), usage, notes, left_out)
+    already_done = not in_the_way and all(file["kept"] for file in files)
+    return ExportOutcome(files, already_done, usage, notes, left_out, in_the_way)
 
 
 def _missing(one: Format, concept: Concept) -> str:

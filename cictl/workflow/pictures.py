@@ -16,7 +16,7 @@ import cictl
 from cictl.config import Config
 from cictl.data.png import write_png
 from cictl.errors import ProcessLost
-from cictl.events import ImageSaved, Observer, PhaseStarted, PicturesPlanned, SamplingStep, Warned
+from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
@@ -24,14 +24,13 @@ from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
+from cictl.workflow.shared_base import Opened, SharedBase
 from cictl.workspace import Workspace, slug
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cictl.engine.runtime import Runtime, StopRequest
-    from cictl.models.safety import SafetyChecker
-    from cictl.models.stable_diffusion import StableDiffusion
+    from cictl.engine.runtime import StopRequest
 
 
 _LESS_MEMORY = (
@@ -134,6 +133,7 @@ def draw_pictures(
     again: str,
     metadata: bool = True,
     processes: Processes = ALONE,
+    shared: SharedBase | None = None,
 ) -> Drawn:
     """Make the pictures that are not in ``folder`` yet.
 
@@ -141,6 +141,7 @@ def draw_pictures(
         again: the command that would go on, for the message of an interruption.
         metadata: whether the files say how they were made.
         processes: those that share the work. The first one writes all pictures, and tells of them.
+        shared: the base model that drew before; it is the untouched base again when this returns.
 
     Returns:
         The path of each plan's picture, how many were there already, and which the safety checker blanked.
@@ -156,20 +157,17 @@ def draw_pictures(
     )
     observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
     if missing:
-        from cictl.engine.runtime import Runtime, graceful_stop
-        from cictl.workflow.base_model import open_base, open_checker
+        from cictl.engine.runtime import graceful_stop
 
         with graceful_stop(processes) as stop, out_of_memory_explained(_LESS_MEMORY):
-            observe(PhaseStarted("loading the libraries"))
-            runtime = Runtime.create(config.model.device, config.model.dtype, processes)
-            model = open_base(base, runtime, observe)
-            checker = open_checker(config, model, observe)
-            concept.install(model)
+            opened = (shared or SharedBase()).open(config, base, processes, observe)
+            eject = concept.install(opened.model)
             made = len(plans) - len(missing)
-            for path, pixels in _draw(config, model, checker, runtime, missing, stop, observe, again):
+            for path, pixels in _draw(config, opened, missing, stop, observe, again):
                 write_png(path, pixels, texts[path])
                 made += 1
-                observe(ImageSaved(made, len(plans), path, runtime.memory()))
+                observe(ImageSaved(made, len(plans), path, opened.runtime.memory()))
+            eject()
         processes.wait()  # until the first has written
     blanked = _blanked(paths, plans, config, observe) if processes.first else []
     return Drawn(paths, len(plans) - len(missing), blanked)
@@ -177,9 +175,7 @@ def draw_pictures(
 
 def _draw(
     config: Config,
-    model: StableDiffusion,
-    checker: SafetyChecker | None,
-    runtime: Runtime,
+    opened: Opened,
     missing: dict[Path, Plan],
     stop: StopRequest,
     observe: Observer,
@@ -193,6 +189,7 @@ def _draw(
 
     from cictl.engine.sampling import sample
 
+    model, runtime = opened.model, opened.runtime
     for text in {plan.text: None for plan in missing.values()}:
         if lost := model.overlong(text):
             limit = model.tokenizer.model_max_length
@@ -225,7 +222,7 @@ def _draw(
             after_step=after_step,
         )
         pictures = model.decode(latents)
-        return checker.blank(pictures) if checker else pictures
+        return opened.checker.blank(pictures) if opened.checker else pictures
 
     def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
         try:

@@ -17,6 +17,7 @@ from cictl.events import Observer
 from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
 from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
+from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 
@@ -72,8 +73,13 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     )
 
 
-def draw(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> Drawn:
+def draw(
+    workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None, shared: SharedBase | None = None
+) -> Drawn:
     """The pictures of the tokens, of which those that are there are kept.
+
+    Args:
+        shared: the base model that drew before.
 
     Raises:
         StateError: stage 1 has not been run, was run with n = 0, or with other photographs.
@@ -104,7 +110,7 @@ def draw(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any
     seeds = range(config.seed, config.seed + config.generate.count)
     plans = [make_plan(config, base, concept, prompt, text, seed) for prompt, text in prompts.items() for seed in seeds]
     folder = workspace.outputs / "preview-aux"
-    paths = draw_pictures(config, base, concept, plans, folder, observe, again="cictl preview-aux").paths
+    paths = draw_pictures(config, base, concept, plans, folder, observe, again="cictl preview-aux", shared=shared).paths
 
     count = len(seeds)
     groups = [paths[start : start + count] for start in range(0, len(paths), count)]

@@ -20,7 +20,7 @@ from cictl.data.prompts import read_prompts
 from cictl.errors import Interrupted, StateError, UsageError
 from cictl.events import ignore
 from cictl.workflow import evaluate, invert
-from cictl.workflow.compare import ROWS
+from cictl.workflow.rows import ROWS
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
 from tests.support import quick
@@ -168,7 +168,7 @@ def test_a_job_that_was_stopped_goes_on_and_finds_the_same_figures(
         raise StateError("the machine is gone", "go on", slug="gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "run", fails)
+        patch.setattr(evaluate, "run_all", fails)
         code, printed = table1(tmp_path / "stopped", *arguments)
         assert code == 1 and "the machine is gone" in printed and "Failed: old_cat/contrastive-inversion." in printed
         assert "not measured" in (tmp_path / "stopped" / "table1.md").read_text()

@@ -139,6 +139,8 @@ def test_a_methods_best_is_the_share_with_the_higher_harmonic_mean_and_both_are_
     assert method_tables.chosen(compared, [early, late]) == [("last", late), ("best", early)]
     swapped = dataclasses.replace(everything, arms={**arms, early.name: arms[late.name], late.name: arms[early.name]})
     assert method_tables.chosen(swapped, [early, late]) == [("last and best", late)]
+    equal = dataclasses.replace(everything, arms={**arms, late.name: arms[early.name]})
+    assert method_tables.chosen(equal, [early, late]) == [("last and best", late)]
     table = method_tables.rows_table(compared, [early, late])
     assert len({line.count("|") for line in table.split("\n\n")[0].splitlines()}) == 1
     assert "DreamBooth (best) | 0.5 | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) | 0.00" in table

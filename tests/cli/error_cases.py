@@ -458,6 +458,7 @@ CASES: tuple[Case, ...] = (
     Case("rank-not-a-number", "A rank that is no number", "cictl export --format lora --rank many", 2),
     Case("rank-too-small", "A rank of nothing", "cictl export --format lora --rank 0", 2),
     Case("export-exists", "An export where there is another", "cictl export --format embedding", 3, edited_export),
+    Case("exports-exist", "Another export in the place of one of all", "cictl export --all", 3, edited_export),
     Case("export-not-read-back", "A disk that gives back something else", "cictl export --format embedding", 1, half_written),
     Case("export-not-written", "A full disk at an export", "cictl export --format embedding", 5,
          both(changed(), full("cictl.exporters.writing.open"))),

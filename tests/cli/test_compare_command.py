@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.config import METHODS, group_of
-from cictl.workflow.compare import ROWS, choose_rows
+from cictl.workflow.rows import ROWS, choose_rows
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
 
@@ -102,6 +102,65 @@ def test_the_same_command_again_trains_and_draws_nothing(compared, common):
     after = files(workspace.root, "*.safetensors") | files(workspace.root, "*.png")
     assert {path for path in before if before[path] != after.get(path)} <= set(workspace.root.rglob("sheet.png"))
     assert before.keys() == after.keys()
+
+
+def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_of_evaluate_alone(
+    compared, common, tmp_path, monkeypatch
+):
+    from transformers import CLIPModel, Dinov2Model
+
+    from cictl.models.stable_diffusion import StableDiffusion
+
+    workspace = Workspace(shutil.copytree(compared[0].root, tmp_path / "my-teapot"))
+    shutil.rmtree(workspace.outputs)
+    loads: list[str] = []
+
+    def count(kind, name):
+        real = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *args, **named: [loads.append(kind.__name__), real(*args, **named)][1])
+
+    count(StableDiffusion, "load")
+    count(Dinov2Model, "from_pretrained")
+    count(CLIPModel, "from_pretrained")
+    assert cictl(workspace, *common)[0] == 0
+    assert loads == ["StableDiffusion", "Dinov2Model", "CLIPModel"]
+    measured = sorted((workspace.outputs / "compare").rglob("*/results.json"))
+    assert len(measured) > len(ROWS)
+    for path in measured[::2]:
+        found = json.loads(path.read_text("utf-8"))
+        step = ["--step", str(found["steps"])] if path.parent.name.startswith("step-") else []
+        own = tmp_path / "own"
+        sampling = [argument for argument in common if argument not in QUICK] + ["--set=generate.steps=2"]
+        arguments = ["evaluate", "-C", str(workspace.root), "--stage", found["stage"], "--out", str(own), *step, *sampling]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        assert json.loads((own / "results.json").read_text("utf-8")) == found
+        for picture in (path.parent / "pictures").iterdir():
+            assert (own / "pictures" / picture.name).read_bytes() == picture.read_bytes()
+        shutil.rmtree(own)
+
+
+def test_a_dry_run_says_what_is_done_and_counts_the_pictures_that_there_are(compared, common):
+    workspace, _ = compared
+    before = files(workspace.root, "*")
+    code, shown, _ = cictl(workspace, *common, "--dry-run")
+    assert code == 0 and shown.count("is already done") == len(ROWS) - 1 and "steps of cictl" not in shown
+    drawn = len(files(workspace.outputs / "compare", "pictures/*.png")) + len(files(workspace.outputs / "preview-aux", "*.png"))
+    assert f"{drawn} pictures would be drawn" in shown
+    assert files(workspace.root, "*") == before
+
+
+def test_a_dry_run_before_any_training_estimates_each_that_a_row_needs(make_workspace, common):
+    workspace = make_workspace()
+    code, shown, _ = cictl(workspace, *common, "--methods", "base,custom-diffusion,finetune", "--json", "--dry-run")
+    would = json.loads(shown.splitlines()[-1])
+    assert code == 0 and files(workspace.root, "*.png") == files(workspace.images, "*.png")
+    assert [(one["stage"], one["action"], one["steps"]) for one in would["trainings"]] == [
+        ("custom-diffusion", "run", 1), ("invert", "run", 8), ("finetune", "run", 6),
+    ]  # fmt: skip
+    assert [one["steps"] for one in would["estimates"].values()] == [1, 8, 6]
+    assert would["estimates"]["custom-diffusion"]["class_pictures"] == 2
+    assert would["pictures"] == (3 + 3) * 2 * 2 + 1 + 3  # three rows, finetune's three snapshots, and what each photograph has
+    assert cictl(workspace, *QUICK, "--dry-run")[0] == 2  # no noun
 
 
 def test_some_methods_alone_train_what_they_need_and_no_more(make_workspace, common):

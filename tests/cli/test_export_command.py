@@ -79,6 +79,21 @@ def test_all_leaves_out_in_one_line_each_what_stage_1_cannot_give(copy_of_traine
     assert not list(Path(tmp_path / "out").rglob("*lora*"))
 
 
+def test_all_makes_the_others_where_one_is_in_the_way_and_then_says_which(trained, tmp_path):
+    common = ["-C", str(trained.root), "--out", str(tmp_path)]
+    assert cictl(*common, "--format", "lora", "--rank", "2")[0] == 0
+    held = {path: path.read_bytes() for path in (tmp_path / "lora").rglob("*") if path.is_file()}
+    code, shown, errors = cictl(*common, "--all", "--rank", "3")
+    assert code == 3 and "lora was not exported" in errors and "holds another export" in errors and "--force" in errors
+    assert {path: path.read_bytes() for path in held} == held
+    assert "embedding" in shown and (tmp_path / "embedding").is_dir() and "already done" not in shown
+    code, shown, _ = cictl(*common, "--all", "--rank", "3", "--json")
+    done, refused = (json.loads(line) for line in shown.splitlines()[-2:])
+    assert code == 3 and list(done["in_the_way"]) == ["lora"] and refused["slug"] == "exports-exist"
+    assert {file["format"] for file in done["files"]} == {one.name for one in FORMATS} - {"lora", *done["left_out"]}
+    assert cictl(*common, "--all", "--rank", "3", "--force")[0] == 0
+
+
 def test_status_says_in_a_line_what_was_exported(copy_of_trained):
     def shown() -> str:
         output = CliRunner().invoke(app, ["status", "-C", str(copy_of_trained.root)]).stdout

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cictl.cli.app import app
 from cictl.errors import BusyError
 from cictl.events import PhaseStarted, Warned
 from cictl.records import latest_checkpoint
@@ -111,3 +113,16 @@ def test_a_training_that_moves_on_while_a_picture_is_made_is_no_obstacle(copy_of
             chosen.folder.rename(folder / ".removed")
 
     assert generate.run(copy_of_trained, ["S*"], move_on, overrides={"generate.count": 1}).pictures
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_a_signal_before_anything_waits_for_the_end_of_a_step_is_said_too(make_workspace, monkeypatch, json):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(invert, "run", interrupted)
+    arguments = ["invert", "-C", str(make_workspace().root), *(["--json"] if json else [])]
+    result = CliRunner().invoke(app, arguments)
+    said = result.stdout if json else result.stderr
+    assert result.exit_code == 130
+    assert "stopped by Ctrl-C" in said and "the same command again" in said

@@ -7,7 +7,16 @@ import sys
 
 import pytest
 
-from cictl.data.prompts import auxiliary_names, expand, mentions_concept, near_miss, token_names, without_auxiliary
+from cictl.data.prompts import (
+    as_written,
+    auxiliary_names,
+    decoded_as_written,
+    expand,
+    mentions_concept,
+    near_miss,
+    token_names,
+    without_auxiliary,
+)
 
 NAMES = ["<my-teapot>", "<my-teapot>_1"]
 JOINED = "<my-teapot> <my-teapot>_1"
@@ -71,3 +80,12 @@ def test_the_auxiliary_token_can_be_left_out_with_its_space(prompt: str, expecte
 def test_prompts_can_be_read_without_torch():
     code = "import sys, cictl.data.prompts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("prompt", ["a photo of S* and A*", "S*, A* S*", "a cube"])
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_a_message_shows_the_prompt_as_it_was_written(prompt, vectors):
+    stored = expand(prompt, token_names("my-teapot", vectors), auxiliary_names("0123456789ab", vectors))
+    assert as_written(stored) == prompt
+    assert as_written("<my-teapot>_1 <my-teapot>_2 in the snow") == "S* in the snow"  # what was cut in the middle
+    assert decoded_as_written("a<my-teapot><my-teapot>_1<auxiliary-01><auxiliary-01>_1in the snow") == "a S* A* in the snow"

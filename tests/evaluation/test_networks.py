@@ -70,10 +70,18 @@ def test_dinov2s_embedding_is_the_class_token_of_the_last_hidden_state_of_each_p
         for picture in pictures():
             pixels = processor(images=picture.convert("RGB"), return_tensors="pt").pixel_values
             expected.append(network(pixels).last_hidden_state[0, 0])
-    found = embed_with_dinov2(dinov2, iter(pictures()), CPU)
+    [found] = embed_with_dinov2(dinov2, [iter(pictures())], CPU)
     assert found.dtype == torch.float32 and found.device == CPU
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
     assert torch.pdist(found).min() > 1e-3
+
+
+def test_a_set_has_the_bits_that_it_has_alone(dinov2, whole_clip):
+    sets = [pictures(), pictures()[:1], pictures() * 3]
+    for own, embeddings in zip(sets, embed_with_dinov2(dinov2, sets, CPU), strict=True):
+        assert torch.equal(embeddings, embed_with_dinov2(dinov2, [own], CPU)[0])
+    for own, embeddings in zip(sets, embed_with_clip(whole_clip, sets, TEXTS, CPU)[0], strict=True):
+        assert torch.equal(embeddings, embed_with_clip(whole_clip, [own], TEXTS, CPU)[0][0])
 
 
 def test_clip_embeds_as_the_whole_model_does(whole_clip):
@@ -97,7 +105,7 @@ def test_clip_embeds_as_the_whole_model_does(whole_clip):
         expected_images = torch.cat([getattr(one, "pooler_output", one) for one in images])
         texts = network.get_text_features(input_ids=ids)
         expected_texts = getattr(texts, "pooler_output", texts)
-    found_images, found_texts = embed_with_clip(whole_clip, iter(pictures()), TEXTS, CPU)
+    [found_images], found_texts = embed_with_clip(whole_clip, [iter(pictures())], TEXTS, CPU)
     torch.testing.assert_close(found_images, expected_images, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found_texts, expected_texts, rtol=1e-4, atol=1e-5)
 
@@ -107,7 +115,7 @@ def test_a_clip_without_a_tokenizer_is_read_with_clips_own(tmp_path, base):
     located = locate_metric(str(folder), None, "clip")
     assert (tokenizer_folder(located) / "merges.txt.gz").is_file()
     with pytest.raises(ModelAccessError, match="its tokenizer gives 49,408"):  # this one has another vocabulary
-        embed_with_clip(located, pictures(), TEXTS, CPU)
+        embed_with_clip(located, [pictures()], TEXTS, CPU)
 
 
 def test_the_toyboxs_clip_tells_its_own_pictures_apart():
@@ -119,7 +127,7 @@ def test_the_toyboxs_clip_tells_its_own_pictures_apart():
         "a photo of a teapot in a forest",
         "a photo of a teapot in front of a brick wall",
     ]
-    images, texts = embed_with_clip(locate_metric("toybox", None, "clip"), shots[:3], captions, CPU)
+    [images], texts = embed_with_clip(locate_metric("toybox", None, "clip"), [shots[:3]], captions, CPU)
     cosines = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T
     assert cosines.argmax(dim=1).tolist() == [0, 1, 2]
 
@@ -132,16 +140,16 @@ def test_a_part_of_dinov2_is_refused(dinov2, tmp_path, dropped):
     assert len(kept) < len(tensors)
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelAccessError, match="is no whole Dinov2Model") as caught:
-        embed_with_dinov2(locate_metric(str(folder), None, "dinov2"), pictures(), CPU)
+        embed_with_dinov2(locate_metric(str(folder), None, "dinov2"), [pictures()], CPU)
     assert "evaluate.dinov2" in caught.value.hint
 
 
 def test_a_folder_of_something_else_is_refused(base, tmp_path):
     with pytest.raises(ModelAccessError, match="no preprocessor_config"):
-        embed_with_dinov2(locate_metric(str(base / "unet"), None, "dinov2"), pictures(), CPU)
+        embed_with_dinov2(locate_metric(str(base / "unet"), None, "dinov2"), [pictures()], CPU)
     folder = shutil.copytree(base / "clip", tmp_path / "clip")
     with pytest.raises(ModelAccessError) as caught:
-        embed_with_dinov2(locate_metric(str(folder), None, "dinov2"), pictures(), CPU)
+        embed_with_dinov2(locate_metric(str(folder), None, "dinov2"), [pictures()], CPU)
     assert "evaluate.dinov2" in caught.value.hint
 
 

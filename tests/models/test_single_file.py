@@ -181,9 +181,9 @@ class WithoutNumbers:
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    (UNET + "output_blocks.11.1.proj_out.bias", r"the UNet lacks 1 weights, such as up_blocks\.3\.attentions\.2\.proj_out\.bias"),
-    (VAE + "post_quant_conv.weight", r"the VAE lacks 1 weights, such as post_quant_conv\.weight"),
-    (TEXT + "final_layer_norm.bias", r"the text encoder lacks 1 weights, such as final_layer_norm\.bias"),
+    (UNET + "output_blocks.11.1.proj_out.bias", r"the UNet lacks 1 weight, such as up_blocks\.3\.attentions\.2\.proj_out\.bias"),
+    (VAE + "post_quant_conv.weight", r"the VAE lacks 1 weight, such as post_quant_conv\.weight"),
+    (TEXT + "final_layer_norm.bias", r"the text encoder lacks 1 weight, such as final_layer_norm\.bias"),
 ])  # fmt: skip
 def test_a_weight_that_is_not_there_is_named_and_nothing_is_read(sd15, tmp_path, monkeypatch, name, said):
     file = write_sparse({key: tensor for key, tensor in sd15.items() if key != name}, tmp_path / "part.safetensors")

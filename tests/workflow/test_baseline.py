@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from cictl.config import METHODS
+from cictl.engine.speed import Speed
 from cictl.errors import Interrupted, StateError, UsageError
 from cictl.events import Note, PicturesPlanned, Warned
 from cictl.models.stable_diffusion import StableDiffusion
-from cictl.workflow import baseline, generate, status
+from cictl.workflow import baseline, check, generate, status
 from cictl.workflow.concept import find_concept
 from cictl.workspace import Workspace
-from tests.support import Recorder, assert_left_the_same, left_by, silent
+from tests.support import Recorder, assert_left_the_same, assert_same_bits, left_by, silent
 
 QUICK = {
     "evaluate.noun": "dog", "dreambooth.prior_weight": 1.0, "dreambooth.class_pictures": 3, "dreambooth.learning_rate": 1e-3,
@@ -119,6 +120,40 @@ def test_what_is_put_in_draws_what_training_left(learned, method, located):
                 unet[own].copy_(weight)
         expected = plain.predict(noisy, times, plain.encode_text(plain.tokenize([text])))
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_put_in_is_taken_out_again_to_the_bit(learned, method, located):
+    model, untouched = (StableDiffusion.load(located, torch.device("cpu"), torch.float32) for _ in range(2))
+    concept = find_concept(learned, method, silent)
+    for _ in range(2):  # the second time it finds what it found the first time
+        concept.install(model)()
+    for part in ("unet", "text_encoder"):
+        assert_same_bits(getattr(model, part).state_dict(), getattr(untouched, part).state_dict())
+    processors = [{name: type(one) for name, one in each.unet.attn_processors.items()} for each in (model, untouched)]
+    assert processors[0] == processors[1] and len(model.tokenizer) == len(untouched.tokenizer)
+
+
+def test_a_dry_run_says_what_is_left_what_it_takes_and_how_many_class_pictures_are_missing(before, learned, method, monkeypatch):
+    monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e11, 2e-6))
+    with_prior = method in ("dreambooth", "custom-diffusion")
+    overrides = {**QUICK, f"{method.replace('-', '_')}.steps": 5}
+    foreseen = baseline.run(learned, method, silent, overrides=overrides, dry_run=True)
+    assert (foreseen.action, foreseen.first_step, foreseen.steps) == ("resume", 2, 5)
+    left, _ = check.expect(learned, method, silent, overrides, done=foreseen.first_step)
+    assert (left.steps, left.class_pictures, left.drawing) == (3, 0, 0)
+    saved = left_by(learned, method)
+    written = sum(tensor.numel() * tensor.element_size() for part in (saved.result, saved.state) for tensor in part.values())
+    tokens = 4 * saved.result["concept"].numel() * 4 if "concept" in saved.result else 0
+    assert left.checkpoint <= written - tokens < left.checkpoint + 8 * len(saved.state)  # beside it the optimizer's step counts
+
+    files = {path: path.read_bytes() for path in before.root.rglob("*") if path.is_file()}
+    everything, _ = check.expect(before, method, silent, overrides)
+    assert everything.seconds == pytest.approx(left.seconds * 5 / 3) and everything.memory == left.memory
+    assert {path: path.read_bytes() for path in before.root.rglob("*") if path.is_file()} == files
+    for path in sorted((before.outputs / "class").iterdir())[:2]:
+        path.unlink()
+    missing, _ = check.expect(before, method, silent, overrides)
+    assert missing.class_pictures == (2 if with_prior else 0) and (missing.drawing > 0) == with_prior
 
 
 def test_class_pictures_are_drawn_once(before):

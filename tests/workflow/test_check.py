@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
+from cictl.config import METHODS
 from cictl.data.png import write_png
 from cictl.engine.speed import Speed
 from cictl.events import ignore
 from cictl.models.checkpointing import set_memory
-from cictl.models.cost import count_step
+from cictl.models.cost import count_denoising, count_step
 from cictl.models.locate import locate_base
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.models.tuned_unet import AttentionLoRA
 from cictl.records import checkpoint_folders
 from cictl.toybox.concepts import ToyConcept, development_concepts, failure_concepts, suite_concepts
 from cictl.workflow import check, init
@@ -146,13 +148,21 @@ def test_the_estimate_follows_steps_batch_and_accumulation(make_workspace):
     assert estimate(invert__steps=10, invert__accumulation=4).memory < plain.memory < estimate(invert__batch_size=8).memory
 
 
-@pytest.mark.parametrize("stage", ["invert", "finetune"])
-def test_a_step_is_counted_as_the_real_model_computes_it(model: StableDiffusion, base: Path, stage: str):
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("stage", ["invert", "finetune", *METHODS])
+def test_a_step_is_counted_as_the_real_model_computes_it(model: StableDiffusion, base: Path, stage: str, passes: int):
     """The same layers with weights: equal operations, and equal bytes kept for the backward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    cost = count_step(base, stage=stage, resolution=64, batch=2, dtype=torch.float32)
+    cost = count_step(base, stage=stage, resolution=64, batch=2, dtype=torch.float32, passes=passes, rank=4)
     kept: dict[int, torch.Tensor] = {}
+    if stage == "disenbooth":
+        AttentionLoRA.untrained(model.unet, rank=4, seed=0).inject()
+    trained = {"finetune": model.key_values, "custom-diffusion": model.key_values, "dreambooth": model.unet.state_dict()}
+    for name, weight in model.unet.named_parameters():
+        weight.requires_grad_(name in trained.get(stage, ()) or name.endswith((".down", ".up")))
+    reads_tokens = stage in ("invert", "textual-inversion", "custom-diffusion")
+    model.text_encoder.get_input_embeddings().weight.requires_grad_(reads_tokens)
     own = {weight.untyped_storage().data_ptr() for part in (model.unet, model.text_encoder) for weight in part.parameters()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -160,19 +170,27 @@ def test_a_step_is_counted_as_the_real_model_computes_it(model: StableDiffusion,
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    if stage == "finetune":
-        for name, weight in model.unet.named_parameters():
-            weight.requires_grad_(name in model.key_values)
-    else:
-        model.text_encoder.get_input_embeddings().weight.requires_grad_(True)
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         context = torch.randn(2, 24, 32)
-        if stage == "invert":
+        if reads_tokens:
             context = model.text_encoder(input_ids=torch.zeros(2, 24, dtype=torch.long)).last_hidden_state
-        model.unet(torch.randn(2, 4, 16, 16), torch.zeros(2, dtype=torch.long), context).sample.square().mean().backward()
+        losses = [
+            model.unet(torch.randn(2, 4, 16, 16), torch.zeros(2, dtype=torch.long), context).sample.square().mean()
+            for _ in range(passes)
+        ]
+        torch.stack(losses).sum().backward()
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
     assert cost.activations == pytest.approx(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), rel=0.05)
     assert cost.calls > 100
+
+
+def test_drawing_is_counted_as_the_real_model_computes_it(model: StableDiffusion, base: Path):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    flops, calls = count_denoising(base, resolution=64, batch=3, dtype=torch.float32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.unet(torch.randn(6, 4, 16, 16), torch.zeros(6, dtype=torch.long), torch.randn(6, 24, 32))
+    assert flops == counter.get_total_flops() and calls > 100
 
 
 @pytest.mark.parametrize("stage", ["invert", "finetune"])

@@ -107,7 +107,7 @@ def test_a_checker_that_lacks_a_weight_is_refused_with_the_way_to_do_without(str
     folder = shutil.copytree(strict, tmp_path / "damaged")
     path = folder / "safety_checker" / "model.safetensors"
     save_file({name: t for name, t in load_file(path).items() if name != "concept_embeds_weights"}, path, {"format": "pt"})
-    with pytest.raises(ModelAccessError, match="safety checker lacks 1 weights, such as concept_embeds_weights") as caught:
+    with pytest.raises(ModelAccessError, match="safety checker lacks 1 weight, such as concept_embeds_weights") as caught:
         draw(folder, tmp_path)
     assert "generate.safety_checker=off" in caught.value.hint
 

@@ -1,0 +1,86 @@
+"""`cictl compare --dry-run`: which trainings of a comparison are done, what the others would take, and what would be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cictl.config import METHODS, Config, Stage, settings_of
+from cictl.data.photographs import find_photographs
+from cictl.events import Observer
+from cictl.records import latest_checkpoint, snapshots
+from cictl.workflow import baseline, check, finetune, invert
+from cictl.workflow.compare import begin, without_noun
+from cictl.workflow.evaluate import prompts_of
+from cictl.workflow.saving import milestones_of
+from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.training import TrainingOutcome
+from cictl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a comparison would do.
+
+    Attributes:
+        trainings: of every row, in the order in which they would run.
+        estimates: of those that would run, by stage; none while the model is still to be downloaded.
+        method: how that was estimated.
+        pictures: of all rows, of which those that are there would be kept.
+    """
+
+    trainings: list[TrainingOutcome]
+    estimates: dict[Stage, check.Estimate]
+    method: str
+    pictures: int
+
+
+def run(
+    workspace: Workspace,
+    observe: Observer,
+    *,
+    methods: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    drawing: Mapping[str, Any] | None = None,
+    last_alone: bool = False,
+) -> Foreseen:
+    """Look at what :func:`cictl.workflow.compare.run` would do with the same arguments. Trains nothing, writes nothing.
+
+    Raises:
+        UsageError, StateError: as that.
+    """
+    chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
+    prompts = prompts_of(workspace, config)
+    stages: list[Stage] = [row for row in chosen if row in METHODS]
+    stages += STAGES if "finetune" in chosen else STAGES[:1] if "invert" in chosen else ()
+    trainings, estimates, method = [], {}, ""
+    for stage in stages:
+        own = overrides if stage in METHODS else without_noun(overrides)
+        outcome = _training(workspace, stage, observe, own)
+        trainings.append(outcome)
+        if outcome.action != "skip" and (expected := check.expect(workspace, stage, observe, own, done=outcome.first_step)):
+            estimates[stage], method = expected
+    along_the_way = 0 if last_alone else sum(_kept(workspace, config, one) for one in trainings if one.stage in chosen)
+    pictures = (len(chosen) + along_the_way) * len(prompts) * config.evaluate.count
+    if chosen[-1] in STAGES and config.invert.auxiliary_vectors:
+        pictures += 1 + len(find_photographs(workspace.images))  # of S* and of each A_i*
+    return Foreseen(trainings, estimates, method, pictures)
+
+
+def _kept(workspace: Workspace, config: Config, training: TrainingOutcome) -> int:
+    """How many results along the way there are, or will be."""
+    done = training.action == "skip"
+    return len(snapshots(workspace.stage_folder(training.stage)) if done else milestones_of(config, training.stage))
+
+
+def _training(workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any]) -> TrainingOutcome:
+    if stage in METHODS:
+        return baseline.run(workspace, stage, observe, overrides=overrides, dry_run=True)
+    if stage == "invert":
+        return invert.run(workspace, observe, overrides=overrides, dry_run=True)
+    inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
+    if inverted and inverted.complete:
+        return finetune.run(workspace, observe, overrides=overrides, dry_run=True)
+    steps = settings_of(configure(workspace, overrides), stage).steps  # all of them, since it is trained on what is not there
+    return TrainingOutcome(stage, "run", 0, steps, "", {}, 0.0, dry_run=True)

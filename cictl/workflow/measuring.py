@@ -1,0 +1,141 @@
+"""What measures drawn pictures: one network after another, each loaded once for all of them, and the toybox's judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cictl.config import Config
+from cictl.data.photographs import Photograph, open_upright
+from cictl.data.prompts import in_words
+from cictl.events import Observer, PhaseStarted
+from cictl.models.locate import Located
+from cictl.toybox.concepts import ToyConcept
+from cictl.workflow.concept import Concept
+from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.pictures import Drawn, Plan
+from cictl.workflow.prompt_sets import PromptSet
+
+_LESS_MEMORY = "the pictures are kept: the same command with --set model.device=cpu has only to measure them"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all that is evaluated together has in common, known before a picture is drawn.
+
+    Attributes:
+        metrics: the networks that measure, by figure's family: dinov2, clip.
+        known: the concept, if the toybox knows it.
+    """
+
+    config: Config
+    metrics: Mapping[str, Located]
+    photographs: Sequence[Photograph]
+    asked: PromptSet
+    known: ToyConcept | None
+
+    @property
+    def count(self) -> int:
+        """Pictures a prompt."""
+        return self.config.evaluate.count
+
+    def text(self, prompt: str) -> str:
+        """The prompt as CLIP, and the untouched base, read it."""
+        return in_words(prompt, self.config.evaluate.noun)
+
+
+@dataclass(frozen=True)
+class DrawnConcept:
+    """A concept's pictures, in the order of their plans.
+
+    Attributes:
+        config: of its source, which kept --set may shape.
+        concept: without its tensors, which are large and no longer needed.
+        shown: those that no safety checker blanked, with their prompts.
+    """
+
+    config: Config
+    concept: Concept
+    base: Located
+    folder: Path
+    plans: Sequence[Plan]
+    pictures: Drawn
+    shown: Mapping[Path, str]
+
+
+@dataclass
+class Columns:
+    """Figures and readings of the pictures that are measured, in one order."""
+
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    readings: list[dict[str, str]] = field(default_factory=list)
+
+
+def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> list[Columns]:
+    """The figures of all pictures. One network at a time is on the device, and no UNet."""
+    from cictl.engine.runtime import Runtime
+    from cictl.evaluation.clip_score import embed_with_clip
+    from cictl.evaluation.dinov2 import embed_with_dinov2
+    from cictl.evaluation.metrics import image_similarity, text_similarity
+
+    count, found = len(terms.photographs), [Columns() for _ in drawn]
+    total = sum(len(one.shown) for one in drawn)
+    with out_of_memory_explained(_LESS_MEMORY):
+        device = Runtime.create(terms.config.model.device, terms.config.model.dtype).device
+        if dinov2 := terms.metrics.get("dinov2"):
+            observe(PhaseStarted(f"looking at {total} pictures with {dinov2.id}"))
+            for columns, embeddings in zip(found, embed_with_dinov2(dinov2, _sets(terms, drawn), device), strict=True):
+                columns.figures["dinov2"] = image_similarity(embeddings[count:], embeddings[:count]).tolist()
+        if clip := terms.metrics.get("clip"):
+            observe(PhaseStarted(f"looking at {total} pictures with {clip.id}"))
+            rows = {prompt: row for row, prompt in enumerate(terms.asked.prompts)}
+            sets, texts = embed_with_clip(clip, _sets(terms, drawn), [terms.text(prompt) for prompt in rows], device)
+            for one, columns, embeddings in zip(drawn, found, sets, strict=True):
+                own = texts[[rows[prompt] for prompt in one.shown.values()]]
+                columns.figures["clip_i"] = image_similarity(embeddings[count:], embeddings[:count]).tolist()
+                columns.figures["clip_t"] = text_similarity(embeddings[count:], own).tolist()
+    for one, columns in zip(drawn, found, strict=True):
+        _judge(terms, one, columns)
+    return found
+
+
+def _sets(terms: Terms, drawn: Sequence[DrawnConcept]) -> Iterator[Iterator[Image.Image]]:
+    """Of each the photographs, whole and upright, then the pictures; one after another.
+
+    The photographs come again each time, since the last bits of an embedding depend on its place in a batch: so a figure
+    does not depend on what else is measured.
+    """
+    for one in drawn:
+        yield chain((open_upright(photograph.path) for photograph in terms.photographs), map(opened, one.shown))
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture on the disk, in colours."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _judge(terms: Terms, drawn: DrawnConcept, columns: Columns) -> None:
+    """Add what the toybox's judge reads, and, of a concept that is known, how that fits what was asked for."""
+    from cictl.evaluation.ground_truth import SIDE, judge_pictures, judgement, tasks_by_prompt
+
+    if drawn.base.id != "toybox" or size_of(terms.config) != (SIDE, SIDE):
+        return
+    columns.readings = judge_pictures(drawn.base.folder, [np.asarray(opened(path)) for path in drawn.shown])
+    tasks, prompts = tasks_by_prompt(terms.known) if terms.known else {}, drawn.shown.values()
+    if terms.known and all(prompt in tasks for prompt in prompts):
+        read = zip(prompts, columns.readings, strict=True)
+        judged = [judgement(terms.known, tasks[prompt], reading) for prompt, reading in read]
+        for name in ("fidelity", "alignment", "leakage"):
+            columns.figures[name] = [getattr(one, name) for one in judged]
+
+
+def size_of(config: Config) -> tuple[int, int]:
+    """Width and height of the pictures."""
+    settings = config.generate
+    return settings.width or config.data.resolution, settings.height or config.data.resolution

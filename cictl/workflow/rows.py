@@ -1,0 +1,82 @@
+"""The rows of a comparison: which there are, and what each is drawn and measured after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cictl.config import METHODS
+from cictl.errors import UsageError
+from cictl.events import Observer
+from cictl.records import snapshots, step_folder
+from cictl.workflow import evaluate
+from cictl.workflow.concept import Source
+from cictl.workflow.shared_base import SharedBase
+from cictl.workflow.stage import TITLES
+from cictl.workspace import Workspace
+
+ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
+_NAMES: Mapping[Source, str] = {
+    "base": "pre-trained model", "invert": "Contrastive Inversion, stage 1", "finetune": "Contrastive Inversion, both stages",
+}  # fmt: skip
+
+
+def choose_rows(methods: Sequence[str]) -> list[Source]:
+    """The rows of these names, in the table's order.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    for name in methods:
+        if name not in ROWS:
+            raise UsageError(
+                f"there is no method {name!r}",
+                f"--methods takes some of these, with commas between them: {', '.join(ROWS)}",
+                slug="method-unknown",
+            )
+    return [row for row in ROWS if not methods or row in methods]
+
+
+def title_of(row: Source) -> str:
+    """What the table calls a row."""
+    return _NAMES.get(row) or TITLES[row]  # type: ignore[index]
+
+
+def measure(
+    workspace: Workspace,
+    rows: Sequence[Source],
+    observe: Observer,
+    *,
+    out: Path,
+    overrides: Mapping[str, Any] | None = None,
+    last_alone: bool = False,
+    shared: SharedBase | None = None,
+) -> dict[Source, list[evaluate.EvaluateOutcome]]:
+    """Draw and measure what each method ended with, and then what it has kept along the way, the earliest first.
+
+    Args:
+        out: of each row there is a folder in it, with what it ended with, and in that one of each of the others.
+        overrides: of ci.yaml.
+        last_alone: leave out what was kept along the way.
+        shared: the base model that drew before.
+
+    Raises:
+        CictlError: as :func:`cictl.workflow.evaluate.run`.
+    """
+    wanted = [one for row in rows for one in _wanted(workspace, row, out / row, last_alone=last_alone)]
+    found = evaluate.run_all(workspace, wanted, observe, overrides=overrides, shared=shared)
+    return {row: [one for asked, one in zip(wanted, found, strict=True) if asked.source == row] for row in rows}
+
+
+def _wanted(workspace: Workspace, row: Source, out: Path, *, last_alone: bool) -> list[evaluate.Wanted]:
+    along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
+    return [
+        evaluate.Wanted(row, step, folder_of(out, step), f"drawing: {title_of(row)}{f' after {step} steps' if step else ''}")
+        for step in (None, *along_the_way)
+    ]
+
+
+def folder_of(out: Path, step: int | None) -> Path:
+    """Where in ``out`` pictures and figures are, of a snapshot or of what the training ended with."""
+    return out / step_folder(step) if step else out
