@@ -45,7 +45,6 @@ def gradient_errors(base: Path, clip: Path, workspace: Path, gradient: Path, *, 
 def _child(connection: Connection, base: Path, clip: Path, workspace: Path, gradient: Path, exactly: bool) -> None:
     from safetensors.torch import load_file
 
-    torch.set_num_threads(1)
     begun = Begun.read(workspace)
     found = {"gradient_error": load_file(gradient)}
     reference = reference_gradient(base, clip, begun, torch.float32)
