@@ -50,9 +50,11 @@ fi
 rm -f "$out"
 shared=(--device "$device" --work "$work" --out "$out" "${tiny[@]}")
 failed=0
-# So many steps a block and seconds of turns that both stages, with loading, take about five minutes.
-timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 90 "${best[@]}" "${shared[@]}" || failed=$?
+# With loading about four and a half minutes (both stages and the reference of the first gradient), half a minute, and two.
+timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 80 "${best[@]}" "${shared[@]}" || failed=$?
 [[ $failed -eq 2 ]] && exit 2
+timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --alone --part steps-lowest --stages invert --set model.memory=lowest \
+  --block 2 --limit 10 "${shared[@]}" || failed=$?
 timeout $((seconds - SECONDS)) "$python" -m benchmarks.generate --limit 45 "${shared[@]}" || failed=$?
 echo "in $SECONDS seconds: $out"
 exit $((failed ? 1 : 0))

@@ -1,7 +1,8 @@
 """``python -m benchmarks.optimisations --work FOLDER``: what docs/performance.md says of each optimisation.
 
-Counts operations and bytes of a step with shapes alone, and runs the text encoder and one step of stage 1 in each
-``model.memory``, each in a process of its own. FOLDER is that of ``benchmarks.real_sizes``; what lacks is written there (2.9 GB).
+Counts operations and bytes of a step with shapes alone, and runs the text encoder and steps of stage 1: with convolutions as they
+are and as products of matrices, and in each ``model.memory``; each in a process of its own. FOLDER is that of
+``benchmarks.real_sizes``; what lacks is written there (2.9 GB).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.optimisations.parts import encode_texts, train_step
+from benchmarks.optimisations.parts import convolve, encode_texts, train_step
 from benchmarks.real_sizes.models import write_models
 from cictl.config import MemoryMode
 
@@ -52,6 +53,12 @@ def text(work: Path, resolution: int) -> None:
     _alone(partial(encode_texts, work))
 
 
+def convolutions(work: Path, resolution: int) -> None:
+    """A step of stage 1 in fp32, with the library's convolutions alone, and with products at few positions."""
+    print("| a step, batch 1 | convolutions, processor seconds | products, processor seconds |\n|---|---|---|", flush=True)
+    _alone(partial(convolve, work, resolution))
+
+
 def steps(work: Path, resolution: int) -> None:
     """One step of stage 1 in fp32 in each memory mode."""
     print(f"| model.memory, {resolution} px, batch 1 | memory beyond the weights, at most | processor seconds |")
@@ -60,7 +67,7 @@ def steps(work: Path, resolution: int) -> None:
         _alone(partial(train_step, work, memory, resolution))
 
 
-_PARTS: dict[str, Callable[[Path, int], None]] = {"counts": counts, "text": text, "steps": steps}
+_PARTS: dict[str, Callable[[Path, int], None]] = {"counts": counts, "text": text, "convolutions": convolutions, "steps": steps}
 
 
 def _alone(work: Callable[[], None]) -> None:

@@ -45,6 +45,30 @@ def encode_texts(work: Path) -> None:
         print(f"| {kind} | {flops[0]:.1f} | {flops[1]:.1f} | {seconds:.2f} |", flush=True)
 
 
+def convolve(work: Path, resolution: int) -> None:
+    """Print a row for a step of stage 1 with the library's convolutions alone, and with products of matrices; they take turns."""
+    from statistics import median
+
+    from cictl.data.draws import draw_batch
+    from cictl.models.convolutions import multiply_at_few_positions
+
+    method = _stage_1(work, resolution)
+    unet = method.model.unet
+    batch = draw_batch(method.photographs, seed=0, stage="invert", step=0, samples=range(1), batch_size=1, timesteps=1000)
+    method.loss(batch).total.backward()
+    seconds: dict[str, list[float]] = {"convolutions": [], "products": []}
+    for _ in range(_REPEATS):
+        for name in multiply_at_few_positions(unet):
+            del unet.get_submodule(name).forward  # that of its class is left
+        for kind, taken in seconds.items():
+            if kind == "products":
+                multiply_at_few_positions(unet)
+            began = time.process_time()
+            method.loss(batch).total.backward()
+            taken.append(time.process_time() - began)
+    print(f"| {resolution} px | {' | '.join(f'{median(taken):.2f}' for taken in seconds.values())} |", flush=True)
+
+
 def train_step(work: Path, memory: MemoryMode, resolution: int) -> None:
     """Print a row for a step of stage 1."""
     from cictl.data.draws import draw_batch

@@ -33,7 +33,8 @@ def main() -> None:
     """Measure, print the tables, and write the result."""
     given = _arguments()
     stages: list[Stage] = [stage for stage in SCRIPTS if stage in given.stages]
-    if problem := require_scripts(given.peers, stages):
+    timed_against: list[Stage] = [] if given.alone else stages
+    if problem := require_scripts(given.peers, timed_against):
         print(problem, file=sys.stderr)
         sys.exit(2)
     work = given.work.absolute()
@@ -46,7 +47,7 @@ def main() -> None:
         "clock": "processor time of one thread" if given.device == "cpu" else "clock, device synchronised after each block",
         "models": "tiny random" if given.tiny else "Stable Diffusion 1.5 and CLIP ViT-L/14, random weights",
         "device": given.device, "resolution": given.resolution, "batch": given.batch, "steps_per_block": given.block,
-        "scripts_sha256": script_hashes(given.peers, stages),
+        "scripts_sha256": script_hashes(given.peers, timed_against),
         "torchvision": "torchvision" if has_torchvision() else "stand-in (benchmarks/steps/torchvision_stand_in.py)",
         "stages": {},
     }  # fmt: skip
@@ -54,18 +55,23 @@ def main() -> None:
         rows = result["stages"][stage] = []
         for group in _groups(run, stage, given):
             rows.append(_take_turns(run, stage, group, given))
-            add_result(given.out, "steps", result)  # after each: it may be cut off
-        if stage == "invert" and run.gradient.is_file():
-            result["gradient_error"] = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient)
-            shown = ", ".join(f"{name} {error:.1e}" for name, error in result["gradient_error"].items())
-            print(f"\nfirst step's gradient against naive fp32, |g - r| / |r|: {shown}", flush=True)
-            add_result(given.out, "steps", result)
+            add_result(given.out, given.part, result)  # after each: it may be cut off
+        if stage == "invert" and not given.alone and run.gradient.is_file():
+            exactly = given.device == "cpu"  # bf16 on a GPU is off by far more than fp32's rounding
+            errors = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient, exactly=exactly)
+            for kind, values in errors.items():
+                shown = ", ".join(f"{name} {error:.1e}" for name, error in values.items())
+                print(f"\n{kind.replace('_', ' ')} of the first step, |g - r| / |r|: {shown}", flush=True)
+            result |= {"gradient_reference": "fp64" if exactly else "fp32", **errors}
+            add_result(given.out, given.part, result)
     print(f"\nwritten to {given.out}")
     sys.exit(1 if any("error" in row for groups in result["stages"].values() for rows in groups for row in rows) else 0)
 
 
 def _groups(run: Run, stage: Stage, given: argparse.Namespace) -> list[list[Program]]:
     """The peer's settings, as they take turns with cictl."""
+    if given.alone:
+        return [[]]
     peers = run.peers(stage, given.peers.absolute())[-1 if given.best else 0 :]
     return [[peer] for peer in peers] if given.pairs else [peers]
 
@@ -87,7 +93,14 @@ def _take_turns(run: Run, stage: Stage, peers: list[Program], given: argparse.Na
 
 def _arguments() -> argparse.Namespace:
     asked = parser("benchmarks.steps", __doc__, batch="samples a step", limit=" for each group of programs", kept="workspaces")
-    asked.add_argument("--peers", type=Path, required=True, help="folder of textual_inversion.py and train_custom_diffusion.py")
+    asked.add_argument(
+        "--peers",
+        type=Path,
+        default=Path("peers"),
+        help="folder of textual_inversion.py and train_custom_diffusion.py; default: peers",
+    )
+    asked.add_argument("--alone", action="store_true", help="cictl without the scripts, and without its first gradient")
+    asked.add_argument("--part", default="steps", help="name of this result in the JSON, where others may be")
     asked.add_argument("--stages", nargs="+", choices=list(SCRIPTS), default=list(SCRIPTS))
     asked.add_argument("--rounds", type=int, help="at most; default: 20 on a GPU, else 5")
     asked.add_argument("--block", type=int, help="steps a block; default: 5 on a GPU, else 1")

@@ -1,4 +1,4 @@
-"""The gradient of the tokens, as one would write it down: fp32, nothing cached, the libraries' own parts alone."""
+"""The gradient of the tokens, as one would write it down: nothing cached, the libraries' own parts alone, in fp32 or fp64."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gradient_errors(base: Path, clip: Path, workspace: Path, gradient: Path) -> dict[str, float]:
-    """Relative errors |g - r| / |r| of the first step's ``gradient``, r being the reference, by name of the parameter.
+def gradient_errors(base: Path, clip: Path, workspace: Path, gradient: Path, *, exactly: bool) -> dict[str, dict[str, float]]:
+    """Relative errors |g - r| / |r| of the first step's gradient, r being the reference, by name of the parameter.
 
     Computed by a process of its own, whose memory goes with it.
 
     Args:
         workspace: of the training, of which the checkpoint of step 0 says with what it began.
         gradient: as the training wrote it.
+        exactly: whether the reference is in fp64 rather than fp32, which takes 9 GB and twice the time.
+
+    Returns:
+        ``gradient_error`` of the training, and where the reference is in fp64 that of ``naive_fp32_gradient_error``, which
+        is the reference's own in fp32.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(theirs, base, clip, workspace, gradient))
+    process = context.Process(target=_child, args=(theirs, base, clip, workspace, gradient, exactly))
     process.start()
     theirs.close()
     try:
-        errors: dict[str, float] = ours.recv()
+        errors: dict[str, dict[str, float]] = ours.recv()
     except EOFError:
         raise SystemExit("the reference gradient could not be computed") from None
     finally:
@@ -37,13 +42,21 @@ def gradient_errors(base: Path, clip: Path, workspace: Path, gradient: Path) -> 
     return errors
 
 
-def _child(connection: Connection, base: Path, clip: Path, workspace: Path, gradient: Path) -> None:
+def _child(connection: Connection, base: Path, clip: Path, workspace: Path, gradient: Path, exactly: bool) -> None:
     from safetensors.torch import load_file
 
-    torch.set_num_threads(1)
-    ours = load_file(gradient)
-    reference = reference_gradient(base, clip, Begun.read(workspace))
-    connection.send({name: float((ours[name] - value).norm() / value.norm()) for name, value in reference.items()})
+    begun = Begun.read(workspace)
+    found = {"gradient_error": load_file(gradient)}
+    reference = reference_gradient(base, clip, begun, torch.float32)
+    if exactly:
+        found["naive_fp32_gradient_error"] = reference
+        reference = reference_gradient(base, clip, begun, torch.float64)
+    connection.send({kind: relative_errors(gradients, reference) for kind, gradients in found.items()})
+
+
+def relative_errors(gradients: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, float]:
+    """|g - r| / |r| of each."""
+    return {name: float((gradients[name] - value).norm() / value.norm()) for name, value in reference.items()}
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class Begun:
         return cls(settings, load_file(checkpoint.folder / RESULT), torch.from_numpy(np.stack(pixels)))
 
 
-def reference_gradient(base: Path, clip: Path, begun: Begun) -> dict[str, Tensor]:
+def reference_gradient(base: Path, clip: Path, begun: Begun, precision: torch.dtype) -> dict[str, Tensor]:
     """The gradient of Eq. 1 + Eq. 2 (arXiv 2508.07755) at the first step, with respect to S* and the A_i*.
 
     New tokens are further rows of the whole embedding table, photographs are encoded by the VAE and by CLIP in the step, prompts
@@ -93,22 +106,23 @@ def reference_gradient(base: Path, clip: Path, begun: Begun) -> dict[str, Tensor
 
     settings = begun.settings["invert"]
     tokens = ConceptTokens.from_tensors("teapot", begun.tokens)
-    text = _Text.with_tokens(base, tokens)
-    latents, noise, timesteps, chosen = _noisy(base, begun, tokens.keys)
+    text = _Text.with_tokens(base, tokens, precision)
+    latents, noise, timesteps, chosen = _noisy(base, begun, tokens.keys, precision)
     names = [" ".join(tokens.auxiliary_names(index)) for index in range(len(tokens.keys))]
     [prompt] = settings["prompts"]
     prompts = [prompt.replace("S*", " ".join(tokens.concept_names)).replace("A*", names[index]) for index in chosen]
 
-    unet = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=torch.float32).eval().requires_grad_(False)
-    context, _ = text.encode(prompts)
-    eq1 = F.mse_loss(unet(latents, timesteps, encoder_hidden_states=context).sample, noise)
-
+    projection, images = _clip(clip, begun.photographs, precision)
     hidden, ends = text.encode(names)
-    projection, images = _clip(clip, begun.photographs)
     own = torch.arange(len(names))
     embeddings = F.normalize(hidden[own, ends] @ projection.T, dim=1)
     cosines = embeddings @ F.normalize(images, dim=1).T
     eq2 = F.cross_entropy(cosines / settings["temperature"], own, reduction="sum")
+
+    unet = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=precision).eval().requires_grad_(False)
+    unet.enable_gradient_checkpointing()  # in fp64 memory is short
+    context, _ = text.encode(prompts)
+    eq1 = F.mse_loss(unet(latents, timesteps, context).sample, noise)
 
     [rows] = torch.autograd.grad(eq1 + settings["contrastive_weight"] * eq2, [text.table])
     concept, auxiliary = rows[text.first :].split([len(tokens.concept), len(rows) - text.first - len(tokens.concept)])
@@ -124,11 +138,11 @@ class _Text:
     first: int
 
     @classmethod
-    def with_tokens(cls, base: Path, tokens: Any) -> _Text:
+    def with_tokens(cls, base: Path, tokens: Any, precision: torch.dtype) -> _Text:
         from transformers import CLIPTextModel, CLIPTokenizer
 
         tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
-        encoder = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32).eval()
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=precision).eval()
         first = len(tokenizer)
         tokenizer.add_tokens(tokens.names)
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -149,13 +163,13 @@ class _Text:
         return self.encoder(input_ids=ids).last_hidden_state, (ids == self.tokenizer.eos_token_id).int().argmax(1)
 
 
-def _noisy(base: Path, begun: Begun, keys: Sequence[str]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+def _noisy(base: Path, begun: Begun, keys: Sequence[str], precision: torch.dtype) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """The first batch: z_t and eps [B, C, h, w], t [B], and which photographs."""
     from diffusers import AutoencoderKL, DDPMScheduler
 
     from cictl.data.draws import EncodedPhotographs, draw_batch
 
-    vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=precision).eval()
     scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
     side = begun.photographs.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (len(keys), vae.config.latent_channels, side, side)
@@ -166,20 +180,21 @@ def _noisy(base: Path, begun: Begun, keys: Sequence[str]) -> tuple[Tensor, Tenso
         timesteps=scheduler.config.num_train_timesteps,
     )  # fmt: skip
     with torch.no_grad():
-        posterior = vae.encode(begun.photographs[batch.photographs]).latent_dist
+        posterior = vae.encode(begun.photographs[batch.photographs].to(precision)).latent_dist
         latents = (posterior.mean + posterior.std * batch.latents) * vae.config.scaling_factor
-    return scheduler.add_noise(latents, batch.noise, batch.timesteps), batch.noise, batch.timesteps, batch.photographs
+    noise = batch.noise.to(precision)
+    return scheduler.add_noise(latents, noise, batch.timesteps), noise, batch.timesteps, batch.photographs
 
 
-def _clip(folder: Path, photographs: Tensor) -> tuple[Tensor, Tensor]:
+def _clip(folder: Path, photographs: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
     """The text projection, and the image embeddings of ``photographs``, by the whole of CLIP."""
     from PIL import Image
     from transformers import CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model = CLIPModel.from_pretrained(folder, dtype=precision).eval()
     pictures = [Image.fromarray(((one + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()) for one in photographs]
     inputs = CLIPImageProcessorPil.from_pretrained(folder)(images=pictures, return_tensors="pt")
     with torch.no_grad():
-        images: Tensor = model.get_image_features(pixel_values=inputs.pixel_values).pooler_output
+        images: Tensor = model.get_image_features(pixel_values=inputs.pixel_values.to(precision)).pooler_output
     return model.text_projection.weight.detach(), images

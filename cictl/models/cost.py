@@ -73,6 +73,8 @@ def count_step(
     memory: MemoryMode = "full",
     passes: int = 1,
     rank: int = 0,
+    token: bool = False,
+    backward: bool = True,
 ) -> StepCost:
     """Count a step of ``stage`` on the model in ``folder`` (diffusers layout), with shapes alone.
 
@@ -85,6 +87,8 @@ def count_step(
         memory: what is kept.
         passes: of the batch through the UNet before the backward pass: two for a prior loss, or for a second one.
         rank: of LoRA, for the stage that trains one.
+        token: whether stage 2 trains S* too.
+        backward: whether the backward pass is counted too; all bytes are known without it, in half the time.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -96,12 +100,15 @@ def count_step(
         frozen = [text] if stage == "dreambooth" else [unet, text]
         weights = sum(weight.numel() * weight.element_size() for part in frozen for weight in part.parameters())
         trained, result = _choose_trained(unet, text, stage, rank)
+        text.get_input_embeddings().weight.requires_grad_(token or stage in _TRAINS_TOKENS)
         kept = _Kept([unet, text])
         again = _ComputedAgain(kept)
         set_memory(unet, memory, again)
         hooks = torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor)
         with FlopCounterMode(display=False) as counter, _Calls() as calls, hooks:
-            _step(unet, text, stage, resolution // _reduction(folder), batch, passes)
+            loss = _loss(unet, text, resolution // _reduction(folder), batch, passes)
+            if backward:
+                loss.backward()
     trainable = trained * _FP32 * _COPIES
     flops = float(counter.get_total_flops())
     return StepCost(flops, weights, kept.bytes, again.largest, trainable, result * _FP32, calls.count)
@@ -128,14 +135,13 @@ def _unet(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _choose_trained(unet: Any, text: Any, stage: str, rank: int) -> tuple[int, int]:
-    """Let gradients flow to what the stage trains.
+    """Let gradients flow to what the stage trains of the UNet, and to nothing else.
 
     Returns:
         How many numbers it is, of which the few rows of new tokens are not counted, and how many of them the result has.
     """
     for part in (unet, text):
         part.eval().requires_grad_(False)
-    text.get_input_embeddings().weight.requires_grad_(stage in _TRAINS_TOKENS)
     if stage == "disenbooth":
         width = text.config.hidden_size
         lora = _add_lora(unet, rank)
@@ -155,14 +161,14 @@ def _add_lora(unet: Any, rank: int) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _step(unet: Any, text: Any, stage: str, side: int, batch: int, passes: int) -> None:
+def _loss(unet: Any, text: Any, side: int, batch: int, passes: int) -> Tensor:
     length = text.config.max_position_embeddings
-    if stage in _TRAINS_TOKENS:
+    if text.get_input_embeddings().weight.requires_grad:
         context = text(input_ids=torch.zeros(batch, length, dtype=torch.long)).last_hidden_state
     else:
         context = torch.empty(batch, length, text.config.hidden_size, dtype=unet.dtype)
     predictions = [unet(*_noisy(unet, side, batch), context).sample for _ in range(passes)]
-    torch.stack([prediction.float().square().mean() for prediction in predictions]).sum().backward()
+    return torch.stack([prediction.float().square().mean() for prediction in predictions]).sum()
 
 
 def _noisy(unet: Any, side: int, batch: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from cictl.data.prompts import as_written, decoded_as_written
 from cictl.errors import ModelAccessError, UsageError, lacking
 from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
+from cictl.models.convolutions import multiply_at_few_positions
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
 from cictl.models.single_file import load_parts, load_tokenizer, load_unet_weights
@@ -70,6 +71,8 @@ class StableDiffusion:
         }
         for part in (unet, text_encoder, vae):
             part.eval().requires_grad_(False)
+        if device.type == "cpu" and dtype == torch.float32:
+            multiply_at_few_positions(unet)
         return cls(
             located=located,
             tokenizer=tokenizer,

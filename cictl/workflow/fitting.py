@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 
-from cictl.config import Config, DisenBoothConfig, MemoryMode, Stage, settings_of
+from cictl.config import Config, DisenBoothConfig, FinetuneConfig, MemoryMode, Stage, settings_of
 from cictl.models.cost import StepCost, count_step, fastest_that_fits
 from cictl.models.locate import Located
 from cictl.workflow.class_pictures import prior_of
@@ -16,39 +14,53 @@ from cictl.workflow.stage import STAGES
 def fitting_step(
     config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype, processes: int = 1
 ) -> tuple[MemoryMode, StepCost]:
-    """What a step of a training keeps, and what one part of it costs; auto keeps everything off CUDA, and for other methods.
+    """What a step of a training keeps, and what one part of it costs.
 
     Args:
         processes: how many share the batch.
     """
-    settings = settings_of(config, stage)
-    part = settings.batch_size // (settings.accumulation * processes)
-    passes = 2 if isinstance(settings, DisenBoothConfig) or prior_of(settings) else 1
-    rank = settings.rank if isinstance(settings, DisenBoothConfig) else 0
-
-    @cache
-    def cost(memory: MemoryMode) -> StepCost:
-        return count_step(
-            base.folder, stage=stage, resolution=config.data.resolution, batch=part, dtype=dtype, memory=memory, passes=passes,
-            rank=rank,
-        )  # fmt: skip
-
-    memory = config.model.memory
-    if memory == "auto":
-        fits = device.type == "cuda" and stage in STAGES
-        memory = fastest_that_fits(lambda mode: cost(mode).memory, free_memory(device)) if fits else "full"
-    return memory, cost(memory)
+    memory = choose_memory(config, stage, base, device, dtype, processes)
+    return memory, _count(config, stage, base, dtype, processes, memory)
 
 
 def choose_memory(
     config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype, processes: int
 ) -> MemoryMode:
-    """What a training keeps; auto asks :func:`fitting_step` where it can, which takes seconds, and else keeps everything."""
+    """What a training keeps: auto counts a forward pass of our two stages on CUDA, in seconds; elsewhere everything is kept."""
     if config.model.memory != "auto":
         return config.model.memory
     if device.type != "cuda" or stage not in STAGES:
         return "full"
-    return fitting_step(config, stage, base, device, dtype, processes)[0]
+
+    def needed(memory: MemoryMode) -> int:
+        return _count(config, stage, base, dtype, processes, memory, backward=False).memory
+
+    return fastest_that_fits(needed, free_memory(device))
+
+
+def _count(
+    config: Config,
+    stage: Stage,
+    base: Located,
+    dtype: torch.dtype,
+    processes: int,
+    memory: MemoryMode,
+    backward: bool = True,
+) -> StepCost:
+    settings = settings_of(config, stage)
+    part = settings.batch_size // (settings.accumulation * processes)
+    return count_step(
+        base.folder,
+        stage=stage,
+        resolution=config.data.resolution,
+        batch=part,
+        dtype=dtype,
+        memory=memory,
+        passes=2 if isinstance(settings, DisenBoothConfig) or prior_of(settings) else 1,
+        rank=settings.rank if isinstance(settings, DisenBoothConfig) else 0,
+        token=isinstance(settings, FinetuneConfig) and settings.concept_learning_rate > 0,
+        backward=backward,
+    )
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,0 +1,57 @@
+"""Convolutions at few positions as products of matrices, for a CPU: the same sums, added in another order.
+
+Chellapilla et al. 2006, "High Performance Convolutional Neural Networks for Document Processing". The CPU's own convolution
+brings its weights into another order at every call. Where these are many and positions few, that takes longer than the rest.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LEAST_WEIGHTS = 2**22  # numbers, 16 MiB
+_MOST_POSITIONS = 256  # of all pictures of a batch together
+_FEW_ROWS = 16  # below which a product with a transposed matrix is slow
+
+
+def multiply_at_few_positions(unet: Any, *, least_weights: int = _LEAST_WEIGHTS) -> list[str]:
+    """Let the large convolutions of ``unet`` be products of matrices whenever they have at most 256 positions.
+
+    Args:
+        unet: on a CPU, in fp32.
+        least_weights: that a large convolution has.
+
+    Returns:
+        Their names.
+    """
+    large = {
+        name: module
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Conv2d) and module.weight.numel() >= least_weights and _is_plain(module)
+    }
+    for convolution in large.values():
+        convolution.forward = MethodType(_convolve, convolution)  # type: ignore[method-assign]
+    return list(large)
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    return convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+
+
+def _convolve(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
+    """``convolution`` of ``hidden`` [B, C, H, W]."""
+    kernel, dilation, padding, stride = (getattr(convolution, name) for name in ("kernel_size", "dilation", "padding", "stride"))
+    height, width = (
+        (side + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
+        for axis, side in enumerate(hidden.shape[2:])
+    )
+    if len(hidden) * height * width > _MOST_POSITIONS:
+        return nn.Conv2d.forward(convolution, hidden)
+    rows = F.unfold(hidden, kernel, dilation, padding, stride).transpose(1, 2)  # [B, h w, C k k]
+    if len(hidden) > 1 or height * width < _FEW_ROWS:
+        rows = rows.contiguous()
+    product = F.linear(rows, convolution.weight.flatten(1), convolution.bias)
+    return product.transpose(1, 2).unflatten(2, (height, width))
