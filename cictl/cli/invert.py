@@ -37,9 +37,9 @@ def command(
     cictl invert --restart
     """
     with exit_codes(json=json, debug=debug, shared=not dry_run):
-        from cictl.workflow import invert
+        from cictl.workflow import invert, status
 
         session = open_session(directory, assignments, json, quiet, verbose, invert__steps=steps)
         with session.display() as observe:
             outcome = invert.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
-        finish(session, outcome, "cictl finetune")
+        finish(session, outcome, status.run(session.workspace).next)  # which may be to train stage 2 anew

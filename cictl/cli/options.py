@@ -26,7 +26,12 @@ DirectoryOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of ci.yaml for this run; may be repeated.", show_default=False),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a key of ci.yaml for this run (a training keeps it until --restart); may be repeated.",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]

@@ -75,7 +75,7 @@ class ModelConfig(Group):
         "What is trained is always fp32.",
         paper=NOT_STATED,
     )
-    memory: Literal["auto"] | MemoryMode = setting(
+    memory: Literal["auto", MemoryMode] = setting(
         "auto",
         "What training keeps for the backward pass: full is all of it; low computes the UNet's blocks of the highest resolution "
         "again, lowest all blocks: less memory, more time, the same bits. auto is the fastest that fits into 90% of a GPU's free "

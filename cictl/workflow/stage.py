@@ -36,6 +36,10 @@ Action = Literal["run", "resume", "skip"]
 Fingerprint = Mapping[str, Any]
 
 
+_DRAWING = ("generate", "evaluate")
+_SHAPING = ("evaluate.noun",)  # what the other methods are told
+
+
 @dataclass(frozen=True)
 class Decision:
     """What to do, from which checkpoint, and what is worth saying about it."""
@@ -66,8 +70,13 @@ def kept_overrides(workspace: Workspace, *, upto: Stage = "finetune", fresh: boo
     for stage in (*BEFORE[upto], *(() if fresh else (upto,))):
         checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
         if checkpoint:
-            kept |= checkpoint.manifest.get("overrides", {})
+            kept |= lasting(checkpoint.manifest.get("overrides", {}))
     return kept
+
+
+def lasting(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what --set gave a training, what later commands keep to: all but how pictures are drawn and measured."""
+    return {key: value for key, value in overrides.items() if key in _SHAPING or key.partition(".")[0] not in _DRAWING}
 
 
 def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerprint:

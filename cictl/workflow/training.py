@@ -30,7 +30,7 @@ from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.saving import Saver, manifest_facts, milestones_of, warn_of_other_circumstances
-from cictl.workflow.stage import TITLES, Decision, configure, decide, fingerprint, kept_overrides, require_unchanged
+from cictl.workflow.stage import TITLES, Decision, configure, decide, fingerprint, kept_overrides, lasting, require_unchanged
 from cictl.workflow.stopping import Watch, ended_early, fixed_batch_loss, never_stops
 from cictl.workflow.tracking import Curves, require_trackers
 from cictl.workspace import Workspace
@@ -143,7 +143,7 @@ def _begin(
     _require_even_parts(stage, settings, processes)
     require_trackers(config.tracking.to)
     now = fingerprint(workspace, config, stage)
-    kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **overrides}
+    kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **lasting(overrides)}
     decision = decide(workspace, stage, settings, now, restart=restart)
     for warning in decision.warnings:
         observe(Warned(warning))

@@ -6,10 +6,14 @@ import shutil
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cictl.cli.app import app
+from cictl.config import Sources, load_config
 from cictl.errors import StateError, UsageError
 from cictl.records import latest_checkpoint
 from cictl.workflow import finetune, generate, invert, status
+from cictl.workflow.stage import configure
 from tests.support import left_by, silent, write_settings
 
 RUN = {"invert": invert.run, "finetune": finetune.run}
@@ -122,6 +126,19 @@ def test_settings_given_by_set_are_kept_for_the_rest_of_the_run(make_workspace):
     assert generate.run(workspace, ["S*"], silent).pictures
 
 
+def test_what_draws_and_measures_is_of_one_run_and_what_a_method_is_told_is_kept(make_workspace):
+    """A quick comparison must not make all later pictures quick ones."""
+    workspace = make_workspace()
+    drawing = {"generate.steps": 2, "evaluate.count": 1, "evaluate.noun": "teapot", "invert.steps": 3}
+    invert.run(workspace, silent, overrides=drawing)
+    assert latest_checkpoint(workspace.stage_folder("invert"))[0].manifest["overrides"] == {
+        "evaluate.noun": "teapot", "invert.steps": 3,
+    }  # fmt: skip
+    before, config = configure(workspace, {}), load_config(Sources(workspace.config_file))
+    assert before.generate == config.generate
+    assert before.invert.steps == 3
+
+
 def test_another_base_model_under_the_same_name_is_noticed(copy_of_trained, base, tmp_path):
     other = shutil.copytree(base, tmp_path / "other")
     path = other / "unet" / "diffusion_pytorch_model.safetensors"
@@ -146,6 +163,12 @@ def test_stage_2_notices_that_stage_1_was_trained_again(copy_of_trained):
     assert generate.run(copy_of_trained, ["S*"], silent, source="invert").pictures
     finetune.run(copy_of_trained, silent, restart=True)
     assert generate.run(copy_of_trained, ["S*"], silent).pictures
+
+
+def test_a_longer_stage_1_names_the_command_that_then_works(copy_of_trained):
+    result = CliRunner().invoke(app, ["invert", "-C", str(copy_of_trained.root), "--steps", "9"])
+    assert result.exit_code == 0
+    assert "next: cictl finetune --restart" in result.output
 
 
 def test_status_says_what_changed_and_the_next_command(copy_of_trained):
