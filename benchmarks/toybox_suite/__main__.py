@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--set", choices=_SETS, default="suite", help="which concepts")
     parser.add_argument("--arms", choices=GROUPS, default="main", help="what is compared")
     parser.add_argument("--seeds", type=int, default=3, help="pictures a prompt")
+    parser.add_argument("--training-seeds", type=int, nargs="+", default=[0], metavar="N", help="train each concept with these")
     parser.add_argument("--full", action="store_true", help="10 pictures a prompt")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
     parser.add_argument("--only", nargs="*", default=None, metavar="ARM", help="these arms alone")
@@ -44,14 +45,19 @@ def main() -> None:
     arms = _arms(given)
     # A style or a pose has no noun that is not the whole answer, and three of the methods must be told one.
     concepts = [concept for concept in _SETS[given.set]() if not given.methods or concept.kind == "object"]
-    jobs = _jobs(given.work.absolute(), concepts, arms, 10 if given.full else given.seeds)
+    jobs = _jobs(given.work.absolute(), concepts, arms, 10 if given.full else given.seeds, given.training_seeds)
     _run(jobs, given.processes)
-    results = _collect(concepts, jobs)
+    results = _collect(concepts, jobs, len(given.training_seeds))
     tables = _tables(results, arms, given)
     print(tables)
     name = f"{given.set}-{given.arms}{'-methods' if given.methods else ''}"
     write_atomic_in(given.work / f"{name}.md", tables.encode())
-    figures = {"weights": locate_base("toybox").identity, "pictures a prompt": jobs[0].seeds, **report.summary(results, arms)}
+    figures = {
+        "weights": locate_base("toybox").identity,
+        "pictures a prompt": jobs[0].seeds,
+        "seeds of the trainings": given.training_seeds,
+    }
+    figures |= report.summary(results, arms)
     figures["harmonic mean"] = method_tables.summary(results, arms)
     write_atomic_in(given.work / f"{name}.json", json.dumps(figures, indent=1).encode())
     if given.plot:
@@ -67,13 +73,16 @@ def _arms(given: argparse.Namespace) -> list[Arm]:
     return [arm for arm in every if given.only is None or arm.name in given.only or arm.training is None]
 
 
-def _jobs(folder: Path, concepts: Sequence[ToyConcept], arms: Sequence[Arm], seeds: int) -> list[Job]:
-    """A job for each concept and training; what a training is drawn with belongs to it."""
+def _jobs(
+    folder: Path, concepts: Sequence[ToyConcept], arms: Sequence[Arm], seeds: int, trained: Sequence[int] = (0,)
+) -> list[Job]:
+    """A job for each concept, training and seed of it; what a training is drawn with belongs to it."""
     trainings = list(dict.fromkeys(arm.training.name if arm.training else "" for arm in arms))
     jobs = []
     for name in trainings:
         own = tuple(arm for arm in arms if (arm.training.name if arm.training else "") == name)
-        jobs += [Job(folder, concept, own[0].training, own, seeds) for concept in concepts]
+        again = trained if own[0].training else (0,)
+        jobs += [Job(folder, concept, own[0].training, own, seeds, seed) for seed in again for concept in concepts]
     return jobs
 
 
@@ -87,7 +96,8 @@ def _run(jobs: Sequence[Job], processes: int) -> None:
             print(f"{count}/{len(missing)}  {name}  {(time.monotonic() - began) / 60:.1f} min", flush=True)
 
 
-def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job]) -> report.Results:
+def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job], trainings: int) -> report.Results:
+    """All results; pictures of the same concept's trainings stand behind one another, and so often do those of the base."""
     arms: dict[str, dict[str, report.Readings]] = {}
     auxiliary: dict[str, dict[str, report.Readings]] = {}
     seconds: dict[str, dict[str, dict[str, float]]] = {}
@@ -96,13 +106,21 @@ def _collect(concepts: Sequence[ToyConcept], jobs: Sequence[Job]) -> report.Resu
         result = done(job)
         assert result is not None  # _run has just made it
         for name, arm in result["arms"].items():
-            arms.setdefault(name, {})[job.concept.name] = arm["readings"]
+            readings = arm["readings"] if job.training else [own * trainings for own in arm["readings"]]
+            _append(arms.setdefault(name, {}), job.concept.name, readings)
         if "auxiliary" in result and job.training:
-            auxiliary.setdefault(job.training.about, {})[job.concept.name] = result["auxiliary"]
+            _append(auxiliary.setdefault(job.training.about, {}), job.concept.name, result["auxiliary"])
         if job.training:
-            seconds.setdefault(job.training.name, {})[job.concept.name] = result["seconds"]
-            steps.setdefault(job.training.name, {})[job.concept.name] = result.get("steps", {})  # older results have none
+            one = f"{job.concept.name}, seed {job.seed}"
+            seconds.setdefault(job.training.name, {})[one] = result["seconds"]
+            steps.setdefault(job.training.name, {})[one] = result.get("steps", {})  # older results have none
     return report.Results(concepts, arms, auxiliary, {one.name: ceiling(one, 20) for one in concepts}, seconds, steps)
+
+
+def _append(readings: dict[str, report.Readings], concept: str, more: report.Readings) -> None:
+    """Put ``more`` pictures of each task behind those that are there."""
+    known = readings.get(concept, [[] for _ in more])
+    readings[concept] = [[*before, *own] for before, own in zip(known, more, strict=True)]
 
 
 def _tables(results: report.Results, arms: Sequence[Arm], given: argparse.Namespace) -> str:

@@ -40,6 +40,7 @@ class Job:
         folder: of the suite.
         arms: that are drawn from the same training, or from the base.
         seeds: pictures a prompt; the noise of a seed is the same in all arms.
+        seed: of the training. Pictures are drawn with the same noise whatever it is.
     """
 
     folder: Path
@@ -47,10 +48,12 @@ class Job:
     training: Training | None
     arms: tuple[Arm, ...]
     seeds: int
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.training.name if self.training else 'base'}/{self.concept.name}"
+        again = f"-seed-{self.seed}" if self.seed else ""
+        return f"{self.training.name if self.training else 'base'}{again}/{self.concept.name}"
 
     @property
     def result(self) -> Path:
@@ -68,7 +71,7 @@ def _trained_from(job: Job) -> dict[str, Any]:
     scenes = [dataclasses.asdict(scene) for scene in job.concept.scenes]
     own = (group_of(job.training.method),) if job.training and job.training.method else ()
     preset = {group: values for group, values in preset_for("toybox").items() if group in (*_SHAPING, *own)}
-    overrides = dict(job.training.overrides) if job.training else {}
+    overrides = _overrides(job)
     return {
         "weights": locate_base("toybox").identity,
         "scenes": scenes,
@@ -145,6 +148,11 @@ def _differs_in_stage_2_alone(job: Job) -> bool:
     return bool(overrides) and all(key.startswith("finetune.") for key in overrides)
 
 
+def _overrides(job: Job) -> dict[str, Any]:
+    """Of ci.yaml, for training; nothing of a seed that is the default, so that older results stay."""
+    return {**(job.training.overrides if job.training else {}), **({"seed": job.seed} if job.seed else {})}
+
+
 def _folder(job: Job) -> Path:
     digest = hashlib.sha256(json.dumps(_trained_from(job), sort_keys=True).encode()).hexdigest()[:8]
     return job.folder / "workspaces" / f"{job.name}-{digest}"
@@ -156,7 +164,7 @@ def _train(job: Job, workspace: Workspace) -> dict[str, float]:
 
     assert job.training is not None
     noun = job.concept.look.noun
-    overrides = {key: noun if value == THE_NOUN else value for key, value in job.training.overrides.items()}
+    overrides = {key: noun if value == THE_NOUN else value for key, value in _overrides(job).items()}
     if method := job.training.method:
         began = time.monotonic()
         baseline.run(workspace, method, _quiet, overrides={**overrides, "evaluate.noun": noun})
@@ -181,7 +189,7 @@ def _draw(job: Job, arm: Arm, workspace: Workspace) -> list[list[np.ndarray]]:
 
     prompts = [_prompt(task, arm) for task in tasks(job.concept)]
     source: Any = arm.drawn if arm.training else "base"
-    overrides = {"generate.count": job.seeds, "generate.batch_size": 20}
+    overrides = {"generate.count": job.seeds, "generate.batch_size": 20, "seed": 0}
     made = generate.run(workspace, prompts, _quiet, overrides=overrides, source=source, step=_step(arm, workspace))
     paths: dict[str, list[Path]] = {}
     for picture in made.pictures:
@@ -193,7 +201,7 @@ def _draw_auxiliary(workspace: Workspace) -> list[list[np.ndarray]]:
     """Pictures of A_i*, for each photograph in their order."""
     from cictl.workflow import preview_aux
 
-    overrides = {"generate.count": AUXILIARY_COUNT, "generate.batch_size": 20}
+    overrides = {"generate.count": AUXILIARY_COUNT, "generate.batch_size": 20, "seed": 0}
     made = preview_aux.run(workspace, _quiet, overrides=overrides)
     labels = [f"A photo of A* ({path.name})" for path in sorted(workspace.images.iterdir())]
     return [[_pixels(Path(one["path"])) for one in made.pictures if one["prompt"] == label] for label in labels]

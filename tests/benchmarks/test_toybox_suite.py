@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.toybox_suite import __main__ as suite
 from benchmarks.toybox_suite import jobs, method_tables, methods, report
 from benchmarks.toybox_suite.__main__ import _jobs
 from benchmarks.toybox_suite.arms import GROUPS, MAIN, PRESET, Arm, Training
@@ -102,6 +103,30 @@ def test_arms_of_one_training_share_a_job(tmp_path: Path):
     made = _jobs(tmp_path, development_concepts(), MAIN, 2)
     assert len(made) == 3 * 4  # the preset, n = 0, the base
     assert {arm.name for job in made for arm in job.arms} == {arm.name for arm in MAIN}
+
+
+def test_pictures_of_several_trainings_stand_behind_one_another_beside_the_bases_own_noise(tmp_path: Path, monkeypatch):
+    """Leakage above the base's is a difference picture by picture: each training needs the base's pictures of equal noise."""
+    concept = development_concepts()[0]
+
+    def readings(name: str) -> list[list[dict[str, str]]]:
+        return [[{"picture": f"{name} {index}"} for index in range(2)] for _ in tasks(concept)]
+
+    def made(job: jobs.Job) -> dict:
+        own = {arm.name: {"readings": readings(f"{arm.name} seed {job.seed}")} for arm in job.arms}
+        return {"arms": own, "seconds": {}, "steps": {"invert": 300 + job.seed}}
+
+    todo = _jobs(tmp_path, [concept], MAIN, 2, [0, 5])
+    assert len({job.name for job in todo}) == 2 * 2 + 1  # two trainings twice, the base once
+    assert all("seed" not in jobs.identity(job)["overrides"] for job in todo if job.seed == 0)
+    assert all(jobs.identity(job)["overrides"]["seed"] == 5 for job in todo if job.seed)
+    monkeypatch.setattr(suite, "done", made)
+    monkeypatch.setattr(suite, "ceiling", lambda concept, seeds: [])
+    found = suite._collect([concept], todo, 2)
+    ours, base = ([one["picture"] for one in found.arms[name][concept.name][0]] for name in ("preset", "base-words"))
+    assert ours == [f"preset seed {seed} {index}" for seed in (0, 5) for index in (0, 1)]
+    assert base == [f"base-words seed 0 {index}" for _ in range(2) for index in (0, 1)]
+    assert report.steps_done(found, MAIN[0]) == {"invert": [300, 305]}
 
 
 def test_a_job_trains_draws_and_reads_and_is_then_done(tmp_path: Path):
