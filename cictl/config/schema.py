@@ -231,10 +231,14 @@ class FinetuneConfig(Group):
         return check_prompt(prompt, needs=[AUXILIARY])
 
 
+# One less than the timesteps there are: with all of them DDIM steps past the last, and DPM-Solver++ and UniPC give no numbers.
+MOST_STEPS = 999
+
+
 class GenerateConfig(Group):
     """pictures"""
 
-    steps: int = setting(50, "Denoising steps.", paper="50", shapes=False, ge=1, le=1000)
+    steps: int = setting(50, "Denoising steps.", paper="50", shapes=False, ge=1, le=MOST_STEPS)
     guidance: float = setting(5.0, "Classifier-free guidance scale; 1 is none.", paper="5", shapes=False, ge=0, le=50)
     sampler: Literal["ddim", "dpm++", "euler", "unipc"] = setting(
         "ddim", "ddim, dpm++, euler or unipc.", paper="DDIM", shapes=False
@@ -326,7 +330,7 @@ class PreviewConfig(Group):
 
     interval: int = setting(0, "Steps between previews; 0 is none.", paper=OURS, shapes=False, ge=0)
     prompt: str = setting("A photo of S*", "What they show.", paper=OURS, shapes=False, min_length=1)
-    steps: int = setting(25, "Denoising steps of a preview.", paper=OURS, shapes=False, ge=1, le=1000)
+    steps: int = setting(25, "Denoising steps of a preview.", paper=OURS, shapes=False, ge=1, le=MOST_STEPS)
 
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
