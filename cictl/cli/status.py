@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
+from cictl.ui.formats import duration
 from cictl.ui.report import print_result
 from cictl.workflow import status
 from cictl.workflow.stage import TITLES
@@ -26,7 +27,7 @@ def command(
             rows = [["photographs", str(len(report.photographs))]]
             names = {**TITLES, "invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             trained = [*report.stages, *report.methods]
-            rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in trained]
+            rows += [[names[stage.stage], _steps(stage, report.running)] for stage in trained]
             rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports)]]
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
             shown: dict[str, object] = {}
@@ -38,11 +39,27 @@ def command(
                     kept = " ".join(f"{key}={value}" for key, value in own.items())
                     print_result(f"{names[stage.stage]}: kept from --set: {kept}")
                 shown |= own
+            if report.running:
+                print_result(_said(report.running))
             print_result(f"next: {report.next}")
             if report.problem:
                 print_result(f"      {report.problem}")
 
         session.result(report, say)
+
+
+def _steps(stage: status.StageStatus, running: status.Running | None) -> str:
+    done, steps = (running.step, running.steps) if running and stage.running and running.steps else (stage.step, stage.steps)
+    return f"{done}/{steps}  {stage.state}"
+
+
+def _said(running: status.Running) -> str:
+    if not running.certain:
+        return f"perhaps running: {running.who}"
+    if not running.steps:
+        return f"running: {running.who}, not at its first step yet"
+    left = "" if running.seconds is None else f", about {duration(running.seconds)} left"
+    return f"running: {running.who}, {running.step} of {running.steps} steps are done{left}"
 
 
 def _exports(files: list[str]) -> str:

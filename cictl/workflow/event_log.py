@@ -76,6 +76,26 @@ def read_losses(path: Path) -> list[tuple[int, dict[str, float]]]:
     return steps
 
 
+def read_progress(path: Path) -> tuple[int, int, float | None]:
+    """How far the training that writes a log is: steps that are done and asked for, and the seconds that the others will take.
+
+    Before the log says so, the steps are 0, and the time is None.
+    """
+    found: tuple[int, int, float | None] = (0, 0, None)
+
+    def take(line: dict[str, Any]) -> None:
+        nonlocal found
+        if line.get("event") == "PhaseStarted":  # of a run that goes on, which is getting ready
+            found = (0, 0, None)
+        elif line.get("event") == "StageStarted":
+            found = (line["first_step"], line["steps"], None)
+        elif line.get("event") == "Progress":
+            found = (line["step"], line["steps"], line["seconds_per_step"] * (line["steps"] - line["step"]))
+
+    _each_line(path, take)
+    return found
+
+
 def _cut(path: Path, keep_steps: int | None) -> None:
     if keep_steps is None or not path.exists():
         path.unlink(missing_ok=True)
