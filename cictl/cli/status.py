@@ -28,7 +28,7 @@ def command(
             names = {**TITLES, "invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             trained = [*report.stages, *report.methods]
             rows += [[names[stage.stage], _steps(stage, report.running)] for stage in trained]
-            rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports)]]
+            rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports, report.export_origins)]]
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
             shown: dict[str, object] = {}
             for stage in trained:
@@ -62,11 +62,12 @@ def _said(running: status.Running) -> str:
     return f"running: {running.who}, {running.step} of {running.steps} steps are done{left}"
 
 
-def _exports(files: list[str]) -> str:
-    """The files, or, of more than a line's worth, how many in which formats."""
+def _exports(files: list[str], origins: list[str]) -> str:
+    """The files, or, of more than a line's worth, how many in which formats; and of which trainings."""
+    of = f"; of {' and '.join(origins)}" if origins else ""
     if len(files) <= 2:
-        return ", ".join(files) or "none"
+        return f"{', '.join(files) or 'none'}{of}"
     # The default format lies in outputs/export/ itself, in the folders that the programs have for it.
     folders = {path.split("/")[1] for path in files}
     formats = sorted({"safetensors" if folder in ("embeddings", "loras") else folder for folder in folders})
-    return f"{len(files)} files: {', '.join(formats)}"
+    return f"{len(files)} files: {', '.join(formats)}{of}"

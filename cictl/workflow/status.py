@@ -9,6 +9,7 @@ from typing import Any
 from cictl.config import METHODS, Stage, command_of, settings_of
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
+from cictl.exporters.origin import origin_of
 from cictl.records import checkpoint_folders, differences, latest_checkpoint
 from cictl.workflow.event_log import read_progress
 from cictl.workflow.stage import STAGES, TITLES, can_be_undone, configure, describe, fingerprint, kept_overrides
@@ -67,7 +68,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """A workspace at a glance; ``methods`` are those of the other methods that were begun."""
+    """A workspace at a glance; ``methods`` are those that were begun, ``export_origins`` the stages and steps of the exports."""
 
     workspace: str
     concept: str
@@ -77,6 +78,7 @@ class Status:
     methods: list[StageStatus]
     pictures: int
     exports: list[str]
+    export_origins: list[str]
     running: Running | None
     next: str
     problem: str
@@ -97,6 +99,7 @@ def run(workspace: Workspace) -> Status:
         [replace(_stage_status(workspace, stage), running=stage == in_hand) for stage in some] for some in (STAGES, begun)
     )
     found = [path.relative_to(workspace.outputs) for path in workspace.outputs.glob("export/**/*.safetensors")]
+    origins = sorted({origin for path in found if (origin := origin_of(workspace.outputs / path))})
     exports = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
     next_command, problem = _next(workspace, photographs, stages, pictures, exports)
@@ -111,6 +114,7 @@ def run(workspace: Workspace) -> Status:
         methods=methods,
         pictures=pictures,
         exports=exports,
+        export_origins=origins,
         running=running,
         next=next_command,
         problem=problem,
