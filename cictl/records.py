@@ -176,7 +176,13 @@ def set_aside_damaged(stage_folder: Path, last_whole: int) -> list[Path]:
     return [archive(folder, "damaged") for folder in damaged]
 
 
+def beginning_folder(stage_folder: Path) -> Path:
+    """Where a training that is to take the place of another one has its first checkpoint, until it does."""
+    return stage_folder.with_name(f".beginning-{stage_folder.name}")
+
+
 def remove_staging(stage_folder: Path) -> None:
     """Delete what a killed process left half-written."""
-    for path in (*stage_folder.glob(".staging-*"), *stage_folder.glob(f"{SNAPSHOTS}/.staging-*")):
+    staged = (*stage_folder.glob(".staging-*"), *stage_folder.glob(f"{SNAPSHOTS}/.staging-*"))
+    for path in (*staged, beginning_folder(stage_folder)):
         shutil.rmtree(path, ignore_errors=True)

@@ -17,7 +17,32 @@ from cictl.errors import BusyError, ResourceError, StateError, UsageError
 from cictl.files import write_atomic
 
 CONFIG_NAME = "ci.yaml"
+_SOMEBODY = "another cictl process"
+_PATIENCE_SECONDS = 0.2  # with one that only looks whether the lock is held
 _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes to a workspace, as it has noted.
+
+    Attributes:
+        command: that it runs, such as ``cictl invert``; empty where its note cannot be read.
+        process, host, since: which one it is; ``since`` is a time of that day.
+        began: when, in seconds, by the clock of the disk.
+        certain: whether the lock is held. Else it cannot be seen from here: by its rights, or since the note is another
+            machine's, whose locks some disks keep to themselves.
+    """
+
+    command: str
+    process: int
+    host: str
+    since: str
+    began: float
+    certain: bool
+
+    def __str__(self) -> str:
+        return f"`{self.command}` (process {self.process} on {self.host}, since {self.since})" if self.command else _SOMEBODY
 
 
 @dataclass(frozen=True)
@@ -67,14 +92,13 @@ class Workspace:
         """
         from filelock import FileLock, Timeout
 
-        holder_file = self.checkpoints / ".lock-holder.json"
-        lock = FileLock(self.checkpoints / ".lock")
+        lock = FileLock(self._lock_file)
         try:
             self.checkpoints.mkdir(exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=_PATIENCE_SECONDS / 10)
         except Timeout:
             raise BusyError(
-                f"{self.shown(self.root)} is being written to by {_describe_holder(holder_file)}",
+                f"{self.shown(self.root)} is being written to by {self._noted_writer(certain=True)}",
                 "wait until it is done, or stop it with Ctrl-C where it runs (it saves a checkpoint)",
                 slug="workspace-busy",
             ) from None
@@ -87,7 +111,7 @@ class Workspace:
         try:
             holder = {"command": command, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M:%S")}
             try:
-                write_atomic(holder_file, json.dumps(holder).encode())
+                write_atomic(self._writer_file, json.dumps(holder).encode())
             except OSError as error:
                 raise ResourceError(
                     f"{self.checkpoints} cannot be written to: {error.strerror}",
@@ -97,8 +121,42 @@ class Workspace:
             yield
         finally:
             with suppress(OSError):
-                holder_file.unlink()
+                self._writer_file.unlink()
             lock.release()
+
+    def writer(self) -> Writer | None:
+        """Who holds the lock, or may hold it; nothing is changed."""
+        from filelock import FileLock, Timeout
+
+        if not self._writer_file.exists():
+            return None
+        lock = FileLock(self._lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return self._noted_writer(certain=True)
+        except OSError:
+            return self._noted_writer(certain=False)
+        lock.release()
+        noted = self._noted_writer(certain=False)
+        return noted if noted.host not in ("", socket.gethostname()) else None  # one of this machine was killed
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.checkpoints / ".lock"
+
+    @property
+    def _writer_file(self) -> Path:
+        return self.checkpoints / ".lock-holder.json"
+
+    def _noted_writer(self, *, certain: bool) -> Writer:
+        try:
+            noted: dict[str, Any] = json.loads(self._writer_file.read_text("utf-8"))
+            began = self._writer_file.stat().st_mtime
+            said = str(noted["command"]), int(noted["pid"]), str(noted["host"]), str(noted["since"])
+            return Writer(*said, began, certain)
+        except (OSError, ValueError, KeyError, TypeError):
+            return Writer("", 0, "", "", 0.0, certain)
 
 
 def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]:
@@ -163,11 +221,3 @@ def check_name(name: str) -> str:
             slug="name-invalid",
         )
     return name
-
-
-def _describe_holder(holder_file: Path) -> str:
-    try:
-        holder: dict[str, Any] = json.loads(holder_file.read_text("utf-8"))
-        return f"`{holder['command']}` (process {holder['pid']} on {holder['host']}, since {holder['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another cictl process"

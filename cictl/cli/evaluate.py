@@ -43,7 +43,13 @@ def command(
     ] = None,
     step: StepOption = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the results. Default: outputs/evaluation/.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Folder of the results. Default: outputs/evaluation/, and for another stage or step than the last one a folder "
+            "in it, such as invert/ or step-0000300/.",
+        ),
     ] = None,
     directory: DirectoryOption = None,
     assignments: SetOption = None,
@@ -60,7 +66,8 @@ def command(
     \b
     cictl evaluate
     cictl evaluate --prompts dreambench-object --noun teapot
-    cictl evaluate --stage invert --out outputs/evaluation-of-stage-1
+    cictl evaluate --stage invert
+    cictl evaluate --prompts pose --out outputs/evaluation-of-poses
     """
     with exit_codes(json=json, debug=debug):
         from cictl.workflow import evaluate

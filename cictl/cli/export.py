@@ -21,6 +21,7 @@ from cictl.cli.options import (
     print_json,
 )
 from cictl.errors import StateError, UsageError
+from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
 from cictl.ui.report import print_result, table
 
@@ -101,6 +102,7 @@ def command(
         def say() -> None:
             if outcome.already_done:
                 print_result("already done: the files are there, and equal")
+            print_result(f"stage: {described({'stage': outcome.stage, 'step': outcome.step})}")
             for file in outcome.files:
                 print_result(f"{file['path']}  {_size(file['bytes'])}")
             for one, why in outcome.left_out.items():

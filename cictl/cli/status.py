@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
+from cictl.ui.formats import duration
 from cictl.ui.report import print_result
 from cictl.workflow import status
 from cictl.workflow.stage import TITLES
@@ -26,8 +27,8 @@ def command(
             rows = [["photographs", str(len(report.photographs))]]
             names = {**TITLES, "invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             trained = [*report.stages, *report.methods]
-            rows += [[names[stage.stage], f"{stage.step}/{stage.steps}  {stage.state}"] for stage in trained]
-            rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports)]]
+            rows += [[names[stage.stage], _steps(stage, report.running)] for stage in trained]
+            rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports, report.export_origins)]]
             print_result(*(f"  {name:<20}{value}" for name, value in rows))
             shown: dict[str, object] = {}
             for stage in trained:
@@ -38,6 +39,8 @@ def command(
                     kept = " ".join(f"{key}={value}" for key, value in own.items())
                     print_result(f"{names[stage.stage]}: kept from --set: {kept}")
                 shown |= own
+            if report.running:
+                print_result(_said(report.running))
             print_result(f"next: {report.next}")
             if report.problem:
                 print_result(f"      {report.problem}")
@@ -45,11 +48,26 @@ def command(
         session.result(report, say)
 
 
-def _exports(files: list[str]) -> str:
-    """The files, or, of more than a line's worth, how many in which formats."""
+def _steps(stage: status.StageStatus, running: status.Running | None) -> str:
+    done, steps = (running.step, running.steps) if running and stage.running and running.steps else (stage.step, stage.steps)
+    return f"{done}/{steps}  {stage.state}"
+
+
+def _said(running: status.Running) -> str:
+    if not running.certain:
+        return f"perhaps running: {running.who}"
+    if not running.steps:
+        return f"running: {running.who}, not at its first step yet"
+    left = "" if running.seconds is None else f", about {duration(running.seconds)} left"
+    return f"running: {running.who}, {running.step} of {running.steps} steps are done{left}"
+
+
+def _exports(files: list[str], origins: list[str]) -> str:
+    """The files, or, of more than a line's worth, how many in which formats; and of which trainings."""
+    of = f"; of {' and '.join(origins)}" if origins else ""
     if len(files) <= 2:
-        return ", ".join(files) or "none"
+        return f"{', '.join(files) or 'none'}{of}"
     # The default format lies in outputs/export/ itself, in the folders that the programs have for it.
     folders = {path.split("/")[1] for path in files}
     formats = sorted({"safetensors" if folder in ("embeddings", "loras") else folder for folder in folders})
-    return f"{len(files)} files: {', '.join(formats)}"
+    return f"{len(files)} files: {', '.join(formats)}{of}"

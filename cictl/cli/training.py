@@ -15,7 +15,9 @@ from cictl.workflow.stage import TITLES
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
-RestartOption = Annotated[bool, typer.Option("--restart", help="Start anew; old checkpoints go to checkpoints/archive.")]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Start anew; once that has begun, the old training goes to checkpoints/archive.")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 _NAMES = {"invert": "stage 1", "finetune": "stage 2"}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cictl.errors import CictlError, ResourceError, StateError
 from cictl.exporters.content import Content, Tensors
+from cictl.exporters.origin import origin_of
 from cictl.exporters.tensor_files import holds, serialized
 from cictl.files import sha256_file, sync_folder
 
@@ -37,6 +38,7 @@ def write(
     folder: Path,
     *,
     describe: Callable[[Hashes], Mapping[str, Content]],
+    origin: str,
     force: bool = False,
 ) -> list[Exported]:
     """Write ``files`` below ``folder``, read each back and compare.
@@ -45,6 +47,7 @@ def write(
         files: contents by path below ``folder``.
         describe: what lies beside them, given the sha256 of each file: :data:`CARD` and its picture. They are written
             with them, or where there is no card; but they do not make an export another, since pictures come and go.
+        origin: which training they are of, for the message of a refusal.
         force: replace files that hold something else.
 
     Returns:
@@ -55,21 +58,38 @@ def write(
         ResourceError: the disk is full or cannot be written.
         CictlError: what was read back is not what was written; nothing is left of it.
     """
-    kept = {name for name, content in files.items() if _is_there(folder / name, content, force)}
+    kept = {name for name, content in files.items() if _is_there(folder / name, content)}
+    if not force:
+        _require_replaceable(files, folder, kept, origin)
     if len(kept) < len(files) or not (folder / CARD).exists():
         with _disk(folder):
             _write(files, kept, folder, describe)
     return [Exported(folder / name, (folder / name).stat().st_size, name in kept) for name in files]
 
 
-def _is_there(path: Path, content: Content, force: bool) -> bool:
-    """Whether the file is there with exactly this content; False where it may be (re)placed."""
-    if not path.exists() or _same_bytes(path, content):
-        return path.exists()
-    same = isinstance(content, Tensors) and holds(path, content)  # written by another version, which says so in it
-    if not same and not force:
-        raise StateError(f"{path} holds another export", "--force replaces it; --out writes elsewhere", slug="export-exists")
-    return False
+def _is_there(path: Path, content: Content) -> bool:
+    """Whether the file is there with exactly this content."""
+    return path.exists() and _same_bytes(path, content)
+
+
+def _require_replaceable(files: Mapping[str, Content], folder: Path, kept: set[str], origin: str) -> None:
+    """What is not kept must not be there, or hold these tensors: so it does if another version wrote it, which says so in it.
+
+    Raises:
+        StateError: something else is there; the message says of which training, if it is an export.
+    """
+    for name, content in files.items():
+        path = folder / name
+        if name in kept or not path.exists() or (isinstance(content, Tensors) and holds(path, content)):
+            continue
+        there = origin_of(path) or next(filter(None, (origin_of(folder / other) for other in files)), "")
+        if there == origin:
+            what = f"also of {origin}, but of another training, with other flags, or changed since"
+        else:
+            what = f"{f'of {there}' if there else 'which does not say of what'}; this one is of {origin}"
+        raise StateError(
+            f"{path} holds another export, {what}", "--force replaces it; --out writes elsewhere", slug="export-exists"
+        )
 
 
 def _write(

@@ -14,7 +14,7 @@ from cictl.events import Note, Observer, PhaseStarted
 from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import method_words
-from cictl.workflow.pins import find_base, find_clip, read_pins
+from cictl.workflow.pins import Pins, find_base, find_clip
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import TITLES, configure
 from cictl.workflow.training import TrainingOutcome, run_stage
@@ -49,8 +49,8 @@ def run(
     if method in NEED_A_NOUN:
         require_noun(config, TITLES[method], command_of(method))
 
-    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
-        return _PREPARE[method](_Bench(workspace, method, config, runtime, photographs, observe))
+    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer) -> Prepared:
+        return _PREPARE[method](_Bench(workspace, method, config, runtime, photographs, pins, observe))
 
     return run_stage(workspace, method, prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
@@ -83,11 +83,12 @@ class _Bench:
     config: Config
     runtime: Runtime
     photographs: Sequence[Photograph]
+    pins: Pins
     observe: Observer
 
     def find_base(self) -> Located:
         """The base model that this training stays with."""
-        return find_base(self.config, read_pins(self.workspace, self.config, self.method), self.observe)
+        return find_base(self.config, self.pins, self.observe)
 
     def open(self, base: Located) -> StableDiffusion:
         """Load it."""
@@ -109,7 +110,7 @@ class _Bench:
             return []
         from cictl.workflow.class_pictures import class_pictures
 
-        again, processes = command_of(self.method), self.runtime.processes
+        again, processes = "the same command", self.runtime.processes
         return class_pictures(
             self.workspace, self.config, base, self.class_prompt(prompt), count, self.observe, again=again, processes=processes
         )
@@ -210,7 +211,7 @@ def _disenbooth(bench: _Bench) -> Prepared:
 
     config, settings = bench.config, bench.config.disenbooth
     base = bench.find_base()
-    clip = find_clip(config, read_pins(bench.workspace, config, bench.method), bench.observe)
+    clip = find_clip(config, bench.pins, bench.observe)
     model = bench.open(base)
     encoded = encode_photographs(model, bench.photographs, config.data.resolution, clip, bench.observe)
     method = DisenBooth(model, encoded, bench.text(settings.prompt), settings, config.seed)

@@ -138,6 +138,12 @@ def last_stage(source: Source | None) -> Stage:
     return source if source in METHODS else "finetune"
 
 
+def furthest_stage(workspace: Workspace) -> Stage:
+    """The stage that is meant where none is named."""
+    tuned, _ = latest_checkpoint(workspace.stage_folder("finetune"), verify=False)
+    return "finetune" if tuned and tuned.step else "invert"
+
+
 def find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None = None) -> Concept:
     """The concept from the last checkpoints, of the furthest stage unless ``source`` says which.
 

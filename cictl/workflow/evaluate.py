@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -21,8 +22,9 @@ from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
 from cictl.models.locate import Located, locate_metric
 from cictl.placeholders import CONCEPT
+from cictl.records import latest_checkpoint, step_folder
 from cictl.toybox.concepts import ToyConcept
-from cictl.workflow.concept import Concept, Source, find_concept, last_stage
+from cictl.workflow.concept import Concept, Source, find_concept, furthest_stage, last_stage
 from cictl.workflow.measuring import Columns, DrawnConcept, Terms, measure, opened, size_of
 from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
 from cictl.workflow.prompt_sets import choose_prompts
@@ -31,6 +33,7 @@ from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace
 
+FOLDER = "evaluation"
 RESULTS = "results.json"
 SHEET = "sheet.png"
 PICTURES = "pictures"
@@ -55,7 +58,7 @@ class Wanted:
     Attributes:
         source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
         step: what it had learned after so many steps; None is the last.
-        out: folder of the results; None is outputs/evaluation/.
+        out: folder of the results; None is :func:`default_folder`.
         title: what is said before it is drawn.
     """
 
@@ -117,7 +120,9 @@ def run_all(
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step)
         terms = terms or _find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
-        drawn.append(_draw(workspace, config, terms, concept, one.out or workspace.outputs / "evaluation", shared, observe))
+        folder = one.out or default_folder(workspace, concept, one.step)
+        pictures = (one.out or workspace.outputs / FOLDER) / PICTURES  # the same ones, whoever asks for them
+        drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
         del concept  # DreamBooth's tensors take gigabytes
     shared.free()
     assert terms is not None
@@ -150,6 +155,20 @@ def _find_terms(workspace: Workspace, config: Config, observe: Observer) -> Term
     known = _recognise(config, photographs)
     asked = choose_prompts(config, workspace.root, known)
     return Terms(config, _find_metrics(config, observe), photographs, asked, known)
+
+
+def default_folder(workspace: Workspace, concept: Concept, step: int | None) -> Path:
+    """outputs/evaluation/ for the furthest stage as it ended; in it there is a folder for each other stage and step.
+
+    Args:
+        step: that was asked for; None is the last.
+    """
+    folder, last = workspace.outputs / FOLDER, None
+    if concept.source != furthest_stage(workspace):
+        folder = folder / concept.source
+    if step is not None and concept.source != "base":
+        last, _ = latest_checkpoint(workspace.stage_folder(concept.source), verify=False)
+    return folder if step is None or (last and last.step == step) else folder / step_folder(step)
 
 
 def _check_settings(config: Config, source: Source | None) -> None:
@@ -200,6 +219,7 @@ def _draw(
     terms: Terms,
     concept: Concept,
     folder: Path,
+    pictures_folder: Path,
     shared: SharedBase,
     observe: Observer,
 ) -> DrawnConcept:
@@ -211,7 +231,7 @@ def _draw(
     for prompt, seed in zip(prompts, cycle(seeds), strict=False):
         drawn = terms.text(prompt) if concept.source == "base" else prompt
         plans.append(make_plan(config, base, concept, drawn, expand(drawn, names), seed))
-    pictures = draw_pictures(config, base, concept, plans, folder / PICTURES, observe, again="the same command", shared=shared)
+    pictures = draw_pictures(config, base, concept, plans, pictures_folder, observe, again="the same command", shared=shared)
     if len(pictures.blanked) == len(plans):
         raise CictlError(
             f"the base model's safety checker blanked all {len(plans)} pictures, so that nothing can be measured",
@@ -243,7 +263,7 @@ def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
         index = place.get(path)
         figures = {} if index is None else {name: values[index] for name, values in columns.figures.items()}
         reading = columns.readings[index] if index is not None and columns.readings else None
-        return PictureResult(f"{PICTURES}/{path.name}", plan.seed, figures, reading)
+        return PictureResult(Path(os.path.relpath(path, drawn.folder)).as_posix(), plan.seed, figures, reading)
 
     prompts, config = [], drawn.config
     for number, prompt in enumerate(terms.asked.prompts):
@@ -284,5 +304,7 @@ def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) ->
     rows = [Row("the photographs", [open_upright(photograph.path) for photograph in own])]
     for one in results.prompts:
         figures = "  ".join(f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None)
-        rows.append(Row(f"{one.prompt}   {figures}", [opened(folder / picture.path) for picture in one.pictures]))
+        rows.append(
+            Row(f"{one.prompt}   {figures}", [opened(Path(os.path.normpath(folder / picture.path))) for picture in one.pictures])
+        )
     return sheet(rows)

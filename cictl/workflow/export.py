@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cictl
 from cictl.errors import StateError, UsageError
 from cictl.events import FileSaved, Observer, PhaseStarted, Warned
+from cictl.exporters.origin import described
 from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
 from cictl.models.hub import is_commit
@@ -34,6 +35,7 @@ class ExportOutcome:
     """What was exported.
 
     Attributes:
+        stage, step: of which training, and after how many of its steps.
         files: path, bytes, format, and whether it was there already (``kept``).
         already_done: whether all of them were.
         usage: what to type, by format and program.
@@ -42,6 +44,8 @@ class ExportOutcome:
         in_the_way: of all formats those whose place holds another export, and where.
     """
 
+    stage: str
+    step: int
     files: list[dict[str, Any]]
     already_done: bool
     usage: dict[str, dict[str, str]]
@@ -142,7 +146,7 @@ def run(
         usage[one.name] = built.usage(_place(str(where.absolute()), source, typed=True))
         notes[one.name] = list(built.notes)
     already_done = not in_the_way and all(file["kept"] for file in files)
-    return ExportOutcome(files, already_done, usage, notes, left_out, in_the_way)
+    return ExportOutcome(concept.source, concept.steps, files, already_done, usage, notes, left_out, in_the_way)
 
 
 def _missing(one: Format, concept: Concept) -> str:
@@ -207,7 +211,7 @@ def _write(
     def describe(hashes: Mapping[str, str]) -> dict[str, Content]:
         return {CARD: render(card, hashes), **({SAMPLE: sample.content} if sample else {})}
 
-    return write(built.files, folder, describe=describe, force=force)
+    return write(built.files, folder, describe=describe, origin=described(source.facts), force=force)
 
 
 def _place(folder: str, source: Exportable, *, typed: bool) -> Place:

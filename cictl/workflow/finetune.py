@@ -12,7 +12,7 @@ from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.records import RESULT, Checkpoint
 from cictl.workflow.concept import require_inverted, require_same_base
-from cictl.workflow.pins import find_base, read_pins
+from cictl.workflow.pins import Pins, find_base
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
@@ -44,8 +44,8 @@ def run(
             slug="stage-1-unfinished",
         )
 
-    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
-        return _prepare(workspace, inverted, runtime, config, photographs, observe)
+    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer) -> Prepared:
+        return _prepare(workspace, inverted, runtime, config, photographs, pins, observe)
 
     return run_stage(workspace, "finetune", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
@@ -56,6 +56,7 @@ def _prepare(
     runtime: Runtime,
     config: Config,
     photographs: list[Photograph],
+    pins: Pins,
     observe: Observer,
 ) -> Prepared:
     import torch
@@ -65,7 +66,7 @@ def _prepare(
     from cictl.models.concept_tokens import ConceptTokens
     from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
 
-    base = find_base(config, read_pins(workspace, config), observe)
+    base = find_base(config, pins, observe)
     require_same_base([inverted], base.identity)
     model = open_to_train(config, "finetune", base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, None, observe)

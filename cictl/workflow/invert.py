@@ -9,7 +9,7 @@ from cictl.config import Config
 from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.events import Note, Observer
-from cictl.workflow.pins import find_base, find_clip, read_pins
+from cictl.workflow.pins import Pins, find_base, find_clip
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import reads_clip
 from cictl.workflow.starts import Sight, find_starts
@@ -32,14 +32,14 @@ def run(
 ) -> TrainingOutcome:
     """Train S* and the A_i*, or go on training them; see :func:`run_stage` for what it raises."""
 
-    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer) -> Prepared:
-        return _prepare(workspace, runtime, config, photographs, observe)
+    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer) -> Prepared:
+        return _prepare(workspace, runtime, config, photographs, pins, observe)
 
     return run_stage(workspace, "invert", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
 
 def _prepare(
-    workspace: Workspace, runtime: Runtime, config: Config, photographs: list[Photograph], observe: Observer
+    workspace: Workspace, runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer
 ) -> Prepared:
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import own_text_tower, text_projection
@@ -47,7 +47,6 @@ def _prepare(
     from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
 
     settings = config.invert
-    pins = read_pins(workspace, config)
     base = find_base(config, pins, observe)
     read = reads_clip(config, "invert")
     clip = find_clip(config, pins, observe) if read else None  # before anything large is loaded, since it may fail

@@ -22,11 +22,17 @@ class Pins:
     stage: Stage = "invert"
 
 
-def read_pins(workspace: Workspace, config: Config, stage: Stage = "invert") -> Pins:
-    """The commits that the last checkpoint of ``stage`` records, or, before it has one, that of stage 1."""
+def read_pins(workspace: Workspace, config: Config, stage: Stage = "invert", *, fresh: bool = False) -> Pins:
+    """The commits that the last checkpoint of ``stage`` records, or, before it has one, that of stage 1.
+
+    Args:
+        fresh: pass over those of ``stage`` itself, since it starts anew.
+    """
     asked: tuple[Stage, ...] = (stage, "invert") if stage in METHODS else ("invert",)  # stage 2 is on the commit of stage 1
     model, clip = config.model, config.model.clip
     for one in asked:
+        if fresh and one == stage:
+            continue
         checkpoint, _ = latest_checkpoint(workspace.stage_folder(one), verify=False)
         if checkpoint:
             return Pins(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cictl.config import Config, Stage, settings_of
 from cictl.events import CheckpointSaved, Observer, Warned
 from cictl.records import STATE, Checkpoint
+from cictl.workflow.pins import Pins
 from cictl.workflow.stage import Fingerprint, fingerprint
 from cictl.workflow.stopping import Watch
 from cictl.workspace import Workspace
@@ -37,12 +38,16 @@ class Saver:
     observe: Observer
 
     def __call__(self, done: int) -> None:
+        self.observe(CheckpointSaved(done, self.write(done, self.folder)))
+
+    def write(self, done: int, folder: Path) -> Path:
+        """A checkpoint in ``folder``, which nobody is told of."""
         from cictl.engine.checkpoint import save_checkpoint, training_state
 
         state = training_state(self.method.trainable(), self.optimizer)
         complete = done >= self.facts["steps"] or self.watch.converged
         facts = {**self.facts, "scaler": self.runtime.scaler_state(), "complete": complete, **self.watch.record()}
-        self.observe(CheckpointSaved(done, save_checkpoint(self.folder, done, self.method.result(), state, facts)))
+        return save_checkpoint(folder, done, self.method.result(), state, facts)
 
     def keep_if_due(self, done: int) -> None:
         """Write a snapshot, if there is to be one of this step."""
@@ -60,10 +65,10 @@ class Saver:
 
 
 def manifest_facts(
-    workspace: Workspace, stage: Stage, config: Config, overrides: Mapping[str, Any], runtime: Runtime
+    workspace: Workspace, stage: Stage, config: Config, pins: Pins, overrides: Mapping[str, Any], runtime: Runtime
 ) -> dict[str, Any]:
     """What the manifest says beside the tensors."""
-    now: Fingerprint = fingerprint(workspace, config, stage)  # again: a download may have given the model its identity
+    now: Fingerprint = fingerprint(workspace, config, stage, pins)  # again: a download may have given the model its identity
     settings = settings_of(config, stage)
     return {
         "stage": stage,

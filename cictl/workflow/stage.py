@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, command_of, load_config, trajectory
+from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, command_of, group_of, load_config, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub import is_commit
 from cictl.models.locate import locate_base, locate_clip
-from cictl.records import Checkpoint, Difference, archive, differences, latest_checkpoint
-from cictl.workflow.pins import read_pins
+from cictl.records import Checkpoint, Difference, differences, latest_checkpoint
+from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.stopping import ended_early
-from cictl.workflow.tracking import tensorboard_folder
 from cictl.workspace import Workspace
 
 STAGES: tuple[Stage, ...] = ("invert", "finetune")  # of Contrastive Inversion
@@ -79,14 +76,24 @@ def lasting(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key in _SHAPING or key.partition(".")[0] not in _DRAWING}
 
 
-def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerprint:
+def is_read_by(stage: Stage, key: str) -> bool:
+    """Whether training ``stage`` looks at a dotted key: those of other trainings, and the noun for ours, it does not."""
+    group = key.partition(".")[0]
+    others = {group_of(one) for one in TITLES if one != stage}
+    return group not in others and (key not in _SHAPING or stage not in STAGES)
+
+
+def fingerprint(workspace: Workspace, config: Config, stage: Stage, pins: Pins | None = None) -> Fingerprint:
     """Everything that changes the course of ``stage``: photographs, settings, base model, and what came before.
 
     What cannot be known without a network is None, and counts as unchanged.
+
+    Args:
+        pins: the commits that the stage stays with; None are those of its last checkpoint.
     """
     photographs = {sha256: name for name, sha256 in fingerprints(workspace.images).items()}
     fields = trajectory(config, stage)
-    pins = read_pins(workspace, config, stage)
+    pins = pins or read_pins(workspace, config, stage)
     fields["identity.model"] = pins.model or _identity(locate_base, config.model.id, config.model.revision)
     if reads_clip(config, stage):
         fields["identity.clip"] = pins.clip or _identity(locate_clip, config.model.clip, config.model.clip_revision)
@@ -96,28 +103,18 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage) -> Fingerpri
     return {"photographs": dict(sorted(photographs.items())), "fields": fields}
 
 
-def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerprint, *, restart: bool = False) -> Decision:
+def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerprint) -> Decision:
     """Whether to run, resume or skip ``stage``.
 
     Args:
         settings: how many steps are asked for in all, and whether fewer may do.
         now: the fingerprint as of now.
-        restart: put what is there aside and start anew.
 
     Raises:
         StateError: photographs or settings are not those that the checkpoint was made from, or no checkpoint
             of the stage is whole.
     """
-    folder = workspace.stage_folder(stage)
-    checkpoint, damaged = latest_checkpoint(folder)
-    if restart:
-        if folder.is_dir():
-            archived = archive(folder, time.strftime("%Y%m%d-%H%M%S"))
-            logs = {"log.jsonl": workspace.logs / f"{stage}.jsonl", "tensorboard": tensorboard_folder(workspace, stage)}
-            for name, path in logs.items():
-                with suppress(FileNotFoundError):
-                    path.rename(archived / name)
-        return Decision("run", None)
+    checkpoint, damaged = latest_checkpoint(workspace.stage_folder(stage))
     if checkpoint is None:
         if damaged:
             raise none_is_whole(stage, damaged)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cictl.config import METHODS, Stage, settings_of
+from cictl.config import METHODS, Stage, command_of, settings_of
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
+from cictl.exporters.origin import origin_of
 from cictl.records import checkpoint_folders, differences, latest_checkpoint
-from cictl.workflow.stage import STAGES, can_be_undone, configure, describe, fingerprint, kept_overrides
+from cictl.workflow.event_log import read_progress
+from cictl.workflow.stage import STAGES, TITLES, can_be_undone, configure, describe, fingerprint, kept_overrides
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
 
@@ -27,10 +30,13 @@ class StageStatus:
     damaged: list[str]
     overrides: dict[str, Any] = field(default_factory=dict)
     ended_early: str = ""
+    running: bool = False
 
     @property
     def state(self) -> str:
-        """not started, started, done, or changed."""
+        """running, not started, started, done, or changed."""
+        if self.running:
+            return "running"
         if self.changed:
             return "changed since"
         if self.damaged and not self.step:
@@ -41,8 +47,28 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
+class Running:
+    """A training in another process.
+
+    Attributes:
+        stage: that is trained; None where its process has left no readable note.
+        who: its command, process and machine.
+        certain: whether its lock is held; else that cannot be seen from here.
+        step, steps: done and asked for; 0 as long as it has not begun with them.
+        seconds: that the other steps will take, once that is known.
+    """
+
+    stage: Stage | None
+    who: str
+    certain: bool
+    step: int = 0
+    steps: int = 0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Status:
-    """A workspace at a glance; ``methods`` are those of the other methods that were begun."""
+    """A workspace at a glance; ``methods`` are those that were begun, ``export_origins`` the stages and steps of the exports."""
 
     workspace: str
     concept: str
@@ -52,6 +78,8 @@ class Status:
     methods: list[StageStatus]
     pictures: int
     exports: list[str]
+    export_origins: list[str]
+    running: Running | None
     next: str
     problem: str
 
@@ -64,12 +92,19 @@ def run(workspace: Workspace) -> Status:
     """
     config = configure(workspace, {})
     photographs = sorted(fingerprints(workspace.images)) if workspace.images.is_dir() else []
-    stages = [_stage_status(workspace, stage) for stage in STAGES]
-    methods = [_stage_status(workspace, method) for method in METHODS if checkpoint_folders(workspace.stage_folder(method))]
+    running = _running(workspace)
+    in_hand = running.stage if running and running.certain else None
+    begun = [method for method in METHODS if method == in_hand or checkpoint_folders(workspace.stage_folder(method))]
+    stages, methods = (
+        [replace(_stage_status(workspace, stage), running=stage == in_hand) for stage in some] for some in (STAGES, begun)
+    )
     found = [path.relative_to(workspace.outputs) for path in workspace.outputs.glob("export/**/*.safetensors")]
+    origins = sorted({origin for path in found if (origin := origin_of(workspace.outputs / path))})
     exports = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
     next_command, problem = _next(workspace, photographs, stages, pictures, exports)
+    if running:
+        next_command, problem = _beside(running, next_command, problem)
     return Status(
         workspace=str(workspace.root),
         concept=config.concept.name,
@@ -79,6 +114,8 @@ def run(workspace: Workspace) -> Status:
         methods=methods,
         pictures=pictures,
         exports=exports,
+        export_origins=origins,
+        running=running,
         next=next_command,
         problem=problem,
     )
@@ -97,6 +134,30 @@ def _stage_status(workspace: Workspace, stage: Stage) -> StageStatus:
         changed = [error.message]
     kept, why = kept_overrides(workspace, upto=stage), ended_early(stage, checkpoint, settings)
     return StageStatus(stage, checkpoint.step, settings.steps, changed, damaged, kept, why)
+
+
+def _running(workspace: Workspace) -> Running | None:
+    """The training in another process, as its lock and its log tell it."""
+    writer = workspace.writer()
+    if writer is None:
+        return None
+    stage = next((one for one in TITLES if command_of(one) == writer.command), None)
+    found = Running(stage, str(writer), writer.certain)
+    log = workspace.logs / f"{stage}.jsonl"
+    with suppress(OSError):  # it has none yet
+        if stage and writer.certain and log.stat().st_mtime >= writer.began:  # else it is still that of the run before
+            step, steps, seconds = read_progress(log)
+            return replace(found, step=step, steps=steps, seconds=seconds)
+    return found
+
+
+def _beside(running: Running, next_command: str, problem: str) -> tuple[str, str]:
+    """What can be done while another process trains, or may be training: nothing that trains."""
+    if not next_command.startswith(tuple(map(command_of, TITLES))):
+        return next_command, problem
+    if running.certain:
+        return "wait until it is done, or stop it with Ctrl-C where it runs (it saves a checkpoint)", ""
+    return next_command, f"but only if {running.who} has ended, whose lock cannot be seen from here"
 
 
 def _next(

@@ -13,6 +13,7 @@ from cictl.config import Config, Stage, Training, command_of, group_of, settings
 from cictl.data.photographs import Photograph, find_photographs
 from cictl.errors import ProcessLost, UsageError
 from cictl.events import (
+    CheckpointSaved,
     DownloadProgress,
     Event,
     Note,
@@ -28,9 +29,21 @@ from cictl.records import Checkpoint, latest_checkpoint, read_checkpoint, remove
 from cictl.workflow.batches import step_batches
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.prepared import Prepared
+from cictl.workflow.restart import begin_anew
 from cictl.workflow.saving import Saver, manifest_facts, milestones_of, warn_of_other_circumstances
-from cictl.workflow.stage import TITLES, Decision, configure, decide, fingerprint, kept_overrides, lasting, require_unchanged
+from cictl.workflow.stage import (
+    TITLES,
+    Decision,
+    configure,
+    decide,
+    fingerprint,
+    is_read_by,
+    kept_overrides,
+    lasting,
+    require_unchanged,
+)
 from cictl.workflow.stopping import Watch, ended_early, fixed_batch_loss, never_stops
 from cictl.workflow.tracking import Curves, require_trackers
 from cictl.workspace import Workspace
@@ -38,7 +51,7 @@ from cictl.workspace import Workspace
 if TYPE_CHECKING:
     from cictl.engine.runtime import Runtime
 
-    Prepare = Callable[[Runtime, Config, list[Photograph], Observer], Prepared]
+    Prepare = Callable[[Runtime, Config, list[Photograph], Pins, Observer], Prepared]
 
 _LESS_MEMORY = (
     "keep less for the backward pass, with --set model.memory=lowest, compute the batch in parts, with --set {}.accumulation=4, "
@@ -74,12 +87,16 @@ class _Start:
         photographs: that it trains on.
         overrides: what --set gave this run and those before it, by dotted key.
         decision: what is to be done.
+        pins: the commits that the models stay with.
+        replaces: whether another training of the stage is to give way to it.
     """
 
     config: Config
     photographs: list[Photograph]
     overrides: Mapping[str, Any]
     decision: Decision
+    pins: Pins
+    replaces: bool
 
 
 def run_stage(
@@ -118,7 +135,7 @@ def run_stage(
         if start.decision.action == "skip":
             return _outcome(workspace, stage, start.decision, settings)
         began = time.perf_counter()
-        with out_of_memory_explained(_LESS_MEMORY.format(group_of(stage))), _resumable(workspace, stage):
+        with out_of_memory_explained(_LESS_MEMORY.format(group_of(stage))), _resumable(workspace, stage, start):
             saved = _train(workspace, stage, prepare, observe, start, processes)
         return _outcome(workspace, stage, start.decision, settings, saved=saved, seconds=time.perf_counter() - began)
 
@@ -142,20 +159,23 @@ def _begin(
     photographs = find_photographs(workspace.images)
     _require_even_parts(stage, settings, processes)
     require_trackers(config.tracking.to)
-    now = fingerprint(workspace, config, stage)
+    pins = read_pins(workspace, config, stage, fresh=restart)
     kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **lasting(overrides)}
-    decision = decide(workspace, stage, settings, now, restart=restart)
+    now = fingerprint(workspace, config, stage, pins)
+    decision = Decision("run", None) if restart else decide(workspace, stage, settings, now)
+    replaces = restart and workspace.stage_folder(stage).exists()
     for warning in decision.warnings:
         observe(Warned(warning))
     if decision.action != "skip":
         if useless := never_stops(stage, settings):
             observe(Warned(useless))
         remove_staging(workspace.stage_folder(stage))
-        set_aside_damaged(workspace.stage_folder(stage), decision.first_step)
-        if earlier := {key: value for key, value in kept.items() if key not in overrides}:
+        if not replaces:
+            set_aside_damaged(workspace.stage_folder(stage), decision.first_step)
+        if earlier := {key: value for key, value in kept.items() if key not in overrides and is_read_by(stage, key)}:
             listed = " ".join(f"{key}={value}" for key, value in earlier.items())
             observe(Note(f"kept from an earlier --set, over ci.yaml: {listed}"))
-    return _Start(config, photographs, kept, decision)
+    return _Start(config, photographs, kept, decision, pins, replaces)
 
 
 def _require_even_parts(stage: Stage, settings: Training, processes: Processes) -> None:
@@ -171,16 +191,18 @@ def _require_even_parts(stage: Stage, settings: Training, processes: Processes) 
 
 
 @contextmanager
-def _resumable(workspace: Workspace, stage: Stage) -> Iterator[None]:
+def _resumable(workspace: Workspace, stage: Stage, start: _Start) -> Iterator[None]:
     """Say from where a run goes on that has lost a process."""
+    before = latest_checkpoint(workspace.stage_folder(stage), verify=False)[0] if start.replaces else None
     try:
         yield
     except ProcessLost as error:
         saved, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
-        step = saved.step if saved else 0
-        raise ProcessLost(
-            error.message, f"run the same command again: {command_of(stage)} goes on from step {step}", slug=error.slug
-        ) from None
+        again = f"run the same command again{' without --restart' if start.replaces else ''}"
+        hint = f"{again}: {command_of(stage)} goes on from step {saved.step if saved else 0}"
+        if start.replaces and saved == before:
+            hint = "run the same command again; what was trained before is as it was"
+        raise ProcessLost(error.message, hint, slug=error.slug) from None
 
 
 def _train(
@@ -198,28 +220,31 @@ def _train(
             log_path = workspace.logs / f"{stage}.jsonl"
             if config.tracking.to:
                 observe = opened.enter_context(Curves(workspace, stage, config, observe))
-            log = opened.enter_context(EventLog(log_path, first if decision.checkpoint else None, observe))
+            log = opened.enter_context(EventLog(log_path, first if decision.checkpoint else None, observe, held=start.replaces))
         log(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(config.model.device, config.model.dtype, processes)
 
         def tell(event: Event) -> None:
             log(event)
             if stop and isinstance(event, DownloadProgress):  # a download may take longer than anybody waits
-                raise stop.interruption(
-                    "stopped while downloading; what has come is kept", f"{command_of(stage)} goes on from there"
-                )
+                raise stop.interruption("stopped while downloading; what has come is kept", "the same command goes on from there")
 
-        prepared = prepare(runtime, config, start.photographs, tell)
+        prepared = prepare(runtime, config, start.photographs, start.pins, tell)
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, rates=prepared.rates)
-        facts, milestones = manifest_facts(workspace, stage, config, start.overrides, runtime), milestones_of(config, stage)
+        facts = manifest_facts(workspace, stage, config, start.pins, start.overrides, runtime)
         evaluate = fixed_batch_loss(prepared, settings, config.seed, stage, settings.accumulation * processes.count)
         watch = Watch(settings, lambda: processes.share(evaluate), log)
-        saver = Saver(folder, method, optimizer, runtime, facts, milestones, watch, log)
+        saver = Saver(folder, method, optimizer, runtime, facts, milestones_of(config, stage), watch, log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
             warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
+        elif start.replaces:
+            if stop.agreed(processes):
+                raise stop.interruption("stopped before the first step; nothing has changed", "the same command starts anew")
+            if isinstance(log, EventLog):
+                begin_anew(workspace, stage, saver, log)
         count = sum(parameter.numel() for parameter in method.trainable().values())
         log(StageStarted(stage, first, settings.steps, str(runtime.device), runtime.dtype_name, count))
 
@@ -229,7 +254,9 @@ def _train(
                 prepared.preview(done)
 
         checkpoint, after_step = (saver, along_the_way) if processes.first else (_nothing, _nothing)
-        if decision.checkpoint is None:
+        if start.replaces:
+            log(CheckpointSaved(0, folder / step_folder(0)))
+        elif decision.checkpoint is None:
             checkpoint(0)  # it holds what the run was started with
         elif processes.first:
             saver.keep_if_due(first)  # the run may have been killed between checkpoint and snapshot

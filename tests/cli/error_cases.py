@@ -395,6 +395,8 @@ CASES: tuple[Case, ...] = (
          raising("filelock.FileLock.acquire", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))),
     Case("workspace-not-writable", "A full disk at the start of a training", "cictl invert", 5,
          both(new, full("cictl.workspace.write_atomic"))),
+    Case("archive-not-written", "A full disk where the old training is to be put aside", "cictl invert --restart", 5,
+         both(changed(), full("cictl.workflow.restart.write_atomic"))),
     Case("init-stray-argument", "Two folders", "cictl init teapot photographs", 2, nothing),
     Case("init-folder-is-file", "A workspace where a file is", "cictl init teapot", 2,
          lambda place: (place.home / "teapot").write_text("a file")),

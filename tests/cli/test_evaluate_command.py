@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
 from pathlib import Path
 
@@ -235,6 +236,51 @@ def test_nothing_is_measured_where_all_pictures_are_blanked(trained, tmp_path, n
     code, _, errors = cictl("-C", str(trained.root), "--out", str(out), "--prompts", prompts, "-n", "1", *networks)
     assert code == 1 and "blanked all 3 pictures" in errors
     assert not (out / "results.json").exists()
+
+
+# -- where it lies ----------------------------------------------------------------------------------
+
+
+def test_another_stage_or_step_takes_the_place_of_no_other_and_draws_no_picture_twice(
+    copy_of_trained, tmp_path, networks, prompts
+):
+    folder = copy_of_trained.outputs / "evaluation"
+    common = ["-C", str(copy_of_trained.root), "--prompts", prompts, "-n", "1", "--noun", "dog", *networks]
+    asked = {
+        ".": [], "step-0000003": ["--step", "3"], "invert": ["--stage", "invert"],
+        "invert/step-0000004": ["--stage", "invert", "--step", "4"], "base": ["--stage", "base"],
+    }  # fmt: skip
+    found = {}
+    for place, arguments in asked.items():
+        code, shown, errors = cictl(*common, *arguments)
+        assert code == 0, errors
+        assert copy_of_trained.shown(folder / place / "results.json") in shown
+        assert all((folder / one / "results.json").read_bytes() == content for one, content in found.items())
+        found[place] = (folder / place / "results.json").read_bytes()
+        for one in json.loads(found[place])["prompts"]:
+            assert all((folder / place / picture["path"]).is_file() for picture in one["pictures"])
+    assert sorted(path.parent for path in folder.rglob("sheet.png")) == sorted(folder / place for place in asked)
+    measured = [json.loads(content) for content in found.values()]
+    assert [(one["stage"], one["steps"]) for one in measured] == [
+        ("finetune", 6), ("finetune", 3), ("invert", 8), ("invert", 4), ("base", 0),
+    ]  # fmt: skip
+    drawn = picture_files(folder)
+    assert len(drawn) == 5 * 3 and not list(folder.glob("*/**/pictures"))
+
+    last = ["--stage", "finetune", "--step", "6"]  # another name of the first
+    code, _, errors = cictl(*common, *last)
+    assert code == 0 and "3 there already" in errors and picture_files(folder) == drawn
+    assert {path.parent for path in folder.rglob("results.json")} == {folder / place for place in asked}
+    code, _, errors = cictl(*common, "--step", "3")
+    assert code == 0 and "3 there already" in errors and picture_files(folder) == drawn
+
+
+def test_before_stage_2_the_first_one_is_the_furthest(copy_of_trained, networks, prompts):
+    shutil.rmtree(copy_of_trained.stage_folder("finetune"))
+    common = ["-C", str(copy_of_trained.root), "--prompts", prompts, "-n", "1", *networks]
+    for arguments in ([], ["--stage", "invert"]):
+        assert cictl(*common, *arguments)[0] == 0
+    assert [path.parent.name for path in copy_of_trained.outputs.rglob("results.json")] == ["evaluation"]
 
 
 # -- how it is shown --------------------------------------------------------------------------------

@@ -101,8 +101,25 @@ def test_status_says_in_a_line_what_was_exported(copy_of_trained):
 
     assert shown() == "none"
     cictl("-C", str(copy_of_trained.root))
-    assert shown() == "export/embeddings/my-teapot.safetensors, export/loras/my-teapot.safetensors"
+    assert shown() == "export/embeddings/my-teapot.safetensors, export/loras/my-teapot.safetensors; of finetune after 6 steps"
     (copy_of_trained.outputs / "export" / ".exporting-x-1").mkdir()
     (copy_of_trained.outputs / "export" / ".exporting-x-1" / "part.safetensors").write_bytes(b"")
     cictl("-C", str(copy_of_trained.root), "--format", "lora", "--format", "bundle")
-    assert shown() == "5 files: bundle, lora, safetensors"
+    assert shown() == "5 files: bundle, lora, safetensors; of finetune after 6 steps"
+    cictl("-C", str(copy_of_trained.root), "--format", "embedding", "--stage", "invert")
+    assert shown() == "6 files: bundle, embedding, lora, safetensors; of finetune after 6 steps and invert after 8 steps"
+
+
+def test_an_export_says_of_which_stage_and_step_it_is_and_so_does_the_refusal_of_another(trained, tmp_path):
+    common = ["-C", str(trained.root), "--out", str(tmp_path)]
+    code, shown, _ = cictl(*common)
+    assert code == 0 and "stage: finetune after 6 steps" in shown.splitlines()
+    code, _, errors = cictl(*common, "--step", "3")
+    said = " ".join(errors.split())
+    assert code == 3 and "holds another export, of finetune after 6 steps; this one is of finetune after 3 steps" in said
+    code, shown, _ = cictl(*common, "--step", "3", "--force")
+    assert code == 0 and "stage: finetune after 3 steps" in shown
+    assert "- finetune: 3 steps" in (tmp_path / "README.md").read_text()
+    _, shown, _ = cictl(*common, "--stage", "invert", "--format", "embedding", "--json")
+    result = json.loads(shown.splitlines()[-1])
+    assert (result["stage"], result["step"]) == ("invert", 8)

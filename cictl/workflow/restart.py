@@ -1,0 +1,85 @@
+"""--restart: the old training gives way, and goes to the archive, when the first checkpoint of the new one is whole."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cictl.config import Stage
+from cictl.errors import ResourceError
+from cictl.events import Note
+from cictl.files import sync_folder, write_atomic
+from cictl.records import archive, beginning_folder, remove_staging
+from cictl.workflow.event_log import EventLog
+from cictl.workflow.saving import Saver
+from cictl.workflow.tracking import tensorboard_folder
+from cictl.workspace import Workspace
+
+_LOG = "log.jsonl"
+
+
+def begin_anew(workspace: Workspace, stage: Stage, saver: Saver, log: EventLog) -> None:
+    """Write the checkpoint of step 0, put what the stage had until now aside, and say where it is.
+
+    Whatever ends the process in between, both trainings are whole, each in its place or beside it.
+
+    Args:
+        log: held back until now, since its file is the old training's.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    folder = workspace.stage_folder(stage)
+    beginning = beginning_folder(folder)
+    remove_staging(folder)
+    saver.write(0, beginning)
+    with _disk_errors(workspace, folder):
+        archived = _put_aside(workspace, stage)
+        beginning.rename(folder)
+        sync_folder(workspace.checkpoints)
+    log.begin()
+    log(Note(_told(workspace, stage, archived)))
+
+
+def _put_aside(workspace: Workspace, stage: Stage) -> Path:
+    """The checkpoints of a stage and its log; the log is copied first, since a run that finds no checkpoint begins it anew."""
+    folder, log, curves = workspace.stage_folder(stage), _log_of(workspace, stage), tensorboard_folder(workspace, stage)
+    if log.exists():
+        write_atomic(folder / _LOG, log.read_bytes())
+    archived = archive(folder, time.strftime("%Y%m%d-%H%M%S"))
+    if curves.exists():
+        curves.rename(archived / "tensorboard")
+    return archived
+
+
+def _log_of(workspace: Workspace, stage: Stage) -> Path:
+    return workspace.logs / f"{stage}.jsonl"
+
+
+def _told(workspace: Workspace, stage: Stage, archived: Path) -> str:
+    """Where the old training is, and how it comes back."""
+    folder, shelf = workspace.stage_folder(stage), archived.parent
+    moves = [(folder, shelf / f"{archived.name}-newer"), (archived, folder)]
+    if (archived / _LOG).exists():
+        moves.append((folder / _LOG, _log_of(workspace, stage)))
+    back = " && ".join(f"mv {_typed(workspace, one)} {_typed(workspace, other)}" for one, other in moves)
+    return f"the training until now is in {workspace.shown(archived)}; to have it back: {back}"
+
+
+def _typed(workspace: Workspace, path: Path) -> str:
+    return shlex.quote(workspace.shown(path))
+
+
+@contextmanager
+def _disk_errors(workspace: Workspace, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{workspace.shown(folder)} cannot be put aside: {error.strerror}",
+            "make room, or allow writing, then the same command again; nothing is lost",
+            slug="archive-not-written",
+        ) from None
