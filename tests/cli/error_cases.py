@@ -598,6 +598,11 @@ CASES: tuple[Case, ...] = (
     Case("training-changed", "Another word than a method was trained with", "cictl baseline textual-inversion --noun cat", 3,
          method_trained),
     Case("method-unknown", "A comparison with a method that there is not", "cictl compare --methods dreambox", 2),
+    Case("memory-full", "A comparison with a method that does not fit into the memory",
+         "cictl compare --noun dog --methods base,textual-inversion --prompts prompts.txt -n 1 --set evaluate.dinov2=null "
+         "--set evaluate.clip=./clip", 5,
+         both(measured("model.safetensors", lambda path: None),
+              lambda place: place.patch("cictl.engine.training.fit", mock.Mock(side_effect=MemoryError())))),
     Case("noun-missing", "A comparison with methods that need a word for what S* is", "cictl compare", 2),
     Case("base-without-steps", "A step of the base model", "cictl generate 'a photo of a dog' --stage base --step 4", 2),
     Case("class-pictures-all-blanked", "Only class pictures that the safety checker flags",
