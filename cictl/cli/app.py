@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
@@ -25,8 +26,11 @@ from cictl.cli import (
     preview_aux,
     status,
 )
+from cictl.data.prompts import in_quotes
 from cictl.errors import UsageError
 from cictl.ui.report import print_error
+
+_MORE = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)", re.S)
 
 
 class Commands(TyperGroup):
@@ -49,7 +53,11 @@ class Commands(TyperGroup):
 def _refusal(refused: typer.TyperException) -> UsageError:
     message, context = refused.format_message().replace("Value error, ", ""), getattr(refused, "ctx", None)
     command = context.command_path if context else "cictl"
-    return UsageError(message[:1].lower() + message[1:].rstrip("."), f"{command} --help shows what it takes", slug="command-line")
+    hint = f"{command} --help shows what it takes"
+    prompt, more = (context.params.get("prompt") if context else None), _MORE.fullmatch(message)
+    if prompt and more:
+        hint = f"a prompt of several words stands in quotes: {command} {in_quotes(f'{prompt} {more[1]}')}"
+    return UsageError(message[:1].lower() + message[1:].rstrip("."), hint, slug="command-line")
 
 
 app = typer.Typer(

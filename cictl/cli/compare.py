@@ -63,7 +63,7 @@ def command(
     cictl compare --noun teapot --methods base,dreambooth,finetune -n 2
     """
     with exit_codes(json=json, debug=debug):
-        from cictl.workflow import compare, foreseen
+        from cictl.workflow import compare, foreseen, trainings
         from cictl.workflow.results import FIGURES
 
         session = open_session(directory, assignments, json, quiet, verbose, evaluate__noun=noun)
@@ -88,6 +88,8 @@ def command(
             print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 
         session.result(outcome, say)
+        if outcome.failed:
+            raise trainings.missing_rows(outcome.failed, list(dict.fromkeys(row.method for row in outcome.rows)))
 
 
 def _say_foreseen(would: Foreseen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +20,10 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
-from cictl.data.prompts import read_prompts
-from cictl.errors import CictlError
+from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
+from cictl.errors import CictlError, UsageError
+from cictl.events import Observer, Warned
+from cictl.placeholders import CONCEPT
 from cictl.ui.report import print_result
 
 
@@ -112,6 +115,7 @@ def command(
         )
         every = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
         with session.display() as observe:
+            _require_quotes(prompts or [], source, observe)
             outcome = generate.run(
                 session.workspace,
                 every,
@@ -140,3 +144,20 @@ def command(
                 "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
                 slug="pictures-all-blanked",
             )
+
+
+def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:
+    """Refuse the words of a prompt that was typed without quotes; on the untouched base, where each may be meant, only say so."""
+    whole = one_prompt(prompts)
+    if source is Source.base and whole:
+        observe(Warned(f"{len(prompts)} prompts of one word each; in quotes they are one: cictl generate {in_quotes(whole)}"))
+    elif source is not Source.base and len(prompts) > 1:
+        for word in prompts:
+            if len(word.split()) == 1 and not mentions_concept(word):
+                example = whole if mentions_concept(whole) else f"a photo of {CONCEPT} in the snow"
+                raise UsageError(
+                    f"{word!r} alone is one of {len(prompts)} prompts, so that the quotes around a prompt are probably missing",
+                    f"cictl generate {in_quotes(example)}\n"
+                    f"unquoted, a shell may also put names of files in the place of {CONCEPT}",
+                    slug="prompt-without-quotes",
+                )

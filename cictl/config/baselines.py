@@ -16,6 +16,7 @@ from cictl.config.fields import (
     STOP_WINDOW,
     TIMESTEPS,
     Group,
+    Texts,
     Timesteps,
     check_prompt,
     divides_batch,
@@ -54,7 +55,7 @@ class TextualInversionConfig(_Training):
         paper="a word that describes the concept",
         min_length=1,
     )
-    prompts: list[str] = setting(
+    prompts: Texts = setting(
         [], "What is trained on, one for each photograph of a batch; none are the paper's, by concept.kind.",
         paper="27 prompts for objects, 19 for styles", max_length=64,
     )  # fmt: skip

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
 FROM_PHOTOGRAPHS = "photographs"  # a start of tokens
+
+# A list, for which one text alone may stand; the empty one may not, since "" begins every name.
+OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str) and value else value)
+Texts = Annotated[list[str], OneOrMore]
 
 MemoryMode = Literal["full", "low", "lowest"]
 Timesteps = Literal["uniform", "stratified"]

@@ -6,7 +6,7 @@ silent, the plain reading of its equations or a reasoned value, and the field sa
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -20,6 +20,8 @@ from cictl.config.fields import (
     TIMESTEPS,
     Group,
     MemoryMode,
+    OneOrMore,
+    Texts,
     Timesteps,
     check_prompt,
     divides_batch,
@@ -135,7 +137,7 @@ class InvertConfig(Group):
     temperature: float = setting(
         1.0, "Divides the cosines of Eq. 2; smaller is sharper.", paper="not stated; 1 as Eq. 2 is written", gt=0, le=100
     )
-    prompts: list[str] = setting(
+    prompts: Texts = setting(
         ["A photo of S* A*"],
         "Prompts of Eq. 1; S* and A* stand for the tokens. One is drawn for each photograph of a batch.",
         paper='"A photo of S* A_i*"',
@@ -178,7 +180,7 @@ class FinetuneConfig(Group):
         le=256,
     )
     timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
-    layers: list[str] = setting(
+    layers: Texts = setting(
         ["down_blocks", "mid_block", "up_blocks"],
         "Cross-attention layers that train: those whose names begin so, for instance up_blocks.1; the rest keep the base's K, V.",
         paper="the cross-attention",
@@ -206,7 +208,7 @@ class FinetuneConfig(Group):
         "(without beginning, end and padding).",
         paper=NOT_STATED,
     )
-    concept_prompts: list[str] = setting(
+    concept_prompts: Texts = setting(
         ["A photo of S*"],
         "Prompts that K, V see. One is drawn for each photograph of a batch.",
         paper="S* only; words around it not stated",
@@ -347,7 +349,7 @@ class TrackingConfig(Group):
         ge=1,
         le=1000,
     )
-    to: list[Tracker] = setting(
+    to: Annotated[list[Tracker], OneOrMore] = setting(
         [],
         "Trackers that are told losses, rates, memory and previews, beside logs/: tensorboard (its files lie in "
         "logs/tensorboard), wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab, trackio. Each must be installed.",

@@ -76,10 +76,22 @@ def _proposal(prompt: str, command: str) -> str:
         example = f"a photo of {CONCEPT} in the snow"
         return f'for example: {command} "{example}"' if command else f"write {CONCEPT} where it is to be drawn, as in: {example}"
     meant = prompt.replace(found, CONCEPT)
-    # In double quotes, as everywhere, unless a shell would read something else.
-    typed = shlex.quote(meant) if set(meant) & set('"$`\\!') else f'"{meant}"'
-    corrected = f"{command} {typed}" if command else meant
+    corrected = f"{command} {in_quotes(meant)}" if command else meant
     return f"did you mean {CONCEPT} where it says {found}? {corrected}"
+
+
+def in_quotes(prompt: str) -> str:
+    """As it is typed: in double quotes, as everywhere, unless a shell would read something else."""
+    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
+
+
+def one_prompt(words: Sequence[str]) -> str:
+    """What was probably typed without quotes where these came in: a prompt, with S* for what is nearly S*; "" if none was."""
+    if len(words) < 2 or any(len(word.split()) != 1 for word in words):
+        return ""
+    together = " ".join(words)
+    found = near_miss(together)
+    return together.replace(found, CONCEPT) if found else together
 
 
 def near_miss(prompt: str) -> str | None:

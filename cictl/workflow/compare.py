@@ -10,12 +10,12 @@ from typing import Any
 from PIL import Image
 
 import cictl
-from cictl.config import METHODS, Config
+from cictl.config import Config
 from cictl.data.photographs import find_photographs, open_upright
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, ignore
 from cictl.functional.means import harmonic_mean, last_and_best
-from cictl.workflow import baseline, evaluate, finetune, invert, preview_aux
+from cictl.workflow import evaluate, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
@@ -24,6 +24,7 @@ from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, folder_of, measure, title_of
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.trainings import Failure, needed_memory, train, warn_of_memory
 from cictl.workspace import Workspace
 
 FOLDER = "compare"
@@ -50,7 +51,7 @@ class Row:
         results, sheet: where all figures and the pictures lie.
     """
 
-    method: str
+    method: Source
     title: str
     which: str
     steps: int
@@ -73,6 +74,7 @@ class CompareOutcome:
         chosen: what last and best mean.
         sampling: what the pictures of all methods have in common.
         known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
+        failed: the rows that are missing, and why.
         results, report: where the table lies, and a page with pictures and curves.
     """
 
@@ -90,6 +92,7 @@ class CompareOutcome:
     std: str
     chosen: str
     rows: list[Row]
+    failed: list[Failure]
     results: str
     report: str
 
@@ -114,20 +117,21 @@ def run(
     Raises:
         UsageError: an unknown method, or no noun where one is needed.
         StateError: what a method was trained with has changed.
+        CictlError: what concerns all trainings, or no row is left; see :func:`train`.
         Interrupted: by a signal; the same command goes on.
     """
     chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
     evaluate.require_measurable(workspace, config, observe)  # before hours of training
-    for row in chosen:
-        if row != "base":
-            _train(workspace, row, overrides, observe)
+    warn_of_memory(workspace, chosen, needed_memory(workspace, chosen, overrides, observe), overrides, observe)
+    failed = train(workspace, chosen, overrides, observe)
+    there = [row for row in chosen if row not in {one.method for one in failed}]
     alike = _drawn_alike(config)
     folder, shared = workspace.outputs / FOLDER, SharedBase()
-    auxiliary = _auxiliary(workspace, config, alike, shared, observe) if chosen[-1] in STAGES else []
-    found = measure(workspace, chosen, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
-    measured = [one for row in chosen for one in _last_and_best(workspace, row, found[row])]
+    auxiliary = _auxiliary(workspace, config, alike, shared, observe) if there[-1] in STAGES else []
+    found = measure(workspace, there, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
+    measured = [one for row in there for one in _last_and_best(workspace, row, found[row])]
     rows = [row for row, _ in measured]
-    outcome = _outcome(workspace, config, measured[0][1], rows, last_alone=last_alone)
+    outcome = _outcome(workspace, config, measured[0][1], rows, failed, last_alone=last_alone)
     save_json(folder / RESULTS, outcome)
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
@@ -146,20 +150,6 @@ def begin(
     if any(row == "base" or row in NEED_A_NOUN for row in chosen):
         told["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
     return chosen, told, config
-
-
-def without_noun(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What our own stages are given, which are not told the noun."""
-    return {key: value for key, value in overrides.items() if key != "evaluate.noun"}
-
-
-def _train(workspace: Workspace, row: Source, overrides: Mapping[str, Any], observe: Observer) -> None:
-    if row in METHODS:
-        baseline.run(workspace, row, observe, overrides=overrides)
-        return
-    invert.run(workspace, observe, overrides=without_noun(overrides))
-    if row == "finetune":
-        finetune.run(workspace, observe, overrides=without_noun(overrides))
 
 
 def _drawn_alike(config: Config) -> dict[str, Any]:
@@ -192,7 +182,9 @@ def _row(row: Source, which: str, words: str, one: evaluate.EvaluateOutcome) -> 
     return Row(row, title_of(row), which, one.measured.steps, words, one.measured.overall, one.results, one.sheet)
 
 
-def _outcome(workspace: Workspace, config: Config, one: Results, rows: list[Row], *, last_alone: bool) -> CompareOutcome:
+def _outcome(
+    workspace: Workspace, config: Config, one: Results, rows: list[Row], failed: list[Failure], *, last_alone: bool
+) -> CompareOutcome:
     pair = axes(one.overall)
     return CompareOutcome(
         cictl=cictl.__version__,
@@ -209,6 +201,7 @@ def _outcome(workspace: Workspace, config: Config, one: Results, rows: list[Row]
         std=one.std,
         chosen=LAST if last_alone or pair is None else BEST.format(*(FIGURES[name] for name in pair)),
         rows=rows,
+        failed=failed,
         results=workspace.shown(workspace.outputs / FOLDER / RESULTS),
         report=workspace.shown(workspace.outputs / FOLDER / REPORT),
     )
@@ -217,7 +210,8 @@ def _outcome(workspace: Workspace, config: Config, one: Results, rows: list[Row]
 def facts(outcome: CompareOutcome) -> dict[str, str]:
     """What the figures depend on, in a few lines."""
     pictures = f"{outcome.count} {'picture' if outcome.count == 1 else 'pictures'}"
-    said = {
+    failed = {"failed": "; ".join(f"{one.title}: {one.reason}" for one in outcome.failed)} if outcome.failed else {}
+    said = failed | {
         "base": f"{outcome.base['id']}, {outcome.base['identity'][:12]}",
         "prompts": f"{outcome.prompt_set}, {pictures} of each, seeds from {outcome.seed} on, the same noise for every method",
         "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps and row.which != "best") or "none",

@@ -23,6 +23,11 @@ def fitting_step(
     return memory, _count(config, stage, base, dtype, processes, memory)
 
 
+def memory_of_step(config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype) -> int:
+    """Bytes that a training takes on the device, counted in half the time of :func:`fitting_step`."""
+    return _count(config, stage, base, dtype, 1, choose_memory(config, stage, base, device, dtype, 1), backward=False).memory
+
+
 def choose_memory(
     config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype, processes: int
 ) -> MemoryMode:

@@ -11,11 +11,12 @@ from cictl.data.photographs import find_photographs
 from cictl.events import Observer
 from cictl.records import latest_checkpoint, snapshots
 from cictl.workflow import baseline, check, finetune, invert
-from cictl.workflow.compare import begin, without_noun
+from cictl.workflow.compare import begin
 from cictl.workflow.evaluate import prompts_of
 from cictl.workflow.saving import milestones_of
 from cictl.workflow.stage import STAGES, configure
 from cictl.workflow.training import TrainingOutcome
+from cictl.workflow.trainings import stages_of, told, warn_of_memory
 from cictl.workspace import Workspace
 
 
@@ -52,15 +53,14 @@ def run(
     """
     chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
     prompts = prompts_of(workspace, config)
-    stages: list[Stage] = [row for row in chosen if row in METHODS]
-    stages += STAGES if "finetune" in chosen else STAGES[:1] if "invert" in chosen else ()
     trainings, estimates, method = [], {}, ""
-    for stage in stages:
-        own = overrides if stage in METHODS else without_noun(overrides)
+    for stage in stages_of(chosen):
+        own = told(stage, overrides)
         outcome = _training(workspace, stage, observe, own)
         trainings.append(outcome)
         if outcome.action != "skip" and (expected := check.expect(workspace, stage, observe, own, done=outcome.first_step)):
             estimates[stage], method = expected
+    warn_of_memory(workspace, chosen, {stage: one.memory for stage, one in estimates.items()}, overrides, observe)
     along_the_way = 0 if last_alone else sum(_kept(workspace, config, one) for one in trainings if one.stage in chosen)
     pictures = (len(chosen) + along_the_way) * len(prompts) * config.evaluate.count
     if chosen[-1] in STAGES and config.invert.auxiliary_vectors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.config import METHODS, group_of
+from cictl.errors import Interrupted, ModelAccessError, ResourceError, StateError, UsageError
+from cictl.workflow import baseline
 from cictl.workflow.rows import ROWS, choose_rows
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
@@ -190,6 +193,106 @@ def test_networks_that_cannot_be_had_are_missed_before_anything_is_trained(make_
     code, _, errors = cictl(workspace, *QUICK, "--noun=dog", "--set=evaluate.dinov2=./nowhere")
     assert code == 4 and "nowhere" in errors
     assert not workspace.checkpoints.exists() or not any(path.is_dir() for path in workspace.checkpoints.iterdir())
+
+
+def fails(monkeypatch, method: str, kind: type[Exception], *words: object, **slug: str) -> list[weakref.ref]:
+    """Let the training of ``method`` raise a new error with its model in memory; of each such model a reference."""
+    models = []
+
+    def prepare(bench):
+        model = bench.open(bench.find_base())
+        models.append(weakref.ref(model.unet))
+        raise kind(*words, **slug)
+
+    monkeypatch.setitem(baseline._PREPARE, method, prepare)
+    return models
+
+
+def test_a_method_that_does_not_fit_is_left_out_and_the_others_are_measured_until_it_does(make_workspace, common, monkeypatch):
+    workspace = make_workspace()
+    arguments = (*common, "--methods", "base,dreambooth,disenbooth,invert")
+    with monkeypatch.context() as tight:
+        models = fails(tight, "dreambooth", MemoryError)
+        held, own = [], baseline._PREPARE["disenbooth"]
+        tight.setitem(baseline._PREPARE, "disenbooth", lambda bench: [held.extend(one() for one in models), own(bench)][1])
+        code, shown, errors = cictl(workspace, *arguments)
+    assert code == ResourceError.exit_code
+    assert held == [None]  # DreamBooth's model is gone when the next one is loaded
+    found = table(workspace)
+    assert [row["method"] for row in found["rows"]] == ["base", "disenbooth", "invert"]
+    [failed] = found["failed"]
+    assert (failed["method"], failed["slug"], failed["exit_code"]) == ("dreambooth", "memory-full", 5)
+    page = (workspace.outputs / "compare" / "report.html").read_text("utf-8")
+    said = f"DreamBooth: {failed['message']}"
+    assert said in page and f"failed:   {said}" in shown
+    assert "DreamBooth left out" in errors and "--methods base,disenbooth,invert goes without" in errors
+    before = files(workspace.checkpoints / "disenbooth", "*")
+    assert cictl(workspace, *arguments)[0] == 0
+    assert [row["method"] for row in table(workspace)["rows"]] == ["base", "dreambooth", "disenbooth", "invert"]
+    assert not table(workspace)["failed"] and files(workspace.checkpoints / "disenbooth", "*") == before
+
+
+def test_without_stage_1_there_is_no_stage_2_and_it_is_tried_once(make_workspace, common, monkeypatch):
+    tried = []
+
+    def no_memory(*given, **named):
+        tried.append(given)
+        raise MemoryError
+
+    monkeypatch.setattr("cictl.workflow.base_model.encode_photographs", no_memory)
+    workspace = make_workspace()
+    code, shown, _ = cictl(workspace, *common, "--methods", "base,invert,finetune", "--json")
+    outcome, error = (json.loads(line) for line in shown.splitlines()[-2:])
+    assert code == 5 == error["exit_code"] and error["slug"] == "memory-full"
+    assert [row["method"] for row in outcome["rows"]] == ["base"] and len(tried) == 1
+    assert [one["method"] for one in outcome["failed"]] == ["invert", "finetune"]
+
+
+def test_where_every_row_fails_the_comparison_does(make_workspace, common, monkeypatch):
+    fails(monkeypatch, "dreambooth", MemoryError)
+    workspace = make_workspace()
+    code, shown, errors = cictl(workspace, *common, "--methods", "dreambooth")
+    assert code == 5 and not shown and "DreamBooth is not in the comparison" in errors
+    assert not (workspace.outputs / "compare").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "slug", "code"),
+    [
+        (UsageError, "settings-invalid", 2), (StateError, "training-changed", 3), (ModelAccessError, "model-incomplete", 4),
+        (ResourceError, "checkpoint-not-written", 5),
+    ],
+)  # fmt: skip
+def test_what_concerns_all_methods_ends_a_comparison_at_once(make_workspace, common, monkeypatch, kind, slug, code):
+    fails(monkeypatch, "textual-inversion", kind, "nothing goes", "do something", slug=slug)
+    workspace = make_workspace()
+    ended, _, errors = cictl(workspace, *common, "--methods", "textual-inversion,disenbooth")
+    assert ended == code and "error: nothing goes" in errors
+    assert not (workspace.checkpoints / "disenbooth").exists() and not (workspace.outputs / "compare").exists()
+
+
+def test_ctrl_c_in_a_training_ends_a_comparison(make_workspace, common, monkeypatch):
+    fails(monkeypatch, "textual-inversion", Interrupted, 2, "stopped", "again")
+    workspace = make_workspace()
+    assert cictl(workspace, *common, "--methods", "textual-inversion,disenbooth")[0] == 130
+    assert not (workspace.checkpoints / "disenbooth").exists()
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_does_not_fit_into_the_free_memory_is_said_before_training(make_workspace, common, monkeypatch, dry):
+    workspace = make_workspace()
+    methods = ("--methods", "base,textual-inversion,dreambooth")
+    whole = cictl(workspace, *common, *methods, "--json", "--dry-run")[1]
+    needed = {stage: one["memory"] for stage, one in json.loads(whole.splitlines()[-1])["estimates"].items()}
+    assert needed["dreambooth"] > needed["textual-inversion"]
+    monkeypatch.setattr("cictl.workflow.fitting.free_memory", lambda device: needed["dreambooth"] - 1)
+    _, _, errors = cictl(workspace, *common, *methods, *dry)
+    [warning] = [line for line in errors.splitlines() if "more memory is needed" in line]
+    assert "DreamBooth about" in warning and "Textual" not in warning
+    assert "--methods base,textual-inversion goes without" in warning
+    if dry:
+        return
+    assert "more memory" not in cictl(workspace, *common, *methods)[2]  # all is trained by now
 
 
 def test_rows_stand_in_the_order_of_the_table_however_they_are_asked_for():

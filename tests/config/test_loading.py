@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_origin
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from cictl.config import Config, Sources, load_config, parse_overrides
 from cictl.config.loading import merge
@@ -313,3 +316,27 @@ def test_any_value_of_set_is_read_or_refused(text):
         parse_scalar(text)
     except ValueError as error:
         assert str(error)
+
+
+LISTS = [
+    (group, key)
+    for group, info in Config.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+    for key, field in info.annotation.model_fields.items()
+    if get_origin(field.annotation) is list
+]
+
+
+@pytest.mark.parametrize(("group", "key"), LISTS)
+def test_one_text_alone_is_a_list_of_one_and_nothing_else_is(load, errors, group, key):
+    one = {"layers": "up_blocks.1", "to": "tensorboard", "prompts": "S* A*" if group == "invert" else "a S*"}.get(key, "S*")
+    assert getattr(getattr(load(f"{group}:\n  {key}: {one!r}\n"), group), key) == [one]
+    assert load("", **{f"{group}__{key}": one}) == load("", **{f"{group}__{key}": [one]})
+    for wrong in ('""', "3", "true", "{a: b}"):
+        [line] = errors(f"{group}:\n  {key}: {wrong}\n")
+        assert f"line 2: {group}.{key}" in line
+
+
+def test_one_text_that_is_wrong_in_itself_is_named(errors):
+    [line] = errors("", invert__prompts="a photo of a dog")
+    assert "invert.prompts" in line and "S*" in line

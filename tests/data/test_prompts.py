@@ -14,6 +14,7 @@ from cictl.data.prompts import (
     expand,
     mentions_concept,
     near_miss,
+    one_prompt,
     token_names,
     without_auxiliary,
 )
@@ -89,3 +90,19 @@ def test_a_message_shows_the_prompt_as_it_was_written(prompt, vectors):
     assert as_written(stored) == prompt
     assert as_written("<my-teapot>_1 <my-teapot>_2 in the snow") == "S* in the snow"  # what was cut in the middle
     assert decoded_as_written("a<my-teapot><my-teapot>_1<auxiliary-01><auxiliary-01>_1in the snow") == "a S* A* in the snow"
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt"),
+    [
+        (["S*", "in", "the", "snow"], "S* in the snow"),
+        (["a", "photo", "of", "s*"], "a photo of S*"),
+        (["a", "dog"], "a dog"),
+        (["S*"], ""),
+        (["a sketch of S*", "S*"], ""),
+        (["", "S*"], ""),
+        ([], ""),
+    ],
+)
+def test_words_that_a_shell_took_apart_are_one_prompt(words: list[str], prompt: str):
+    assert one_prompt(words) == prompt

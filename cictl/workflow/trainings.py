@@ -1,0 +1,164 @@
+"""The trainings of a comparison: which fit into the memory, and what is left of the rows when one of them fails."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cictl.config import METHODS, Stage, settings_of
+from cictl.errors import CictlError, ModelAccessError, ResourceError, StateError
+from cictl.events import Observer, PhaseStarted, Warned
+from cictl.models.locate import locate_base
+from cictl.records import latest_checkpoint
+from cictl.workflow import baseline, finetune, invert
+from cictl.workflow.concept import Source
+from cictl.workflow.rows import ROWS, title_of
+from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.stopping import ended_early
+from cictl.workspace import Workspace
+
+# Of one training alone: all others (photographs, settings, the base model, the disk) would meet the next one as well.
+_OF_ONE_ALONE = ("memory-full", "class-pictures-all-blanked", "clip-of-another-width", "checkpoints-damaged")
+_KINDS = (StateError, ModelAccessError, ResourceError)
+_GIBIBYTE = 2**30
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that is missing from a comparison, since its training failed.
+
+    Attributes:
+        title: what the table would call it.
+        slug, message, hint, exit_code: of the error.
+    """
+
+    method: Source
+    title: str
+    slug: str
+    message: str
+    hint: str
+    exit_code: int
+
+    @property
+    def reason(self) -> str:
+        """What went wrong, on one line."""
+        return " ".join(self.message.split())
+
+
+def stages_of(rows: Sequence[Source]) -> list[Stage]:
+    """What has to be trained for ``rows``, in that order."""
+    ours: Sequence[Stage] = STAGES if "finetune" in rows else STAGES[:1] if "invert" in rows else ()
+    return [*(row for row in METHODS if row in rows), *ours]
+
+
+def told(stage: Stage, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``stage`` is given of the overrides: our own stages are not told the noun."""
+    return {key: value for key, value in overrides.items() if stage in METHODS or key != "evaluate.noun"}
+
+
+def train(workspace: Workspace, rows: Sequence[Source], overrides: Mapping[str, Any], observe: Observer) -> list[Failure]:
+    """Train what ``rows`` need and is not trained yet. What concerns one training alone fails its rows; the others go on.
+
+    Returns:
+        The rows that are missing, if any are left.
+
+    Raises:
+        CictlError: what would meet the next training as well, or no row is left.
+    """
+    failed: dict[Source, Failure] = {}
+    for stage in stages_of(rows):
+        if failed.keys() & {stage, "invert"}:  # stage 2 cannot be without stage 1
+            continue
+        try:
+            _train(workspace, stage, overrides, observe)
+        except CictlError as error:
+            if error.slug not in _OF_ONE_ALONE:
+                raise
+            lost: list[Source] = [row for row in rows if row == stage or (stage == "invert" and row == "finetune")]
+            # Not the error itself: its traceback holds the model, and with it the memory that the next one needs.
+            for row in lost:
+                failed[row] = Failure(row, title_of(row), error.slug, error.message, error.hint, error.exit_code)
+            if len(failed) < len(rows):
+                names = " and ".join(title_of(row) for row in lost)
+                observe(Warned(f"{names} left out, the others go on: {' '.join(error.message.split())}"))
+        gc.collect()
+    if len(failed) == len(rows):
+        raise missing_rows(list(failed.values()), [])
+    return list(failed.values())
+
+
+def _train(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], observe: Observer) -> None:
+    own = told(stage, overrides)
+    if stage in METHODS:
+        baseline.run(workspace, stage, observe, overrides=own)
+    elif stage == "invert":
+        invert.run(workspace, observe, overrides=own)
+    else:
+        finetune.run(workspace, observe, overrides=own)
+
+
+def missing_rows(failed: Sequence[Failure], there: Sequence[Source]) -> CictlError:
+    """The error that a comparison ends with where rows have ``failed`` and others are ``there``, of the kind of the first."""
+    first = failed[0]
+    kind = next((kind for kind in _KINDS if kind.exit_code == first.exit_code), CictlError)
+    message = "\n".join(f"{one.title} is not in the comparison: {one.message}" for one in failed)
+    hints = [*dict.fromkeys(one.hint for one in failed), "the same command tries again what is missing, and that alone"]
+    if there:
+        hints.append(f"--methods {','.join(there)} goes without")
+    return kind(message, "\n".join(hints), slug=first.slug)
+
+
+def needed_memory(
+    workspace: Workspace, rows: Sequence[Source], overrides: Mapping[str, Any], observe: Observer
+) -> dict[Stage, int]:
+    """Bytes that each training which is still to be done takes; of a model that is not on this machine nothing is known."""
+    needed: dict[Stage, int] = {}
+    for stage in stages_of(rows):
+        config = configure(workspace, told(stage, overrides), upto=stage)
+        settings = settings_of(config, stage)
+        checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
+        if checkpoint and (checkpoint.step >= settings.steps or ended_early(stage, checkpoint, settings)):
+            continue
+        try:
+            base = locate_base(config.model.id, config.model.revision, offline=True)
+        except ModelAccessError:
+            continue
+        if not needed:
+            observe(PhaseStarted("estimating memory"))
+        from cictl.engine.runtime import Runtime
+        from cictl.workflow.fitting import memory_of_step
+
+        runtime = Runtime.create(config.model.device, config.model.dtype)
+        needed[stage] = memory_of_step(config, stage, base, runtime.device, runtime.dtype)
+    return needed
+
+
+def warn_of_memory(
+    workspace: Workspace, rows: Sequence[Source], needed: Mapping[Stage, int], overrides: Mapping[str, Any], observe: Observer
+) -> None:
+    """Say which trainings need more memory than is free now, and how to go without them.
+
+    Args:
+        needed: bytes of each.
+    """
+    if not needed:
+        return
+    from cictl.engine.runtime import Runtime
+    from cictl.workflow.fitting import free_memory
+
+    config = configure(workspace, overrides)
+    device = Runtime.create(config.model.device, config.model.dtype).device
+    free = free_memory(device)
+    if too_large := {stage: size for stage, size in needed.items() if size > free}:
+        sizes = ", ".join(f"{title_of(stage)} about {size / _GIBIBYTE:.1f} GiB" for stage, size in too_large.items())
+        lost = {*too_large, *(["finetune"] if "invert" in too_large else [])}
+        left = [row for row in ROWS if row in rows and row not in lost]
+        without = f"; --methods {','.join(left)} goes without" if left else ""
+        observe(
+            Warned(
+                f"more memory is needed than the {free / _GIBIBYTE:.1f} GiB that are free on {device}: {sizes}. What does not "
+                f"fit is left out, and the others go on{without}"
+            )
+        )
