@@ -8,7 +8,7 @@ from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOpt
 from cictl.cli.training import say_estimate
 from cictl.ui.report import print_result
 from cictl.workflow import check
-from cictl.workflow.check import CheckReport
+from cictl.workflow.findings import CheckReport
 
 _SIGNS = {"ok": "ok      ", "warning": "warning ", "error": "error   "}
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, StateError, UsageError
 from cictl.events import Observer
@@ -132,19 +133,12 @@ def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False)
                 "run it without accelerate launch (and without WORLD_SIZE in the environment)",
                 slug="one-process-only",
             )
-        yield
+        with CtrlCRaised():
+            yield
     except CictlError as error:
         _fail(error, json, debug)
     except KeyboardInterrupt:  # where nothing waits for the end of a step or of a picture: while libraries load, for example
-        _fail(
-            Interrupted(
-                signal.SIGINT,
-                "stopped by Ctrl-C; everything that was finished is kept",
-                "the same command again goes on from there",
-            ),
-            json,
-            debug,
-        )
+        _fail(Interrupted(signal.SIGINT, MESSAGE, HINT), json, debug)
     except BrokenPipeError:
         raise typer.Exit(1) from None
     except typer.Exit:

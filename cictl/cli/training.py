@@ -11,6 +11,7 @@ from cictl.cli.options import Session
 from cictl.config import METHODS, command_of
 from cictl.ui.report import print_result
 from cictl.workflow import check
+from cictl.workflow.findings import Estimate
 from cictl.workflow.stage import TITLES
 from cictl.workflow.training import TrainingOutcome
 
@@ -40,7 +41,7 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
     session.result({**asdict(outcome), "estimate": estimate}, say)
 
 
-def say_estimate(estimate: check.Estimate, method: str) -> None:
+def say_estimate(estimate: Estimate, method: str) -> None:
     """Print what a training will take."""
     took, memory = _duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
     less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
@@ -49,7 +50,8 @@ def say_estimate(estimate: check.Estimate, method: str) -> None:
     command = command_of(estimate.stage)
     print_result(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
     if estimate.stage in METHODS and estimate.checkpoint:
-        print_result(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept")
+        snapshots = f"; {estimate.snapshots / 2**20:,.0f} MiB for the results along the way" if estimate.snapshots else ""
+        print_result(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept{snapshots}")
     if method:
         print_result(f"  ({method})")
 

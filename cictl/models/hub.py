@@ -8,45 +8,23 @@ token is the library's business: it is read from where ``hf auth login`` or HF_T
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-from cictl.errors import CictlError, ModelAccessError, ResourceError
+from cictl.errors import CictlError, ResourceError
 from cictl.events import DownloadProgress, Note, Observer, PhaseStarted, Warned
 from cictl.files import write_atomic
 from cictl.models import hub_errors
 from cictl.models.hub_errors import Request
+from cictl.models.hub_listing import File, NoAnswer, is_commit, lacking, listing
 
 MAIN = "main"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SECONDS_BETWEEN_EVENTS = 1.0
 _SECONDS_FOR_A_LOOK = 3.0  # a look whether a branch has moved must not hold anybody up
 _ATTEMPTS = 5  # without a new byte
-_ROOM_TO_SPARE = 1 << 28
-
-
-def is_commit(text: str | None) -> bool:
-    """Whether ``text`` names weights for good, as a branch does not."""
-    return bool(text and _COMMIT.fullmatch(text))
-
-
-_OPTIONAL = ("safety_checker/", "feature_extractor/")  # not every model ships a checker
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file of a repository; ``hash`` is its SHA-256, or git's SHA-1 for small ones, and its name in the cache."""
-
-    name: str
-    size: int
-    hash: str
+ROOM_TO_SPARE = 1 << 28  # bytes that a download leaves free
 
 
 def snapshot_on_disk(request: Request) -> Path | None:
@@ -62,7 +40,7 @@ def snapshot_on_disk(request: Request) -> Path | None:
             return None
     folder = storage / "snapshots" / commit
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return folder if not _lacking(request, names) else None
+    return folder if not lacking(request, names) else None
 
 
 def fetch(request: Request, observe: Observer) -> Path:
@@ -88,10 +66,27 @@ def fetch(request: Request, observe: Observer) -> Path:
         with hub_errors.library_warnings(observe), hub_errors.disk_errors():
             return _fetch(request, observe)
     except CictlError as error:
-        if not found or not isinstance(error, _NoAnswer):
+        if not found or not isinstance(error, NoAnswer):
             raise
         observe(Warned(f"{error.message}; going on with commit {found.name}, which {request.revision} was before"))
         return found
+
+
+def to_download(request: Request, observe: Observer) -> int:
+    """How many bytes :func:`fetch` would ask for now. Asks the hub what there is, and fetches nothing.
+
+    Raises:
+        ModelAccessError: as :func:`fetch`.
+    """
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        raise hub_errors.offline(request)
+    observe(PhaseStarted(f"asking {hub_errors.hub_name()} for the size of {request.id}"))
+    with hub_errors.library_warnings(observe):
+        commit, files = listing(request)
+    blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
+    return _to_come(blobs, [file for file in files if not ((folder / file.name).is_file() or (blobs / file.hash).is_file())])
 
 
 def branch_head(request: Request) -> str | None:
@@ -110,10 +105,6 @@ class _EndedEarly(Exception):
     """The server closed the connection before the file's last byte."""
 
 
-class _NoAnswer(ModelAccessError):
-    """The hub did not say which commit a branch is at."""
-
-
 def _fetch(request: Request, observe: Observer) -> Path:
     from filelock import FileLock
 
@@ -122,7 +113,7 @@ def _fetch(request: Request, observe: Observer) -> Path:
     lock.parent.mkdir(parents=True, exist_ok=True)
     observe(PhaseStarted(f"asking {hub_errors.hub_name()} for {request.id}"))
     with FileLock(lock):  # two downloads into one file would spoil it
-        commit, files = _listing(request)
+        commit, files = listing(request)
         folder = storage / "snapshots" / commit
         _fetch_files(request, commit, files, observe)
         if not is_commit(request.revision):
@@ -132,50 +123,7 @@ def _fetch(request: Request, observe: Observer) -> Path:
     return folder
 
 
-def _listing(request: Request) -> tuple[str, list[_File]]:
-    """The commit, and the files that are wanted of it with their sizes; one request, before any byte is fetched.
-
-    Raises:
-        ModelAccessError: no answer, or a repository without the files.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        info = HfApi().model_info(request.id, revision=request.revision, files_metadata=True, timeout=timeout)
-    except RevisionNotFoundError as error:
-        raise hub_errors.explained(error, request) from None
-    except CictlError:
-        raise
-    except Exception as error:
-        problem = hub_errors.explained(error, request)
-        raise _NoAnswer(problem.message, problem.hint, slug=problem.slug) from None
-    if not is_commit(info.sha):
-        raise ModelAccessError(
-            f"{hub_errors.hub_name()} names no commit of {request.id}",
-            "unset HF_ENDPOINT, or correct it",
-            slug="hub-without-commit",
-        )
-    siblings = list(info.siblings or ())
-    names = {sibling.rfilename for sibling in siblings}
-    if missing := _lacking(request, names):
-        raise hub_errors.without_files(request, missing, names)
-    return str(info.sha), [_file(sibling) for sibling in siblings if _wanted(request, sibling.rfilename)]
-
-
-def _file(sibling: Any) -> _File:
-    digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    if sibling.size is None or not _HASH.fullmatch(digest or ""):  # it becomes a file's name
-        raise ModelAccessError(
-            f"{hub_errors.hub_name()} does not say how large {sibling.rfilename} is, or what its hash is",
-            "unset HF_ENDPOINT, or set it to a hub that does",
-            slug="hub-without-hash",
-        )
-    return _File(sibling.rfilename, sibling.size, digest)
-
-
-def _fetch_files(request: Request, commit: str, files: Sequence[_File], observe: Observer) -> None:
+def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: Observer) -> None:
     """Fetch what is missing, small files first.
 
     Raises:
@@ -188,7 +136,7 @@ def _fetch_files(request: Request, commit: str, files: Sequence[_File], observe:
     missing = [file for file in sorted(files, key=lambda file: file.size) if not (folder / file.name).is_file()]
     absent = [file for file in missing if not (blobs / file.hash).is_file()]
     total = sum(file.size for file in files)
-    kept = total - sum(file.size - _size(_part(blobs, file)) for file in absent)
+    kept = total - _to_come(blobs, absent)
     if absent:
         _require_room(request, total - kept, blobs)
         began = any(_part(blobs, file).is_file() for file in absent) or len(absent) < len(files)
@@ -208,7 +156,7 @@ def _fetch_files(request: Request, commit: str, files: Sequence[_File], observe:
         meter.end()
 
 
-def _fetch_file(request: Request, commit: str, file: _File, blobs: Path, meter: _Meter) -> None:
+def _fetch_file(request: Request, commit: str, file: File, blobs: Path, meter: _Meter) -> None:
     """Fetch one file to its place in the cache, going on with a part of it; it appears there whole and verified.
 
     Raises:
@@ -237,7 +185,7 @@ def _fetch_file(request: Request, commit: str, file: _File, blobs: Path, meter: 
     part.replace(blobs / file.hash)
 
 
-def _stream(request: Request, commit: str, file: _File, part: Path, meter: _Meter) -> None:
+def _stream(request: Request, commit: str, file: File, part: Path, meter: _Meter) -> None:
     """Append what is missing of ``file`` to ``part``.
 
     Raises:
@@ -297,37 +245,31 @@ class _Meter:
         self.emit()
 
 
-def _storage(request: Request) -> Path:
+def cache_folder() -> Path:
+    """Where models from the hub lie; it may still have to be made."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{request.id.replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE).expanduser()
 
 
-def _part(blobs: Path, file: _File) -> Path:
+def _storage(request: Request) -> Path:
+    return cache_folder() / f"models--{request.id.replace('/', '--')}"
+
+
+def _part(blobs: Path, file: File) -> Path:
     return blobs / f"{file.hash}.cictl.incomplete"
+
+
+def _to_come(blobs: Path, absent: Sequence[File]) -> int:
+    """Bytes of the files that are not there, less what an earlier run has fetched of them."""
+    return sum(file.size - _size(_part(blobs, file)) for file in absent)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _wanted(request: Request, name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in request.files)
-
-
-def _lacking(request: Request, names: set[str]) -> list[str]:
-    """The files of ``request`` that are not among ``names``; of patterns in a folder one must fit something."""
-    needed = [file for file in request.files if not file.startswith(_OPTIONAL)]
-    lacking = [file for file in needed if "*" not in file and file not in names]
-    folders: dict[str, bool] = {}
-    for pattern in request.files:
-        if "*" in pattern:
-            folder = pattern.rpartition("/")[0]
-            folders[folder] = folders.get(folder, False) or any(fnmatchcase(name, pattern) for name in names)
-    return lacking + [f"{folder}/*" for folder, there in folders.items() if not there]
-
-
-def _digest(path: Path, file: _File) -> str:
+def _digest(path: Path, file: File) -> str:
     digest = hashlib.sha256() if len(file.hash) == 64 else hashlib.sha1(f"blob {file.size}\0".encode())  # git's
     with open(path, "rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -337,7 +279,7 @@ def _digest(path: Path, file: _File) -> str:
 
 def _require_room(request: Request, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
-    if free < needed + _ROOM_TO_SPARE:
+    if free < needed + ROOM_TO_SPARE:
         raise ResourceError(
             f"{request.id} needs {needed:,} bytes more, and the disk of {folder} has {free:,} free",
             "make room there, or set HF_HOME to a folder on another disk; then type the same command again",

@@ -80,8 +80,7 @@ def locate_clip(model_id: str, revision: str | None = None, *, offline: bool = F
         ModelAccessError: it cannot be found or reached.
         ResourceError: there is no room for it.
     """
-    request = hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, "model.clip", "model.clip_revision")
-    return _locate(request, embedded="clip", offline=offline, observe=observe)
+    return _locate(clip_request(model_id, revision), embedded="clip", offline=offline, observe=observe)
 
 
 def locate_metric(model_id: str, revision: str | None, which: Literal["dinov2", "clip"], observe: Observer = ignore) -> Located:
@@ -112,6 +111,11 @@ def tokenizer_folder(clip: Located) -> Path:
 def base_request(model_id: str, revision: str | None) -> hub_errors.Request:
     """What is asked of the hub for a base model."""
     return hub_errors.Request(model_id, revision or hub.MAIN, _BASE_FILES, "model.id", "model.revision")
+
+
+def clip_request(model_id: str, revision: str | None) -> hub_errors.Request:
+    """What is asked of the hub for a CLIP model."""
+    return hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, "model.clip", "model.clip_revision")
 
 
 def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observe: Observer) -> Located:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cictl.config import Config, Stage, settings_of
 from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
-from cictl.errors import CictlError, ModelAccessError
+from cictl.errors import CictlError
 from cictl.events import Observer, PhaseStarted
-from cictl.models.locate import Located, locate_base, locate_clip
-from cictl.workflow.stage import STAGES, configure
+from cictl.models.downloads import Download, foresee_download
+from cictl.models.hub import cache_folder
+from cictl.models.hub_errors import Request, hub_name
+from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
+from cictl.models.single_file import SD1_CONFIGS
+from cictl.workflow.findings import CheckReport, Estimate
+from cictl.workflow.room import in_words, look_at_disks
+from cictl.workflow.saving import milestones_of
+from cictl.workflow.stage import STAGES, configure, reads_clip
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Level = Literal["ok", "warning", "error"]
 T = TypeVar("T")
 
 _FEW, _MANY = 3, 6
@@ -34,62 +38,6 @@ _BLURRED = 2.0
 _SAME_EMBEDDING = 0.97
 _EFFICIENCY = 0.6  # of a large product's speed, which training was seen to reach
 _MEBIBYTE = 2**20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        about: photographs, config, model, CLIP, device, or disk.
-        hint: what to do about it; empty where all is well.
-        slug: of an error, as the command that would end with it gives it.
-    """
-
-    level: Level
-    about: str
-    message: str
-    hint: str = ""
-    slug: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a training will take: bytes on the device, seconds for its steps, bytes of one of its checkpoints.
-
-    Attributes:
-        kept: model.memory, or what auto chose.
-        class_pictures: that are to be drawn first, in ``drawing`` seconds.
-    """
-
-    stage: Stage
-    steps: int
-    memory: int
-    seconds: float
-    checkpoint: int
-    kept: str = "full"
-    class_pictures: int = 0
-    drawing: float = 0.0
-
-
-@dataclass
-class CheckReport:
-    """What was found, and what training will take; ``method`` says how that was estimated."""
-
-    workspace: str
-    findings: list[Finding] = field(default_factory=list)
-    estimates: list[Estimate] = field(default_factory=list)
-    method: str = ""
-    exit_code: int = 0
-
-    def add(self, level: Level, about: str, message: str, hint: str = "") -> None:
-        """Note something."""
-        self.findings.append(Finding(level, about, message, hint))
-
-    def fail(self, about: str, error: CictlError) -> None:
-        """Note an error; the first one gives the exit code."""
-        self.findings.append(Finding("error", about, error.message, error.hint, error.slug))
-        self.exit_code = self.exit_code or error.exit_code
 
 
 def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> CheckReport:
@@ -106,11 +54,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     pictures = [load_pixels(photograph, config.data.resolution) for photograph in photographs or []]
     if photographs:
         _look_at(report, photographs, pictures, config.data.resolution)
-    base = _try(report, "model", lambda: locate_base(config.model.id, config.model.revision, offline=True))
-    clip = _try(report, "CLIP", lambda: locate_clip(config.model.clip, config.model.clip_revision, offline=True))
-    for about, found in (("model", base), ("CLIP", clip)):
-        if found:
-            report.add("ok", about, f"{found.id}, {found.identity[:12]}")
+    base, clip, downloads = _find_models(report, config, observe)
     observe(PhaseStarted("loading the libraries"))
     device = _try(report, "device", lambda: _device(config))
     if clip and pictures and device:
@@ -119,23 +63,28 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     if base and device:
         observe(PhaseStarted("estimating memory and time"))
         _estimate(report, config, workspace, base, *device)
-    _look_at_disk(report, workspace)
+    elif not base:
+        report.add("ok", "estimates", "memory, time and what the disk needs are known once the model is there")
+    look_at_disks(report, workspace, downloads)
     return report
 
 
 def expect(
     workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any], *, done: int = 0
 ) -> tuple[Estimate, str] | None:
-    """What ``stage`` will take and how that was estimated; None if the model is still to be downloaded.
+    """What ``stage`` will take and how that was estimated; None if there cannot be such a model.
 
     Args:
         done: steps of it.
     """
     report = CheckReport(str(workspace.root))
     config = configure(workspace, overrides, upto=stage, fresh=not done)
-    base = _try(report, "model", lambda: locate_base(config.model.id, config.model.revision, offline=True))
-    if base is None:
-        return None
+    try:
+        base = locate_base(config.model.id, config.model.revision, offline=True)
+    except CictlError as error:
+        if not _is_absent(error):
+            return None
+        base = _stand_in(config)
     observe(PhaseStarted("estimating memory and time"))
     [estimate] = _estimate(report, config, workspace, base, *_device(config), stages=[stage], done=done)
     return estimate, report.method
@@ -144,15 +93,57 @@ def expect(
 def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
     try:
         return work()
-    except ModelAccessError as error:
-        # Not an error yet: the first training downloads it.
-        if error.slug == "hub-switched-off":
-            report.add("warning", about, error.message.split(",")[0], "the first training downloads it")
-        else:
-            report.fail(about, error)
     except CictlError as error:
         report.fail(about, error)
     return None
+
+
+def _find_models(report: CheckReport, config: Config, observe: Observer) -> tuple[Located | None, Located | None, list[Download]]:
+    """The base model and CLIP, as far as they can be had, and what would have to be downloaded of them.
+
+    For a base model that is still to come stands another of its layout.
+    """
+    base, clip, downloads = None, None, []
+    model = config.model
+    try:
+        base = locate_base(model.id, model.revision, offline=True)
+        report.add("ok", "model", f"{base.id}, {base.identity[:12]}")
+    except CictlError as error:
+        downloads += _foresee(report, "model", error, base_request(model.id, model.revision), observe)
+        base = _stand_in(config) if downloads else None
+    try:
+        clip = locate_clip(model.clip, model.clip_revision, offline=True)
+        report.add("ok", "CLIP", f"{clip.id}, {clip.identity[:12]}")
+    except CictlError as error:
+        if reads_clip(config, "invert"):
+            ask = not any(download.as_usual for download in downloads)
+            downloads += _foresee(report, "CLIP", error, clip_request(model.clip, model.clip_revision), observe, ask=ask)
+    return base, clip, downloads
+
+
+def _foresee(
+    report: CheckReport, about: str, error: CictlError, request: Request, observe: Observer, *, ask: bool = True
+) -> list[Download]:
+    """The download that would mend ``error``, if one would."""
+    if not _is_absent(error):
+        report.fail(about, error)
+        return []
+    if not (download := _try(report, about, lambda: foresee_download(request, observe, ask=ask))):
+        return []
+    estimated = f", as {download.as_usual} has, since {hub_name()} cannot be reached now" if download.as_usual else ""
+    message = f"{request.id} is not on this machine: {in_words(download.bytes)} to download{estimated}"
+    report.add("warning", about, message, f"the first training downloads it to {cache_folder()}")
+    return [download]
+
+
+def _is_absent(error: CictlError) -> bool:
+    """Whether it says no more than that a model on the hub is not on this machine."""
+    return error.slug == "hub-switched-off"
+
+
+def _stand_in(config: Config) -> Located:
+    """What a model that is not here yet is counted on: Stable Diffusion 1.5's layout, which all of its kind have."""
+    return Located(config.model.id, SD1_CONFIGS, "")
 
 
 def _look_at(report: CheckReport, photographs: Sequence[Photograph], pictures: Sequence[np.ndarray], resolution: int) -> None:
@@ -244,26 +235,22 @@ def _estimate(
             batch, rounds = as_drawn(config).generate.batch_size, as_drawn(config).generate.steps
             one = count_denoising(base.folder, resolution=config.data.resolution, batch=batch, dtype=dtype)
             drawing = ceil(pictures / batch) * rounds * seconds(*one)
-        report.estimates.append(Estimate(stage, steps, cost.memory, step * steps, cost.checkpoint, kept, pictures, drawing))
+        snapshots = len(milestones_of(config, stage)) * cost.result
+        report.estimates.append(
+            Estimate(stage, steps, cost.memory, step * steps, cost.checkpoint, snapshots, kept, pictures, drawing)
+        )
     most = max(estimate.memory for estimate in report.estimates)
     if most > free:
         message = f"training needs about {most / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free on {device}"
         less = "" if report.estimates[0].kept == "lowest" else "--set model.memory=lowest, or with "
         report.add("warning", "device", message, f"close what else uses it, or train with {less}--set invert.accumulation=4")
+    if not base.identity:
+        known = "memory and time are known once the model is there; until then they are counted on Stable Diffusion 1.5's layers"
+        report.add("ok", "estimates", known)
+    layers = "the model's layers" if base.identity else "Stable Diffusion 1.5's layers, since the model is not here yet"
     report.method = (
-        "memory: weights, kept activations, trained weights with their moments, counted on the model's layers; "
+        f"memory: weights, kept activations, trained weights with their moments, counted on {layers}; "
         f"time: {speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
         f"{speed.call * 1e6:.0f} microseconds an operation"
     )
     return report.estimates
-
-
-def _look_at_disk(report: CheckReport, workspace: Workspace) -> None:
-    """Three checkpoints of each stage must fit: two are kept, one is being written."""
-    free = shutil.disk_usage(workspace.root).free
-    needed = 3 * _MEBIBYTE + 3 * sum(estimate.checkpoint for estimate in report.estimates)
-    if free < needed:
-        message = f"checkpoints need about {needed / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free"
-        report.add("warning", "disk", message, "make room")
-    else:
-        report.add("ok", "disk", f"{free / _MEBIBYTE:,.0f} MiB free, about {needed / _MEBIBYTE:,.0f} MiB needed")

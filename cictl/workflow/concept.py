@@ -13,7 +13,7 @@ from cictl.data.prompts import token_names
 from cictl.errors import StateError, UsageError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
-from cictl.models.hub import is_commit
+from cictl.models.hub_listing import is_commit
 from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint, snapshots
 from cictl.workflow.stage import TITLES, none_is_whole
 from cictl.workspace import Workspace

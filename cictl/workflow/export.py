@@ -13,7 +13,7 @@ from cictl.events import FileSaved, Observer, PhaseStarted, Warned
 from cictl.exporters.origin import described
 from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
-from cictl.models.hub import is_commit
+from cictl.models.hub_listing import is_commit
 from cictl.models.locate import Located
 from cictl.models.words import is_word
 from cictl.workflow.concept import Concept, find_concept

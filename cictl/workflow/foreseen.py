@@ -13,6 +13,7 @@ from cictl.records import latest_checkpoint, snapshots
 from cictl.workflow import baseline, check, finetune, invert
 from cictl.workflow.compare import begin
 from cictl.workflow.evaluate import prompts_of
+from cictl.workflow.findings import Estimate
 from cictl.workflow.saving import milestones_of
 from cictl.workflow.stage import STAGES, configure
 from cictl.workflow.training import TrainingOutcome
@@ -26,13 +27,13 @@ class Foreseen:
 
     Attributes:
         trainings: of every row, in the order in which they would run.
-        estimates: of those that would run, by stage; none while the model is still to be downloaded.
+        estimates: of those that would run, by stage; none if there cannot be such a model.
         method: how that was estimated.
         pictures: of all rows, of which those that are there would be kept.
     """
 
     trainings: list[TrainingOutcome]
-    estimates: dict[Stage, check.Estimate]
+    estimates: dict[Stage, Estimate]
     method: str
     pictures: int
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cictl.config import METHODS, Config, Stage, command_of
 from cictl.events import Observer, Warned, ignore
 from cictl.models import hub
+from cictl.models.hub_listing import is_commit
 from cictl.models.locate import Located, base_request, locate_base, locate_clip
 from cictl.records import Checkpoint, latest_checkpoint
 from cictl.workspace import Workspace
@@ -53,7 +54,7 @@ def find_base(config: Config, pins: Pins, observe: Observer = ignore, *, tell_if
         ModelAccessError, ResourceError: it cannot be had.
     """
     located = locate_base(config.model.id, pins.model or config.model.revision, observe=observe)
-    if pins.model and tell_if_moved and not hub.is_commit(config.model.revision):
+    if pins.model and tell_if_moved and not is_commit(config.model.revision):
         request = base_request(config.model.id, config.model.revision)
         head = hub.branch_head(request)
         if head not in (None, pins.model):
@@ -79,6 +80,6 @@ def _pin(checkpoint: Checkpoint, fields: tuple[str, str, str], model_id: str, re
     recorded = checkpoint.manifest["fingerprint"]["fields"]
     then, then_revision, identity = (recorded.get(field) for field in fields)
     same = then == model_id and (then_revision or hub.MAIN) == (revision or hub.MAIN)
-    if not same or not hub.is_commit(identity) or Path(model_id).expanduser().is_dir():
+    if not same or not is_commit(identity) or Path(model_id).expanduser().is_dir():
         return None
     return str(identity)

@@ -10,7 +10,7 @@ from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, com
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
-from cictl.models.hub import is_commit
+from cictl.models.hub_listing import is_commit
 from cictl.models.locate import locate_base, locate_clip
 from cictl.records import Checkpoint, Difference, differences, latest_checkpoint
 from cictl.workflow.pins import Pins, read_pins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import multiprocessing
 import os
 import signal
@@ -126,3 +127,32 @@ def test_a_signal_before_anything_waits_for_the_end_of_a_step_is_said_too(make_w
     said = result.stdout if json else result.stderr
     assert result.exit_code == 130
     assert "stopped by Ctrl-C" in said and "the same command again" in said
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == {where!r}:
+            exec("os.kill(os.getpid(), signal.SIGINT)")  # as where a dataclass is made: Python then has an exit code of its own
+
+sys.meta_path.insert(0, Interrupt)
+sys.argv = ["cictl", *sys.argv[1:]]
+from cictl.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("json", [False, True])
+@pytest.mark.parametrize("where", ["typer", "cictl.cli.app", "cictl.models.cost", "torch"])
+def test_ctrl_c_while_anything_is_imported_is_said_and_has_its_code(make_workspace, where, json):
+    root = str(make_workspace().root)
+    command = [sys.executable, "-c", INTERRUPTED.format(where=where), "check", "-C", root, *(["--json"] if json else [])]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 130, done.stderr
+    said = json_module.loads(done.stdout.splitlines()[-1])["message"] if json else done.stderr
+    assert "stopped by Ctrl-C" in said
+    assert "Traceback" not in done.stderr

@@ -20,9 +20,10 @@ from cictl.models.cost import count_denoising, count_step
 from cictl.models.locate import locate_base
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.models.tuned_unet import AttentionLoRA
-from cictl.records import checkpoint_folders
+from cictl.records import checkpoint_folders, snapshots
 from cictl.toybox.concepts import ToyConcept, development_concepts, failure_concepts, suite_concepts
 from cictl.workflow import check, init
+from cictl.workflow.findings import CheckReport, Estimate
 from cictl.workflow.fitting import fitting_step
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
@@ -37,7 +38,7 @@ def workspace_of(concept: ToyConcept, folder: Path) -> Workspace:
     return workspace
 
 
-def warnings(report: check.CheckReport, about: str = "photographs") -> list[str]:
+def warnings(report: CheckReport, about: str = "photographs") -> list[str]:
     return [finding.message for finding in report.findings if finding.level != "ok" and finding.about == about]
 
 
@@ -103,13 +104,6 @@ def test_a_wrong_ci_yaml_is_an_error_that_ends_it(make_workspace):
     assert "stepz" in report.findings[0].message
 
 
-def test_a_model_that_is_still_to_be_downloaded_is_no_error(make_workspace):
-    workspace = make_workspace(model__id="owner/model")
-    report = check.run(workspace, ignore)
-    assert report.exit_code == 0
-    assert warnings(report, "model") == ["owner/model (model.id) is not on this machine"]
-
-
 def test_a_base_in_one_file_and_one_whose_weights_are_broken_are_looked_at_too(make_workspace, base, tmp_path, monkeypatch):
     whole = check.run(make_workspace(), ignore)
     monkeypatch.setattr("cictl.models.locate.SD1_CONFIGS", base)
@@ -127,6 +121,9 @@ def test_the_size_of_a_checkpoint_is_that_of_the_one_that_is_written(trained):
     [newest, *_] = checkpoint_folders(trained.stage_folder("finetune"))
     written = sum(path.stat().st_size for path in newest.glob("*.safetensors"))
     assert expected.checkpoint < written < expected.checkpoint + 30_000  # the headers, which name every tensor
+    kept = snapshots(trained.stage_folder("finetune"))
+    written = sum(path.stat().st_size for one in kept for path in one.folder.glob("*.safetensors"))
+    assert kept and expected.snapshots < written < expected.snapshots + 30_000 * len(kept)
 
 
 def test_nothing_is_written(make_workspace):
@@ -139,7 +136,7 @@ def test_nothing_is_written(make_workspace):
 def test_the_estimate_follows_steps_batch_and_accumulation(make_workspace):
     workspace = make_workspace()
 
-    def estimate(**overrides) -> check.Estimate:
+    def estimate(**overrides) -> Estimate:
         changes = {key.replace("__", "."): value for key, value in overrides.items()}
         return check.run(workspace, ignore, overrides=changes).estimates[0]
 
