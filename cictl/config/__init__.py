@@ -6,8 +6,9 @@ The only user of pydantic and of YAML. Imports no torch.
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
 from cictl.config.fields import FROM_PHOTOGRAPHS, MemoryMode, Timesteps
 from cictl.config.loading import Sources, load_config, parse_overrides
-from cictl.config.schema import Config, FinetuneConfig, GenerateConfig, InvertConfig, Training, settings_of, trajectory
+from cictl.config.schema import Config, FinetuneConfig, GenerateConfig, InvertConfig, Training, settings_of
 from cictl.config.stages import METHODS, Method, Stage, command_of, group_of
+from cictl.config.trajectory import is_read_by, trajectory
 from cictl.config.writing import commented_yaml, initial_config
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "commented_yaml",
     "group_of",
     "initial_config",
+    "is_read_by",
     "load_config",
     "parse_overrides",
     "settings_of",

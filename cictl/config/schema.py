@@ -6,9 +6,9 @@ silent, the plain reading of its equations or a reasoned value, and the field sa
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
 from cictl.config.fields import (
@@ -27,7 +27,7 @@ from cictl.config.fields import (
     divides_batch,
     setting,
 )
-from cictl.config.stages import BEFORE, METHODS, Stage, group_of
+from cictl.config.stages import Stage, group_of
 from cictl.placeholders import AUXILIARY, CONCEPT
 
 
@@ -379,30 +379,9 @@ class Config(Group):
 
 
 Training = InvertConfig | FinetuneConfig | TextualInversionConfig | DreamBoothConfig | CustomDiffusionConfig | DisenBoothConfig
-_ONLY_OURS = ("concept.vectors",)  # the other methods have one token at most
 
 
 def settings_of(config: Config, stage: Stage) -> Training:
     """The settings of a stage or a method."""
     settings: Training = getattr(config, group_of(stage))
     return settings
-
-
-def trajectory(config: Config, stage: Stage) -> dict[str, Any]:
-    """The fields, by dotted key, that change the course of ``stage``: its part of the fingerprint.
-
-    Steps, intervals, previews, the device and generation are not among them: a larger ``steps`` goes on
-    with a finished run. The noun is, for the methods that are told it.
-    """
-    groups = ["concept", "model", "data", *map(group_of, (*BEFORE[stage], stage))]
-    fields: dict[str, Any] = {"seed": config.seed}
-    for group in groups:
-        values: BaseModel = getattr(config, group)
-        for key, field in type(values).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra["shapes"]:
-                fields[f"{group}.{key}"] = getattr(values, key)
-    if stage in METHODS:
-        fields["evaluate.noun"] = config.evaluate.noun
-        fields = {key: value for key, value in fields.items() if key not in _ONLY_OURS}
-    return fields

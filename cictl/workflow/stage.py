@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, command_of, group_of, load_config, trajectory
+from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, command_of, load_config, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
@@ -74,13 +74,6 @@ def kept_overrides(workspace: Workspace, *, upto: Stage = "finetune", fresh: boo
 def lasting(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Of what --set gave a training, what later commands keep to: all but how pictures are drawn and measured."""
     return {key: value for key, value in overrides.items() if key in _SHAPING or key.partition(".")[0] not in _DRAWING}
-
-
-def is_read_by(stage: Stage, key: str) -> bool:
-    """Whether training ``stage`` looks at a dotted key: those of other trainings, and the noun for ours, it does not."""
-    group = key.partition(".")[0]
-    others = {group_of(one) for one in TITLES if one != stage}
-    return group not in others and (key not in _SHAPING or stage not in STAGES)
 
 
 def fingerprint(workspace: Workspace, config: Config, stage: Stage, pins: Pins | None = None) -> Fingerprint:

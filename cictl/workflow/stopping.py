@@ -30,25 +30,25 @@ class Watch:
     Attributes:
         evaluate: gives the loss on the fixed batch, the same in all processes.
         losses: the evaluations so far.
+        converged: whether there was one after the last step, and it was the last one needed. Between evaluations nothing
+            has converged: a run that goes on with another ratio, and is stopped before the next, is not done.
     """
 
     settings: Training
     evaluate: Callable[[], float]
     observe: Observer
     losses: list[float] = field(default_factory=list)
+    converged: bool = False
 
     def __call__(self, done: int) -> bool:
         """Evaluate if that is due after ``done`` steps, and say whether the training is to end."""
-        if not self.settings.stop_every or done % self.settings.stop_every:
-            return False
-        self.losses.append(self.evaluate())
-        self.observe(LossEvaluated(done, self.losses[-1], _ratio(self.losses, self.settings)))
+        self.converged = False
+        if self.settings.stop_every and done % self.settings.stop_every == 0:
+            self.losses.append(self.evaluate())
+            ratio = _ratio(self.losses, self.settings)
+            self.observe(LossEvaluated(done, self.losses[-1], ratio))
+            self.converged = ratio < self.settings.stop_ratio
         return self.converged
-
-    @property
-    def converged(self) -> bool:
-        """Whether the last evaluation was the last one needed."""
-        return _ratio(self.losses, self.settings) < self.settings.stop_ratio
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

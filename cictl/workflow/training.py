@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config, Stage, Training, command_of, group_of, settings_of
+from cictl.config import Config, Stage, Training, command_of, group_of, is_read_by, settings_of
 from cictl.data.photographs import Photograph, find_photographs
 from cictl.errors import ProcessLost, UsageError
 from cictl.events import (
@@ -39,7 +39,6 @@ from cictl.workflow.stage import (
     configure,
     decide,
     fingerprint,
-    is_read_by,
     kept_overrides,
     lasting,
     require_unchanged,

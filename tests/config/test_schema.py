@@ -131,9 +131,28 @@ def test_the_other_methods_are_written_only_where_they_were_changed(tmp_path, mo
 @pytest.mark.parametrize("method", METHODS)
 def test_the_fingerprint_of_another_method_holds_its_own_settings_and_the_noun(method):
     fields = trajectory(Config(), method)
-    assert {key.partition(".")[0] for key in fields} == {"seed", "concept", "model", "data", "evaluate", group_of(method)}
+    groups = {key.partition(".")[0] for key in fields}
+    assert groups - {"concept"} == {"seed", "model", "data", "evaluate", group_of(method)}
     assert {"evaluate.noun", f"{group_of(method)}.learning_rate"} <= set(fields)
     assert not {"concept.vectors", f"{group_of(method)}.steps"} & set(fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "readers"),
+    [
+        ("concept.kind", ["textual-inversion"]),
+        ("concept.start", ["invert", "finetune", "textual-inversion"]),
+        ("concept.name", ["invert", "finetune", "textual-inversion", "custom-diffusion"]),
+        ("model.clip", ["invert", "finetune", "disenbooth"]),
+        ("data.resolution", ["invert", "finetune", *METHODS]),
+        ("invert.learning_rate", ["invert", "finetune"]),
+        ("dreambooth.prompt", ["dreambooth"]),
+        ("evaluate.noun", list(METHODS)),
+    ],
+)
+def test_a_change_of_what_a_training_does_not_read_leaves_it_whole(key, readers):
+    """Whoever sets S*'s start anew must not be told that his DreamBooth, which has no such thing, has to be trained again."""
+    assert [stage for stage in ("invert", "finetune", *METHODS) if key in trajectory(Config(), stage)] == readers
 
 
 def test_a_config_cannot_be_changed_after_it_was_checked():

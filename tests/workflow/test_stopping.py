@@ -127,6 +127,16 @@ def test_a_smaller_ratio_goes_on_with_the_evaluations_that_there_are(watched, ra
     assert made == watched[1][-len(made) :] and len(made) < len(watched[1])
 
 
+def test_a_run_that_is_stopped_between_evaluations_is_not_done_whatever_the_ratio(new):
+    """The evaluations so far may lie below a ratio that is given later; only one that is made says that it ends there."""
+    for step, ratio in ((13, 1e-9), (14, 0.999)):
+        with pytest.raises(Interrupted, match=f"{step} of {STEPS}"):
+            train(new, Recorder(stop_after=step), invert__stop_every=4, invert__stop_ratio=ratio, tracking__interval=1)
+        saved, _ = latest_checkpoint(new.stage_folder("invert"))
+        assert saved and not saved.complete
+    assert train(new, invert__stop_every=4, invert__stop_ratio=0.999).steps == 16
+
+
 def test_evaluations_at_other_distances_begin_anew(ratio, new):
     train(new, invert__stop_ratio=ratio)
     recorder = Recorder()
