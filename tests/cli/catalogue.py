@@ -255,6 +255,7 @@ _DIFFERENT = (
     (r"127\.0\.0\.1(:\d+)?", "huggingface.co"),
     (r"\b[0-9a-f]{22}\.\.\.[0-9a-f]{22}\b", "0123456789abcdef012345...6789abcdef0123456789ab"),
     (r"\b[0-9a-f]{12,64}\b", "0123456789ab"),
+    (r"(-seed\d+-)[0-9a-f]{8}\b", r"\g<1>0123abcd"),
     (r"\(process \d+ on [^,]+, since [\d:]+\)", "(process 4711 on your-computer, since 12:34:56)"),
     (r"[\d,.]+ MiB free", "0.0 MiB free"),
 )
