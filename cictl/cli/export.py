@@ -22,7 +22,7 @@ from cictl.cli.options import (
 )
 from cictl.errors import StateError, UsageError
 from cictl.exporters.registry import FORMATS
-from cictl.ui.report import print_result, table
+from cictl.ui.report import Listing, print_result
 
 
 class Source(StrEnum):
@@ -134,7 +134,7 @@ def _list(json: bool) -> None:
     if json:
         print_json({"formats": [dict(zip(columns, row, strict=True)) for row in rows]})
     else:
-        print_result(table("", columns, rows))
+        print_result(Listing(columns, rows))
 
 
 def _rank(text: str) -> int | None:
