@@ -30,7 +30,7 @@ class Source(StrEnum):
 def command(
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="[PROMPT]", help="What to draw, with S* in it. Default: preview.prompt.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="What to draw, with S* in it. Default: preview.prompt.", show_default=False),
     ] = None,
     count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Pictures of the prompt.")] = 1,
     seed: Annotated[int | None, typer.Option(metavar="N", help="First seed. Default: seed.", show_default=False)] = None,

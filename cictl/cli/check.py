@@ -6,7 +6,7 @@ import typer
 
 from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, SetOption, exit_codes, open_session
 from cictl.cli.training import say_estimate
-from cictl.ui.report import print_result
+from cictl.ui.report import print_text
 from cictl.workflow import check
 from cictl.workflow.findings import CheckReport
 
@@ -38,10 +38,8 @@ def command(
 def say(report: CheckReport) -> None:
     """Print what was found, and what training will take."""
     for finding in report.findings:
-        lines = finding.message.splitlines()
-        print_result(f"{_SIGNS[finding.level]}{finding.about + ':':<13}{lines[0]}")
-        print_result(*(f"{'':<21}{line}" for line in lines[1:]))
-        if finding.hint:
-            print_result(*(f"{'':<21}-> {line}" for line in finding.hint.splitlines()))
+        print_text(finding.message, f"{_SIGNS[finding.level]}{finding.about + ':':<13}")
+        for line in finding.hint.splitlines():
+            print_text(line, f"{'':<21}-> ")
     for number, estimate in enumerate(report.estimates, 1):
         say_estimate(estimate, report.method if number == len(report.estimates) else "")

@@ -20,7 +20,7 @@ from cictl.cli.options import (
     open_session,
 )
 from cictl.cli.training import DryRunOption, say_estimate, say_outcome
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def command(
 
         def say() -> None:
             print_result(_table(outcome, FIGURES))
-            print_result(*(f"{name + ':':<10}{value}" for name, value in compare.facts(outcome).items()))
+            for name, value in compare.facts(outcome).items():
+                print_text(value, f"{name + ':':<10}")
             print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 
         session.result(outcome, say)
@@ -97,9 +98,9 @@ def _say_foreseen(would: Foreseen) -> None:
         say_outcome(training, "")
         if estimate := would.estimates.get(training.stage):
             say_estimate(estimate, "")
-    print_result(f"{would.pictures} pictures would be drawn, of which those that are there are kept")
+    print_text(f"{would.pictures} pictures would be drawn, of which those that are there are kept")
     if would.method:
-        print_result(f"  ({would.method})")
+        print_text(f"({would.method})", "  ")
 
 
 def _table(outcome: CompareOutcome, titles: dict[str, str]) -> ScoreTable:

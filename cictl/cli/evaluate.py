@@ -21,7 +21,7 @@ from cictl.cli.options import (
     exit_codes,
     open_session,
 )
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def command(
 
         def say() -> None:
             print_result(_table(outcome.measured, FIGURES))
-            print_result(*(f"{name + ':':<10}{value}" for name, value in _facts(outcome.measured).items()))
+            for name, value in _facts(outcome.measured).items():
+                print_text(value, f"{name + ':':<10}")
             print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
 
         session.result(outcome, say)

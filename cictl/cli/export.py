@@ -23,7 +23,7 @@ from cictl.cli.options import (
 from cictl.errors import StateError, UsageError
 from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
-from cictl.ui.report import print_result, table
+from cictl.ui.report import Listing, print_result
 
 
 class Source(StrEnum):
@@ -136,7 +136,7 @@ def _list(json: bool) -> None:
     if json:
         print_json({"formats": [dict(zip(columns, row, strict=True)) for row in rows]})
     else:
-        print_result(table("", columns, rows))
+        print_result(Listing(columns, rows))
 
 
 def _rank(text: str) -> int | None:

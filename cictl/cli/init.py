@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
-    more_images: Annotated[list[Path] | None, typer.Argument(metavar="[--images PATH...]", hidden=True)] = None,
+    more_images: Annotated[list[Path] | None, typer.Argument(metavar="--images PATH", hidden=True)] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="ID|FOLDER|FILE|toybox", help="Base model. Default: Stable Diffusion 1.5.", show_default=False),

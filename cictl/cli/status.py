@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
 from cictl.ui.formats import duration
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
 from cictl.workflow import status
 from cictl.workflow.stage import TITLES
 
@@ -29,21 +29,22 @@ def command(
             trained = [*report.stages, *report.methods]
             rows += [[names[stage.stage], _steps(stage, report.running)] for stage in trained]
             rows += [["pictures", str(report.pictures)], ["exports", _exports(report.exports, report.export_origins)]]
-            print_result(*(f"  {name:<20}{value}" for name, value in rows))
+            for name, value in rows:
+                print_text(value, f"  {name:<20}")
             shown: dict[str, object] = {}
             for stage in trained:
                 for line in (*stage.changed, *stage.damaged, *([stage.ended_early] if stage.ended_early else [])):
-                    print_result(f"{names[stage.stage]}: {line}")
+                    print_text(line, f"{names[stage.stage]}: ")
                 own = {key: value for key, value in stage.overrides.items() if shown.get(key) != value}
                 if own:  # what stage 1 was given holds for stage 2 as well, but is said once
                     kept = " ".join(f"{key}={value}" for key, value in own.items())
-                    print_result(f"{names[stage.stage]}: kept from --set: {kept}")
+                    print_text(f"kept from --set: {kept}", f"{names[stage.stage]}: ")
                 shown |= own
             if report.running:
-                print_result(_said(report.running))
-            print_result(f"next: {report.next}")
+                print_text(_said(report.running))
+            print_text(report.next, "next: ")
             if report.problem:
-                print_result(f"      {report.problem}")
+                print_text(report.problem, "      ")
 
         session.result(report, say)
 

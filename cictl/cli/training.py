@@ -9,7 +9,7 @@ import typer
 
 from cictl.cli.options import Session
 from cictl.config import METHODS, command_of
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
 from cictl.workflow import check
 from cictl.workflow.findings import Estimate
 from cictl.workflow.stage import TITLES
@@ -46,14 +46,14 @@ def say_estimate(estimate: Estimate, method: str) -> None:
     took, memory = _duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
     less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
     if estimate.class_pictures:
-        print_result(f"about {_duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
+        print_text(f"about {_duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
     command = command_of(estimate.stage)
-    print_result(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
+    print_text(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
     if estimate.stage in METHODS and estimate.checkpoint:
         snapshots = f"; {estimate.snapshots / 2**20:,.0f} MiB for the results along the way" if estimate.snapshots else ""
         print_result(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept{snapshots}")
     if method:
-        print_result(f"  ({method})")
+        print_text(f"({method})", "  ")
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,10 @@ SMALLEST_SIDE = 64
 # GIF is here for a GIF that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
+# What files of these formats begin with, and what stands behind "ftyp" in a HEIC.
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
 # Formats in which phones keep side pictures beside the photograph: their frames are not an animation.
 _FIRST_FRAME_IS_THE_PHOTOGRAPH = ("MPO", "HEIF")
 
@@ -59,7 +63,11 @@ def decode(path: Path) -> Image.Image:
     except UnusableError:
         raise
     except UnidentifiedImageError:
-        raise UnusableError("not a picture in a format that cictl reads; save it as JPEG or PNG") from None
+        if _begins_as_a_picture(path):
+            raise UnusableError("damaged: it begins as a picture does, but cannot be read; copy it again") from None
+        raise UnusableError(
+            "damaged, or not a picture in a format that cictl reads; copy it again, or save it as JPEG or PNG"
+        ) from None
     except PermissionError:
         raise UnusableError("cannot be read: permission denied") from None
     except Exception as error:  # Decoders of damaged files raise anything: ValueError, SyntaxError, struct.error, ...
@@ -104,6 +112,15 @@ def _formats_for(path: Path) -> tuple[str, ...]:
         return _FORMATS
     _register_heif()
     return (*_FORMATS, "HEIF")
+
+
+def _begins_as_a_picture(path: Path) -> bool:
+    """Whether the first bytes are those of a format that is read."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return heif or webp or start.startswith(_STARTS)
 
 
 @functools.cache

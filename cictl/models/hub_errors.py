@@ -53,9 +53,10 @@ class Request:
     @property
     def without_it(self) -> str:
         """What can be done where it cannot be had."""
+        folder = f"or set {self.key} to a folder that holds {self.kind}"
         if self.key.startswith("evaluate."):
-            return f"or set {self.key} to a folder that holds {self.kind}, or to null to go without it"
-        return f"or set {self.key} to a folder in diffusers layout; or try --model toybox, which needs no hub"
+            return f"{folder}, or to null to go without it"
+        return f"{folder}\ncictl demo needs no hub: it shows every step on the toybox, a small model that ships with cictl"
 
 
 _KINDS = {

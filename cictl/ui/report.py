@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,15 +19,17 @@ from cictl.ui.glyphs import glyphs_for, printable
 from cictl.ui.json_lines import json_line
 
 __all__ = [
+    "Listing",
     "exit_code",
     "print_error",
     "print_json",
     "print_result",
+    "print_text",
     "stderr_console",
     "stdout_console",
-    "table",
 ]
 
+_GAP = 3  # between the columns of a table
 # A command in backticks, one that begins with cictl and ends where the sentence goes on, or a word.
 _COMMAND = re.compile(r"`[^`]+`\S*|\bcictl(?: +[^\s,;:()]+)+[,;:)]*|\S+")
 
@@ -44,9 +47,9 @@ def print_error(error: CictlError, *, json: bool) -> None:
         return
     console = stderr_console()
     arrow = glyphs_for(console.encoding).arrow
-    _print_wrapped(console, Text("error:", "bold red"), error.message)
+    _print_wrapped(console, Text.assemble(("error:", "bold red"), " "), error.message)
     for line in error.hint.splitlines():
-        _print_wrapped(console, Text(f"  {arrow}", "cyan"), line)
+        _print_wrapped(console, Text.assemble((f"  {arrow}", "cyan"), " "), line)
 
 
 def print_json(values: dict[str, object]) -> None:
@@ -64,17 +67,52 @@ def print_result(*parts: RenderableType) -> None:
             console.print(part)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table in the one style of this program; cells are text, not markup, and fold where it is narrow."""
-    result = Table(
-        title=_cell(title) if title else None, title_justify="left", title_style="bold",
-        box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False,
-    )  # fmt: skip
-    for column in columns:
-        result.add_column(_cell(column), overflow="fold")
-    for row in rows:
-        result.add_row(*(_cell(value) for value in row))
-    return result
+def print_text(text: str, lead: str = "") -> None:
+    """Prints ``text`` after ``lead`` on stdout: on a terminal wrapped between words, later lines below its beginning."""
+    _print_wrapped(stdout_console(), Text(lead), text)
+
+
+class Listing:
+    """A table in the one style of this program, whose cells are text, not markup.
+
+    Where it is so narrow that a word would not fit into its column, the rows stand one below another, a line for each cell.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        self._columns = [_cell(column) for column in columns]
+        self._rows = [[_cell(value) for value in row] for row in rows]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        narrowest, widths = [], []
+        for cells in zip(self._columns, *self._rows, strict=True):
+            measured = [Measurement.get(console, options, cell) for cell in cells]
+            narrowest.append(max(one.minimum for one in measured))
+            widths.append(max(one.maximum for one in measured))
+        room = options.max_width - _GAP * (len(widths) - 1)
+        if sum(narrowest) > room:
+            yield from self._one_below_another()
+            return
+        while sum(widths) > room:  # the widest that can gives way
+            widest = max((place for place in range(len(widths)) if widths[place] > narrowest[place]), key=widths.__getitem__)
+            widths[widest] -= 1
+        result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+        for column, width in zip(self._columns, widths, strict=True):
+            result.add_column(column, width=width)
+        for row in self._rows:
+            result.add_row(*row)
+        yield result
+
+    def _one_below_another(self) -> RenderResult:
+        for number, (name, *others) in enumerate(self._rows):
+            if number:
+                yield Text()
+            yield name
+            own = Table.grid(padding=(0, 2, 0, 0))
+            own.add_column(no_wrap=True)
+            own.add_column(overflow="fold")
+            for column, cell in zip(self._columns[1:], others, strict=True):
+                own.add_row(Text("  ").append_text(column), cell)
+            yield own
 
 
 def _cell(value: object) -> Text:
@@ -83,14 +121,14 @@ def _cell(value: object) -> Text:
 
 def _print_wrapped(console: Console, lead: Text, message: str) -> None:
     """Prints ``message`` after ``lead``, later lines below its beginning; off a terminal on one line each."""
-    indent = lead.cell_len + 1
+    indent = lead.cell_len
     room = max(20, console.width - indent) if console.file.isatty() else None
     first = True
     for paragraph in message.splitlines() or [""]:
         text = printable(paragraph, console.encoding)
         for line in [text] if room is None else _wrap(text, room):
             # Soft wrapping, since a command wider than the terminal is copied whole only if left alone.
-            margin = Text.assemble(lead, " ") if first else Text(" " * indent)
+            margin = lead if first else Text(" " * indent)
             console.print(Text.assemble(margin, line), soft_wrap=True)
             first = False
 

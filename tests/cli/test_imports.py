@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from cictl.cli.app import app
 
 HEAVY = ("torch", "diffusers", "transformers", "accelerate")
 
@@ -102,3 +105,11 @@ def test_results_and_errors_are_json_lines_if_asked_for(tmp_path, trained):
     lines = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
     assert done.returncode == 2
     assert any("does not mention" in json.dumps(line) for line in lines)
+
+
+@pytest.mark.parametrize("command", [command.name for command in app.registered_commands])
+def test_the_usage_of_a_command_is_plain(command):
+    result = CliRunner().invoke(app, [str(command), "--help"], prog_name="cictl")
+    usage = result.stdout.splitlines()[0]
+    assert result.exit_code == 0 and usage.startswith(f"Usage: cictl {command} [OPTIONS]")
+    assert "[[" not in usage and "]]" not in usage

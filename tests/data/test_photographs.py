@@ -274,6 +274,20 @@ def test_truncated_files_are_refused(folder: Path, kind: str) -> None:
     assert f"c.{kind.lower()}: " in refusal(folder)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
+def test_a_file_that_breaks_off_in_its_header_is_called_damaged(folder: Path, kind: str) -> None:
+    path = folder / f"c.{kind.lower()}"
+    save_heic(noise(5), path) if kind == "HEIF" else noise(5).save(path, kind)
+    path.write_bytes(path.read_bytes()[:16])
+    assert "damaged" in refusal(folder) and "pillow" not in refusal(folder) and "or not a picture" not in refusal(folder)
+
+
+@pytest.mark.parametrize("content", [bytes(5000), b"<!doctype html><p>404", b"\0\0\0\x18ftypisom" + bytes(500)])
+def test_what_is_no_picture_under_a_pictures_name_is_damaged_or_no_picture(folder: Path, content: bytes) -> None:
+    (folder / "c.heic").write_bytes(content)
+    assert "c.heic: damaged, or not a picture in a format that cictl reads" in refusal(folder)
+
+
 def test_bombs_are_refused_from_the_header_without_warnings(folder: Path) -> None:
     (folder / "c.png").write_bytes(png(100_000, 100_000, 8, 2, None))
     (folder / "d.png").write_bytes(png(9_500, 9_500, 8, 2, None))  # Over 89 MP: Pillow warns.

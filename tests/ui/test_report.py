@@ -10,7 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cictl.errors import Interrupted, ResourceError, UsageError
-from cictl.ui.report import exit_code, print_error, print_result, stdout_console, table
+from cictl.exporters.registry import FORMATS
+from cictl.ui.report import Listing, exit_code, print_error, print_result, print_text, stdout_console
 
 
 class Terminal(io.TextIOWrapper):
@@ -96,13 +97,41 @@ def test_results_are_text_and_unbroken(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_table_fits_and_shows_its_cells_as_they_are(width: int) -> None:
     paper = io.StringIO()
     rows = [["/home/someone/" + "deep/" * 30 + "1.png", "a [red]photo[/] of S* " * 5, 12]]
-    Console(width=width, file=paper, force_terminal=True, color_system=None).print(
-        table("[b]Pictures", ["file [i]", "prompt", "seed"], rows)
-    )
+    Console(width=width, file=paper, force_terminal=True, color_system=None).print(Listing(["[b]file", "prompt", "seed"], rows))
     text = paper.getvalue()
     assert max(map(cell_len, text.splitlines())) <= width
-    assert "[b]Pictures" in text
     assert "[red]photo[/]" in text
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 70, 80, 100, 160])
+def test_the_formats_are_listed_with_every_word_whole_at_any_width(width: int) -> None:
+    paper = io.StringIO()
+    columns = ("name", "holds", "read by", "form", "size on SD 1.5")
+    rows = [(one.name, one.holds, one.readers, one.fidelity, one.size) for one in FORMATS]
+    Console(width=width, file=paper, force_terminal=True, color_system=None).print(Listing(columns, rows))
+    text = paper.getvalue()
+    assert max(map(cell_len, text.splitlines())) <= width
+    there = text.split()
+    for row in rows:
+        assert not [word for cell in row for word in cell.split() if there.count(word) < 1]
+    assert [word for word in there if word in {one.name for one in FORMATS}].count("diffusers-embedding") == 1
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_text_wraps_between_words_below_its_beginning_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "each method after its last step; the best of what was kept along the way, where that is another\nmore"
+    print_text(text, "chosen:   ")
+    first, second = text.splitlines()
+    assert capsys.readouterr().out == f"chosen:   {first}\n          {second}\n"
+    stdout = Terminal()
+    monkeypatch.setattr("sys.stdout", stdout)
+    print_text(text, "chosen:   ")
+    lines = stdout.text().splitlines()
+    assert len(lines) > 2 and all(cell_len(line) <= 60 for line in lines)
+    assert lines[0].startswith("chosen:   each") and all(line.startswith(" " * 10) for line in lines[1:])
+    assert " ".join(line[10:] for line in lines) == " ".join(text.split())
 
 
 def test_names_that_cannot_be_encoded_do_not_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
