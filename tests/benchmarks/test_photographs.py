@@ -13,7 +13,7 @@ from cictl.workflow.check import _BLURRED, _PLAIN_BACKGROUND, _SAME_BACKGROUND, 
 def test_a_row_for_each_set_falls_under_the_limits_where_it_should(tmp_path, monkeypatch, capsys):
     (tmp_path / "grey").mkdir()
     for number in range(2):
-        Image.new("RGB", (40, 40), (90, 90, 90 + number)).save(tmp_path / "grey" / f"{number}.png")
+        Image.new("RGB", (80, 80), (90, 90, 90 + number)).save(tmp_path / "grey" / f"{number}.png")
     monkeypatch.setattr(sys, "argv", ["photographs", str(tmp_path)])
     photographs.main()
     cells = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
