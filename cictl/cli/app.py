@@ -91,7 +91,7 @@ def callback(
     cictl generate "a cube-shaped S* in the snow"
     cictl export                     for ComfyUI and A1111
 
-    Nothing at hand? `cictl demo` shows all of it in three minutes, on any machine.
+    Nothing at hand? `cictl demo` shows all of it in about a minute, without a GPU.
     """
 
 

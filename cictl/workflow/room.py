@@ -21,11 +21,10 @@ def look_at_disks(report: CheckReport, workspace: Workspace, downloads: Sequence
     coming = {"the download": sum(one.bytes for one in downloads) + ROOM_TO_SPARE} if downloads else {}
     cache = _existing(cache_folder())
     if _disk_of(cache) == _disk_of(workspace.root):
-        _look_at(report, workspace.root, writes | coming)
-        return
-    _look_at(report, workspace.root, writes)
+        writes, coming = writes | coming, {}
+    _look_at(report, workspace.root, "", writes)
     if coming:
-        _look_at(report, cache, coming)
+        _look_at(report, cache, f" at {cache}", coming)
 
 
 def in_words(size: float) -> str:
@@ -34,16 +33,16 @@ def in_words(size: float) -> str:
     return f"{mebibytes:,.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:,.1f} GiB"
 
 
-def _look_at(report: CheckReport, folder: Path, needs: Mapping[str, int]) -> None:
+def _look_at(report: CheckReport, folder: Path, where: str, needs: Mapping[str, int]) -> None:
     free, needed = shutil.disk_usage(folder).free, sum(needs.values())
     parts = " and ".join(f"{in_words(size)} for {what}" for what, size in needs.items())
     if not needs:
-        report.add("ok", "disk", f"{in_words(free)} free")
+        report.add("ok", "disk", f"{in_words(free)} free{where}")
     elif needed <= free:
-        report.add("ok", "disk", f"{in_words(free)} free at {folder}; needed: about {parts}")
+        report.add("ok", "disk", f"{in_words(free)} free{where}; needed: about {parts}")
     else:
         other = ", or set HF_HOME to a folder on another disk" if "the download" in needs else ""
-        report.add("warning", "disk", f"{in_words(free)} free at {folder}, and needed: about {parts}", f"make room there{other}")
+        report.add("warning", "disk", f"{in_words(free)} free{where}, and needed: about {parts}", f"make room there{other}")
 
 
 def _to_write(workspace: Workspace, estimates: Sequence[Estimate]) -> int:
