@@ -14,6 +14,7 @@ from cictl.records import RESULT, Checkpoint
 from cictl.workflow.concept import require_inverted, require_same_base
 from cictl.workflow.pins import Pins, find_base
 from cictl.workflow.prepared import Prepared
+from cictl.workflow.stage import configure, is_over
 from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
@@ -37,10 +38,11 @@ def run(
         StateError: stage 1 is not done; else see :func:`run_stage`.
     """
     inverted = require_inverted(workspace)
-    if not inverted.complete:
+    wanted = configure(workspace, overrides or {}, fresh=restart).invert.steps
+    if not is_over(inverted, wanted):
         raise StateError(
-            f"stage 1 is not done: {inverted.step} of {inverted.manifest['steps']} steps",
-            "cictl invert goes on with it",
+            f"stage 1 is not done: {inverted.step} of {wanted} steps",
+            f"cictl invert goes on with it; to take it as it is: cictl finetune --set invert.steps={inverted.step}",
             slug="stage-1-unfinished",
         )
 

@@ -15,7 +15,7 @@ from cictl.workflow.compare import begin
 from cictl.workflow.evaluate import prompts_of
 from cictl.workflow.findings import Estimate
 from cictl.workflow.saving import milestones_of
-from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.stage import STAGES, configure, is_over
 from cictl.workflow.training import TrainingOutcome
 from cictl.workflow.trainings import stages_of, told, warn_of_memory
 from cictl.workspace import Workspace
@@ -81,7 +81,7 @@ def _training(workspace: Workspace, stage: Stage, observe: Observer, overrides: 
     if stage == "invert":
         return invert.run(workspace, observe, overrides=overrides, dry_run=True)
     inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
-    if inverted and inverted.complete:
+    if inverted and is_over(inverted, configure(workspace, overrides).invert.steps):
         return finetune.run(workspace, observe, overrides=overrides, dry_run=True)
     steps = settings_of(configure(workspace, overrides), stage).steps  # all of them, since it is trained on what is not there
     return TrainingOutcome(stage, "run", 0, steps, "", {}, 0.0, dry_run=True)

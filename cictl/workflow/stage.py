@@ -118,6 +118,11 @@ def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerpr
     return Decision(action, checkpoint, damaged)
 
 
+def is_over(checkpoint: Checkpoint, steps: int) -> bool:
+    """Whether a training has come to its end: that of its own run, or of one that asks for so many ``steps``."""
+    return checkpoint.complete or 0 < steps <= checkpoint.step
+
+
 def none_is_whole(stage: Stage, damaged: Sequence[str]) -> StateError:
     """The error for a stage that has checkpoints, all of them ``damaged``."""
     return StateError(

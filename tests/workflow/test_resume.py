@@ -130,6 +130,18 @@ def test_fewer_steps_than_are_done_are_done_already(before, stage):
     assert train(before, stage, **{f"{stage}__steps": 3}).action == "skip"
 
 
+def test_stage_1_that_is_done_by_the_steps_of_now_is_done_for_stage_2(make_workspace):
+    """Stopped, then asked for fewer steps than it has: what status and invert call done, finetune must not refuse."""
+    workspace = make_workspace()
+    with pytest.raises(Interrupted):
+        train(workspace, "invert", Recorder(stop_after=5), tracking__interval=1)
+    with pytest.raises(StateError, match="5 of 12 steps") as caught:
+        finetune.run(workspace, silent)
+    assert "--set invert.steps=5" in caught.value.hint
+    assert finetune.run(workspace, silent, overrides={"invert.steps": 5}).action == "run"
+    assert finetune.run(workspace, silent).action == "skip"  # it was said once
+
+
 def test_a_killed_training_is_cut_back_to_its_checkpoint_and_gives_the_same_bits_and_log(whole, before, stage):
     with pytest.raises(Interrupted):
         train(before, stage, Recorder(stop_after=9), tracking__interval=1)
