@@ -34,6 +34,15 @@ def write_atomic(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def as_typed(path: Path) -> str:
+    """``path`` as a person would type it from where they are."""
+    with contextlib.suppress(ValueError, OSError):
+        relative = os.path.relpath(path)
+        if not relative.startswith(os.path.join("..", "..")):
+            return relative
+    return str(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable. Windows cannot open a folder, and needs no sync."""
     if os.name == "nt":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import write_atomic
+from cictl.files import as_typed, write_atomic
 
 CONFIG_NAME = "ci.yaml"
 _SOMEBODY = "another cictl process"
@@ -77,11 +77,7 @@ class Workspace:
 
     def shown(self, path: Path) -> str:
         """``path`` as a person would type it from where they are."""
-        with suppress(ValueError, OSError):
-            relative = os.path.relpath(path)
-            if not relative.startswith(os.path.join("..", "..")):
-                return relative
-        return str(path)
+        return as_typed(path)
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:

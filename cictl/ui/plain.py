@@ -24,6 +24,7 @@ from cictl.events import (
     StepCompleted,
     Warned,
 )
+from cictl.files import as_typed
 from cictl.ui import formats
 from cictl.ui.glyphs import printable
 from cictl.ui.screen import Clock
@@ -86,7 +87,7 @@ class PlainLines:
             case ImageSaved(index, total, path):
                 if self._sampling:
                     self._sampling.saved(event, now)
-                yield f"picture {index}/{total}  {path}"
+                yield f"picture {index}/{total}  {as_typed(path)}"
             case Note(message):
                 yield from message.splitlines()
             case Warned(message):
@@ -110,12 +111,12 @@ class PlainLines:
                     yield f"{total} {'picture' if total == 1 else 'pictures'}{there}"
             case CheckpointSaved(step, path):
                 if self._verbose:
-                    yield f"checkpoint of step {step}  {path}"
+                    yield f"checkpoint of step {step}  {as_typed(path)}"
             case PreviewSaved(step, path):
                 if self._verbose:
-                    yield f"preview of step {step}  {path}"
+                    yield f"preview of step {step}  {as_typed(path)}"
             case FileSaved(path, size, verified):
-                yield f"saved {path}  {formats.size(size)}{', verified' if verified else ''}"
+                yield f"saved {as_typed(path)}  {formats.size(size)}{', verified' if verified else ''}"
 
     def _progress(self, event: Progress, now: float) -> Iterable[str]:
         stage = ""

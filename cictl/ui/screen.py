@@ -29,6 +29,7 @@ from cictl.events import (
     StepCompleted,
     Warned,
 )
+from cictl.files import as_typed
 from cictl.ui import draw, formats
 from cictl.ui.glyphs import Glyphs, printable
 from cictl.ui.state import Download, Phase, Sampling, Training
@@ -138,16 +139,16 @@ class Screen:
                 if self._training:
                     self._training.checkpoint = event
                 if self._verbose or not self._training:
-                    yield self._ticked(f"checkpoint of step {step}", str(path))
+                    yield self._ticked(f"checkpoint of step {step}", as_typed(path))
             case PreviewSaved(step, path):
                 if self._training:
                     self._training.preview = event
                     self._sampling = None
                 if self._verbose or not self._training:
-                    yield self._ticked(f"preview of step {step}", str(path))
+                    yield self._ticked(f"preview of step {step}", as_typed(path))
             case FileSaved(path, size, verified):
                 note = f"saved {formats.size(size)}{', verified' if verified else ''}"
-                yield self._ticked(note, str(path))
+                yield self._ticked(note, as_typed(path))
             case Note(message):
                 yield from (Text(self._text(line)) for line in message.splitlines())
             case Warned(message):
@@ -233,7 +234,7 @@ class Screen:
             line = Text(f"step {state.checkpoint.step}  {self._text(state.checkpoint.path.name)}")
             yield self._row("checkpoint", line, column, room)
         if state.preview:
-            path = formats.clip_path(self._text(state.preview.path), room, glyphs.ellipsis)
+            path = formats.clip_path(self._text(as_typed(state.preview.path)), room, glyphs.ellipsis)
             yield self._row("preview", Text(path), column, room)
 
     def _training_facts(self, state: Training, now: float) -> Iterable[tuple[str, str]]:
@@ -266,7 +267,7 @@ class Screen:
             memory = state.memory
             yield self._row(formats.memory_label(memory), draw.meter(memory, room, glyphs), column, room)
         if state.last:
-            path = formats.clip_path(self._text(state.last.path), room, glyphs.ellipsis)
+            path = formats.clip_path(self._text(as_typed(state.last.path)), room, glyphs.ellipsis)
             yield self._row("saved", Text(path), column, room)
 
     def _sampling_facts(self, state: Sampling, now: float) -> Iterable[tuple[str, str]]:
