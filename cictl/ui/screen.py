@@ -150,6 +150,8 @@ class Screen:
                 note = f"saved {formats.size(size)}{', verified' if verified else ''}"
                 yield self._ticked(note, as_typed(path))
             case Note(message):
+                if self._sampling and self._sampling.finished_at is not None and not self._in_training:
+                    yield from self._retire(now)  # what is said now comes after those pictures
                 yield from (Text(self._text(line)) for line in message.splitlines())
             case Warned(message):
                 yield Text.assemble(("warning:", "bold yellow"), (f" {self._text(message)}", "yellow"))

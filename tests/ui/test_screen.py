@@ -191,3 +191,15 @@ def test_a_download_has_a_bar_with_the_bytes_of_the_total_and_leaves_a_line() ->
 def test_a_download_fits_alone_and_within_the_panel(width: int) -> None:
     for events in (FETCHING, SAMPLING + FETCHING):
         assert max(map(cell_len, draw(*events, width=width).splitlines())) <= width
+
+
+def test_what_is_said_after_the_last_picture_stands_below_its_line() -> None:
+    """`compare` says what it draws next, which is not what was drawn before."""
+    clock = Clock()
+    screen = Screen("dog", glyphs=UNICODE, clock=clock)
+    screen.take(PicturesPlanned(2, 0))
+    screen.take(ImageSaved(1, 2, LONG, CPU))
+    assert [_render(line).strip() for line in screen.take(Note("in between"))] == ["in between"]
+    screen.take(ImageSaved(2, 2, LONG, CPU))
+    said = [_render(line).strip() for line in screen.take(Note("drawing: DreamBooth"))]
+    assert said == ["✓ 2/2 pictures in 0:00:00", "drawing: DreamBooth"]
