@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,7 @@ from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
-    from cictl.exporters.content import Built, Exportable, Place
+    from cictl.exporters.content import Built, Exportable, Options, Place
     from cictl.exporters.writing import Exported
 
 Stage = Literal["finetune", "invert"]
@@ -85,10 +85,7 @@ def run(
         UsageError: an argument is wrong.
         StateError: nothing has been trained yet, or not enough of it, or a file holds something else.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}", slug="dtype-unknown")
-    if rank is not None and rank < 1:
-        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto", slug="rank-too-small")
+    _check(dtype, rank)
     wanted = list(FORMATS) if every else find_formats(formats or [DEFAULT])
     name = check_name(name) if name is not None else None
     config = configure(workspace, overrides or {})
@@ -110,43 +107,74 @@ def run(
         observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
     observe(PhaseStarted("reading the tensors"))
 
-    from cictl.exporters.content import Options, UnfitError
+    from cictl.exporters.content import Options
 
-    source = _exportable(concept, base, word, config.model.id)
-    folder = out or workspace.outputs / "export"
-    sample = find_sample(workspace, concept)
-    files: list[dict[str, Any]] = []
-    usage: dict[str, dict[str, str]] = {}
-    notes: dict[str, list[str]] = {}
-    in_the_way: dict[str, str] = {}
+    source, folder = _exportable(concept, base, word, config.model.id), out or workspace.outputs / "export"
+    made = _Made(concept, source, Options(rank, dtype), folder, find_sample(workspace, concept), every, force, observe, left_out)
     for one in wanted:
-        if one.name in left_out:
-            continue
+        if one.name not in left_out:
+            made.add(one)
+    return made.outcome(workspace)
+
+
+@dataclass
+class _Made:
+    """The formats of one concept, as they are made: with ``every``, one that cannot be is noted and the others follow."""
+
+    concept: Concept
+    source: Exportable
+    options: Options
+    folder: Path
+    sample: Sample | None
+    every: bool
+    force: bool
+    observe: Observer
+    left_out: dict[str, str]
+    files: list[tuple[str, Exported]] = field(default_factory=list)
+    usage: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    in_the_way: dict[str, str] = field(default_factory=dict)
+
+    def add(self, one: Format) -> None:
+        """Make a format and write it, or note why not."""
+        from cictl.exporters.content import UnfitError
+
+        where = self.folder if one.name == DEFAULT else self.folder / one.name / self.source.name
         if one.name != DEFAULT:
-            observe(PhaseStarted(f"making {one.name}"))
+            self.observe(PhaseStarted(f"making {one.name}"))
         try:
-            built = one.build(source, Options(rank, dtype))
-        except UnfitError as error:
-            if not every:
+            built = one.build(self.source, self.options)
+            written = _write(one, built, where, self.source, self.concept, self.sample, self.force)
+        except (UnfitError, StateError) as error:
+            if not self.every:
                 raise
-            left_out[one.name] = error.message
-            continue
-        where = folder if one.name == DEFAULT else folder / one.name / source.name
-        try:
-            written = _write(one, built, where, source, concept, sample, force)
-        except StateError as error:
-            if not every:
-                raise
-            in_the_way[one.name] = error.message
-            continue
+            noted = self.left_out if isinstance(error, UnfitError) else self.in_the_way
+            noted[one.name] = error.message
+            return
         for file in written:
             if not file.kept:
-                observe(FileSaved(file.path, file.size, verified=True))
-            files.append({"path": workspace.shown(file.path), "bytes": file.size, "kept": file.kept, "format": one.name})
-        usage[one.name] = built.usage(_place(str(where.absolute()), source, typed=True))
-        notes[one.name] = list(built.notes)
-    already_done = not in_the_way and all(file["kept"] for file in files)
-    return ExportOutcome(concept.source, concept.steps, files, already_done, usage, notes, left_out, in_the_way)
+                self.observe(FileSaved(file.path, file.size, verified=True))
+            self.files.append((one.name, file))
+        self.usage[one.name] = built.usage(_place(str(where.absolute()), self.source, typed=True))
+        self.notes[one.name] = list(built.notes)
+
+    def outcome(self, workspace: Workspace) -> ExportOutcome:
+        """All of it, for whoever asked."""
+        files = [
+            {"path": workspace.shown(file.path), "bytes": file.size, "kept": file.kept, "format": name}
+            for name, file in self.files
+        ]
+        already_done = not self.in_the_way and all(file.kept for _, file in self.files)
+        return ExportOutcome(
+            self.concept.source, self.concept.steps, files, already_done, self.usage, self.notes, self.left_out, self.in_the_way
+        )
+
+
+def _check(dtype: str, rank: int | None) -> None:
+    if dtype not in DTYPES:
+        raise UsageError(f"there is no dtype {dtype!r}", f"there is: {', '.join(DTYPES)}", slug="dtype-unknown")
+    if rank is not None and rank < 1:
+        raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto", slug="rank-too-small")
 
 
 def _missing(one: Format, concept: Concept) -> str:
