@@ -126,11 +126,12 @@ class _Bench:
     def encode_class(self, model: StableDiffusion, pictures: Sequence[np.ndarray]) -> EncodedPhotographs | None:
         """Class pictures as training sees them, if there are any."""
         from cictl.data.draws import EncodedPhotographs
+        from cictl.workflow.class_pictures import identity_of
 
         if not pictures:
             return None
         self.observe(PhaseStarted(f"encoding {len(pictures)} class pictures"))
-        return EncodedPhotographs(tuple(map(str, range(len(pictures)))), *model.encode_pictures(pictures))
+        return EncodedPhotographs(tuple(map(identity_of, pictures)), *model.encode_pictures(pictures))
 
     def preview(self, model: StableDiffusion) -> Callable[[int], None]:
         """A function that draws the preview's prompt after a number of steps."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from cictl.config import Config, CustomDiffusionConfig, DreamBoothConfig, GenerateConfig, Training
+from cictl.config import Config, CustomDiffusionConfig, DreamBoothConfig, GenerateConfig, Training, command_of
 from cictl.data.pixels import to_training_pixels
 from cictl.data.prompts import in_words
-from cictl.errors import CictlError
+from cictl.errors import CictlError, StateError
 from cictl.events import Note, Observer
+from cictl.files import sha256_bytes
 from cictl.models.locate import Located
 from cictl.workflow.concept import Concept
 from cictl.workflow.pictures import Plan, draw_pictures, make_plan
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cictl.processes import Processes
 
 FOLDER = "class"
+SEEN = "class_pictures"  # in the manifest of a checkpoint: what it was trained with, in this order
 _NOTHING_LEARNED = Concept("base", "", ())
 
 
@@ -78,6 +81,35 @@ def class_pictures(
             slug="class-pictures-all-blanked",
         )
     return [_pixels(path, config.data.resolution) for path in kept]
+
+
+def identity_of(pixels: np.ndarray) -> str:
+    """What tells a class picture from every other: of its pixels as training sees them."""
+    return sha256_bytes(pixels.tobytes())[:16]
+
+
+def require_same_class_pictures(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A training that goes on must see the class pictures that it began with.
+
+    Args:
+        before, now: what the manifest of its checkpoint says, and what that of its next one would say.
+
+    Raises:
+        StateError: they are others.
+    """
+    seen, found = before.get(SEEN, []), now[SEEN]
+    if not seen or seen == found:
+        return
+    command, checked = command_of(now["stage"]), before["config"]["generate"]["safety_checker"]
+    way = "to have them drawn again as they were: delete outputs/class"
+    if checked != now["config"]["generate"]["safety_checker"]:  # it leaves out what it flags
+        way = f"to go on: {command} --set generate.safety_checker={checked}"
+    raise StateError(
+        f"{command} has seen {len(seen)} class pictures so far, and would now see {len(found)}, of them "
+        f"{len({*seen} & {*found})} the same",
+        f"{way}; or start anew: {command} --restart",
+        slug="class-pictures-changed",
+    )
 
 
 def as_drawn(config: Config) -> Config:

@@ -73,13 +73,27 @@ def ended_early(stage: Stage, checkpoint: Checkpoint, settings: Training) -> str
 
 def never_stops(stage: Stage, settings: Training) -> str:
     """What is wrong with settings by which no training ends early, though it is evaluated; else nothing."""
-    group = group_of(stage)
-    if not settings.stop_every or settings.stop_window < settings.steps:
+    group, steps, every, window = group_of(stage), settings.steps, settings.stop_every, settings.stop_window
+    if not every or _first_end(every, window) < steps:
         return ""
-    return (
-        f"{group}.stop_window is {settings.stop_window}, and {group}.steps is {settings.steps}: the training cannot end early; "
-        f"a smaller window is needed, such as --set {group}.stop_window={max(2, settings.steps // 2)}"
+    why = (
+        f"{group}.steps is {steps}, and with a {group}.stop_window of {window} and evaluations every {every} it cannot end early"
     )
+    often = min(every, max(1, (steps - 1) // 4))
+    wide = max(2 * often, steps // 2)
+    if _first_end(often, wide) >= steps:
+        return f"{why}, nor with any other: the training is too short"
+    return f"{why}; it can with --set {group}.stop_every={often} --set {group}.stop_window={wide}"
+
+
+def _first_end(every: int, window: int) -> int:
+    """The step after which a training can end at the earliest: the window must be full, and not all that there is."""
+    return (_count(every, window) + 1) * every
+
+
+def _count(every: int, window: int) -> int:
+    """How many evaluations a window of so many steps has."""
+    return max(2, window // every)
 
 
 def fixed_batch_loss(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> Callable[[], float]:
@@ -107,4 +121,4 @@ def _recorded(manifest: Mapping[str, Any], settings: Training) -> Sequence[float
 
 
 def _ratio(losses: Sequence[float], settings: Training) -> float:
-    return variance_ratio(losses, max(2, settings.stop_window // settings.stop_every)) if losses else 1.0
+    return variance_ratio(losses, _count(settings.stop_every, settings.stop_window)) if losses else 1.0

@@ -27,6 +27,7 @@ from cictl.events import (
 from cictl.processes import Processes, join
 from cictl.records import Checkpoint, latest_checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.batches import step_batches
+from cictl.workflow.class_pictures import SEEN, require_same_class_pictures
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pins import Pins, read_pins
@@ -232,11 +233,13 @@ def _train(
         method = prepared.method
         optimizer = adamw(method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, rates=prepared.rates)
         facts = manifest_facts(workspace, stage, config, start.pins, start.overrides, runtime)
+        facts[SEEN] = list(prepared.class_pictures.keys) if prepared.class_pictures else []
         evaluate = fixed_batch_loss(prepared, settings, config.seed, stage, settings.accumulation * processes.count)
         watch = Watch(settings, lambda: processes.share(evaluate), log)
         saver = Saver(folder, method, optimizer, runtime, facts, milestones_of(config, stage), watch, log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
+            require_same_class_pictures(decision.checkpoint.manifest, facts)
             warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
         elif start.replaces:

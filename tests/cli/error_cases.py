@@ -344,6 +344,16 @@ def method_trained(place: Place) -> None:
     baseline.run(place.workspace(), "textual-inversion", silent, overrides={"textual_inversion.steps": 1, "evaluate.noun": "dog"})
 
 
+def other_class_pictures(place: Place) -> None:
+    """Custom Diffusion was trained with two class pictures, of which one is another now."""
+    workspace = place.workspace()
+    overrides = {"custom_diffusion.steps": 1, "custom_diffusion.class_pictures": 2, "evaluate.noun": "dog"}
+    baseline.run(workspace, "custom-diffusion", silent, overrides=overrides)
+    path = sorted((workspace.outputs / "class").glob("*.png"))[0]
+    with Image.open(path) as image:
+        Image.new("RGB", image.size, "red").save(path)
+
+
 # -- the cases ------------------------------------------------------------------------------------------
 
 CASES: tuple[Case, ...] = (
@@ -612,6 +622,8 @@ CASES: tuple[Case, ...] = (
     Case("base-without-steps", "A step of the base model", "cictl generate 'a photo of a dog' --stage base --step 4", 2),
     Case("class-pictures-all-blanked", "Only class pictures that the safety checker flags",
          "cictl baseline custom-diffusion --noun dog --set custom_diffusion.class_pictures=2", 1, blanked),
+    Case("class-pictures-changed", "Class pictures that are not those of the training so far",
+         "cictl baseline custom-diffusion --steps 2", 3, other_class_pictures),
     # several processes
     Case("one-process-only", "A launcher that starts several processes of a command for one", "cictl status", 2, launched(0, 2)),
     Case("processes-contradictory", "An environment that contradicts itself", "cictl invert", 2, launched(5, 2)),

@@ -169,6 +169,25 @@ def test_class_pictures_are_drawn_once(before):
         assert any("class pictures: 3 of 'a photo of dog'" in text for text in recorder.texts(Note))
 
 
+@pytest.mark.parametrize("method", ["dreambooth", "custom-diffusion"])
+def test_other_class_pictures_than_those_it_began_with_are_refused(before, method):
+    """Because the safety checker was off for the first run, say, or a file was drawn over: not by a word, but by other bits."""
+    with pytest.raises(Interrupted):
+        train(before, method, observe=Recorder(stop_after=1), tracking__interval=1, generate__safety_checker="off")
+    path = sorted((before.outputs / "class").glob("*.png"))[0]
+    whole = path.read_bytes()
+    with Image.open(path) as image:
+        Image.new("RGB", image.size, "red").save(path, pnginfo=None)
+    with pytest.raises(StateError, match="seen 3 class pictures so far, and would now see 3, of them 2") as caught:
+        train(before, method)
+    assert caught.value.slug == "class-pictures-changed" and "--set generate.safety_checker=off" in caught.value.hint
+    with pytest.raises(StateError) as caught:
+        train(before, method, generate__safety_checker="off")
+    assert "delete outputs/class" in caught.value.hint
+    path.write_bytes(whole)
+    assert train(before, method).action == "resume"
+
+
 def test_without_a_noun_it_says_what_to_type(make_workspace, method):
     workspace = make_workspace()
     if method == "textual-inversion":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cictl.config import InvertConfig
 from cictl.errors import Interrupted
 from cictl.events import LossEvaluated, Note, StageCompleted, Warned
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, invert, status
+from cictl.workflow.stopping import never_stops
 from cictl.workspace import Workspace
 from tests.support import Recorder, assert_left_the_same, assert_same_bits, left_by, silent
 
@@ -148,7 +152,24 @@ def test_a_window_in_which_nothing_can_end_is_warned_of(new):
     recorder = Recorder()
     assert train(new, recorder, invert__steps=4, invert__stop_window=4).steps == 4
     (warning,) = recorder.texts(Warned)
-    assert "invert.stop_window is 4" in warning and "cannot end early" in warning
+    assert "invert.stop_window of 4" in warning and "cannot end early" in warning
+
+
+def can_end_early(steps: int, every: int, window: int) -> bool:
+    """Whether there is a step before the last with an evaluation at which DVAR's ratio, in its own words, can be below 1."""
+    count = max(2, window // every)
+    return any(number > count for number in range(1, len(range(every, steps, every)) + 1))
+
+
+def test_the_warning_comes_where_no_run_can_end_early_and_what_it_says_helps():
+    for steps, every, window in product(range(1, 60, 3), range(1, 20), range(2, 60, 4)):
+        said = never_stops("invert", InvertConfig(steps=steps, stop_every=every, stop_window=window))
+        assert bool(said) != can_end_early(steps, every, window)
+        if said and "too short" not in said:
+            often, wide = map(int, re.findall(r"stop_(?:every|window)=(\d+)", said))
+            assert can_end_early(steps, often, wide)
+    for steps, every, window in ((350, 100, 310), (600, 300, 310), (500, 200, 310), (150, 75, 310)):
+        assert never_stops("invert", InvertConfig(steps=steps, stop_every=every, stop_window=window))
 
 
 def test_the_other_trainings_have_the_rule(copy_of_trained, tmp_path):
