@@ -23,9 +23,24 @@ from cictl.methods.contrastive_inversion import ContrastiveInversion
 from cictl.methods.disentangled_finetuning import DisentangledFinetuning
 from cictl.models.clip import embed_images, text_projection
 from cictl.models.concept_tokens import initial_tokens
+from cictl.models.convolutions import multiply_at_few_positions
 
 PRECISION = torch.float64
 BATCH, STEPS, TOLERANCE = 5, range(3), 1e-6  # of three photographs, so that a batch has some of them twice
+
+
+@pytest.fixture(autouse=True, params=["convolutions", "products"])
+def convolutions(request, monkeypatch):
+    """A CPU's large convolutions are products of matrices in Stable Diffusion; here all are, since none is large."""
+    changed: list[str] = []
+
+    def multiply(unet) -> None:
+        changed.extend(multiply_at_few_positions(unet, least_weights=0))
+
+    if request.param == "products":
+        monkeypatch.setattr("cictl.models.stable_diffusion.multiply_at_few_positions", multiply)
+    yield
+    assert bool(changed) == (request.param == "products")
 
 
 @pytest.fixture
