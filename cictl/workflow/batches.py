@@ -29,13 +29,17 @@ def step_batches(prepared: Prepared, settings: Training, seed: int, stage: Stage
 
 
 def fixed_batches(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> list[Batch]:
-    """A batch that has each photograph once at least, in parts as large as those of a step, of which there are ``parts``."""
+    """A batch that has each photograph once at least, in parts as large as those of a step, of which there are ``parts``.
+
+    It has no class pictures: what is judged is Eq. 1.
+    """
     from cictl.data.draws import evaluation_batch
 
     size = settings.batch_size // parts
     count = settings.batch_size * ceil(len(prepared.photographs.keys) / settings.batch_size)
     one = partial(evaluation_batch, seed=seed, count=count, timesteps=prepared.timesteps)
-    return _parts(prepared, stage, one, [range(start, start + size) for start in range(0, count, size)])
+    judged = replace(prepared, class_pictures=None)
+    return _parts(judged, stage, one, [range(start, start + size) for start in range(0, count, size)])
 
 
 def _parts(prepared: Prepared, stage: Stage, draw: Callable[..., Batch], parts: Sequence[range]) -> list[Batch]:

@@ -13,6 +13,7 @@ import pytest
 from cictl.config import InvertConfig
 from cictl.errors import Interrupted
 from cictl.events import LossEvaluated, Note, StageCompleted, Warned
+from cictl.methods.dreambooth import DreamBooth
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, invert, status
 from cictl.workflow.stopping import never_stops
@@ -172,14 +173,20 @@ def test_the_warning_comes_where_no_run_can_end_early_and_what_it_says_helps():
         assert never_stops("invert", InvertConfig(steps=steps, stop_every=every, stop_window=window))
 
 
-def test_the_other_trainings_have_the_rule(copy_of_trained, tmp_path):
+def test_the_other_trainings_have_the_rule(copy_of_trained, tmp_path, monkeypatch):
     settings = {"finetune.steps": 12, "finetune.stop_every": 1, "finetune.stop_window": 3, "finetune.stop_ratio": 0.99}
     tuned = finetune.run(copy_of_trained, silent, overrides=settings, restart=True)
     assert tuned.steps < 12 and tuned.ended_early
     rule = {"steps": 12, "stop_every": 1, "stop_window": 3, "stop_ratio": 0.99, "prior_weight": 1.0, "class_pictures": 3}
     overrides = {"evaluate.noun": "dog", **{f"dreambooth.{key}": value for key, value in rule.items()}}
+    seen: list[bool] = []
+    loss = DreamBooth.loss
+    monkeypatch.setattr(
+        DreamBooth, "loss", lambda self, batch: seen.append(batch.class_pictures is not None) or loss(self, batch)
+    )
     booth = baseline.run(copy_of_trained, "dreambooth", silent, overrides=overrides)
     assert booth.steps < 12 and booth.ended_early
+    assert seen == [True, False] * booth.steps  # what is judged is Eq. 1: no pass through the UNet for the class pictures
 
 
 def test_every_process_ends_at_the_same_step_with_the_bits_of_one(watched, ratio, new, make_workspace, tmp_path):
