@@ -80,11 +80,11 @@ def checkpoint_folders(stage_folder: Path) -> list[Path]:
     return sorted((path for path in stage_folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)), reverse=True)
 
 
-def read_checkpoint(folder: Path, *, verify: bool = True) -> tuple[Checkpoint | None, str]:
+def read_checkpoint(folder: Path, *, verify: bool | str = True) -> tuple[Checkpoint | None, str]:
     """The checkpoint in ``folder``, or None and what is wrong with it.
 
     Args:
-        verify: read every file and compare its sha256; otherwise only look whether it is there.
+        verify: read every file, or the one that is named, and compare its sha256; of the others only look whether they are there.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
@@ -97,7 +97,7 @@ def read_checkpoint(folder: Path, *, verify: bool = True) -> tuple[Checkpoint | 
             path = folder / name
             if not path.is_file():
                 return None, f"{name} is missing"
-            if verify and sha256_file(path) != expected:
+            if verify in (True, name) and sha256_file(path) != expected:
                 return None, f"{name} is damaged (its sha256 is not what the manifest says)"
     except FileNotFoundError as error:
         return None, f"{Path(error.filename or MANIFEST).name} is missing"
@@ -106,7 +106,7 @@ def read_checkpoint(folder: Path, *, verify: bool = True) -> tuple[Checkpoint | 
     return Checkpoint(folder, step, manifest), ""
 
 
-def latest_checkpoint(stage_folder: Path, *, verify: bool = True) -> tuple[Checkpoint | None, list[str]]:
+def latest_checkpoint(stage_folder: Path, *, verify: bool | str = True) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a sentence about each newer one that is not."""
     damaged: list[str] = []
     for folder in checkpoint_folders(stage_folder):
@@ -117,9 +117,9 @@ def latest_checkpoint(stage_folder: Path, *, verify: bool = True) -> tuple[Check
     return None, damaged
 
 
-def snapshots(stage_folder: Path) -> list[Checkpoint]:
+def snapshots(stage_folder: Path, *, verify: bool = True) -> list[Checkpoint]:
     """The whole results that a stage has kept along the way, the earliest first; nothing can be trained from them."""
-    read = [read_checkpoint(folder)[0] for folder in reversed(checkpoint_folders(stage_folder / SNAPSHOTS))]
+    read = [read_checkpoint(folder, verify=verify)[0] for folder in reversed(checkpoint_folders(stage_folder / SNAPSHOTS))]
     return [snapshot for snapshot in read if snapshot]
 
 

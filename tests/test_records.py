@@ -90,6 +90,8 @@ def test_damage_of_the_same_length_is_found_only_where_files_are_read(tmp_path, 
     path.write_bytes(path.read_bytes()[:-1] + b"X")
     assert read_checkpoint(folder)[1] == f"{name} is damaged (its sha256 is not what the manifest says)"
     assert read_checkpoint(folder, verify=False)[0].step == 3
+    for one in ("result.safetensors", "state.safetensors"):
+        assert (read_checkpoint(folder, verify=one)[0] is None) == (one == name)
     path.unlink()
     assert read_checkpoint(folder, verify=False) == (None, f"{name} is missing")
 

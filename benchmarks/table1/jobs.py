@@ -25,7 +25,7 @@ from cictl.workflow import baseline, evaluate, finetune, init, invert
 from cictl.workflow.concept import Source
 from cictl.workflow.prompt_sets import choose_prompts
 from cictl.workflow.results import Results
-from cictl.workflow.rows import measure
+from cictl.workflow.rows import draw_and_measure
 from cictl.workflow.stage import STAGES
 from cictl.workspace import CONFIG_NAME, Workspace, slug
 
@@ -154,7 +154,7 @@ def run(job: Job) -> None:
         for row in missing:
             _train(workspace, row, settings(job), observe)
             out = workspace.outputs / FOLDER
-            found = [one.measured for one in measure(workspace, [row], observe, out=out, last_alone=job.last_alone)[row]]
+            found = [one.measured for one in draw_and_measure(workspace, [row], observe, out=out, last_alone=job.last_alone)[row]]
             job.result(row).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(job.result(row), json.dumps(_result(job, row, found), indent=1, ensure_ascii=False).encode())
 

@@ -21,7 +21,7 @@ from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source, find_concept
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
-from cictl.workflow.rows import ROWS, choose_rows, folder_of, measure, title_of
+from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import STAGES, configure
 from cictl.workflow.trainings import Failure, needed_memory, train, warn_of_memory
@@ -128,7 +128,7 @@ def run(
     alike = _drawn_alike(config)
     folder, shared = workspace.outputs / FOLDER, SharedBase()
     auxiliary = _auxiliary(workspace, config, alike, shared, observe) if there[-1] in STAGES else []
-    found = measure(workspace, there, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
+    found = draw_and_measure(workspace, there, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
     measured = [one for row in there for one in _last_and_best(workspace, row, found[row])]
     rows = [row for row, _ in measured]
     outcome = _outcome(workspace, config, measured[0][1], rows, failed, last_alone=last_alone)

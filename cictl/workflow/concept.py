@@ -14,7 +14,16 @@ from cictl.errors import StateError, UsageError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
 from cictl.models.hub_listing import is_commit
-from cictl.records import RESULT, Checkpoint, checkpoint_folders, latest_checkpoint, read_checkpoint, snapshots
+from cictl.records import (
+    RESULT,
+    SNAPSHOTS,
+    Checkpoint,
+    checkpoint_folders,
+    latest_checkpoint,
+    read_checkpoint,
+    snapshots,
+    step_folder,
+)
 from cictl.workflow.stage import TITLES, none_is_whole
 from cictl.workspace import Workspace
 
@@ -107,12 +116,12 @@ class Concept:
 
 
 def require_inverted(workspace: Workspace) -> Checkpoint:
-    """The newest whole checkpoint of stage 1.
+    """The newest checkpoint of stage 1 whose result is whole.
 
     Raises:
         StateError: there is none.
     """
-    checkpoint, damaged = latest_checkpoint(workspace.stage_folder("invert"))
+    checkpoint, damaged = latest_checkpoint(workspace.stage_folder("invert"), verify=RESULT)
     if checkpoint is None and damaged:
         raise none_is_whole("invert", damaged)
     if checkpoint is None:
@@ -144,14 +153,18 @@ def furthest_stage(workspace: Workspace) -> Stage:
     return "finetune" if tuned and tuned.step else "invert"
 
 
-def find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None = None) -> Concept:
+def find_concept(
+    workspace: Workspace, source: Source | None, observe: Observer, step: int | None = None, *, kept: Checkpoint | None = None
+) -> Concept:
     """The concept from the last checkpoints, of the furthest stage unless ``source`` says which.
 
-    A training that is still going on is no obstacle: its last checkpoint is used, and a warning says so.
+    A training that is still going on is no obstacle: its last checkpoint is used, and a warning says so. Of what is read,
+    the sha256 is compared, and of nothing else: snapshots and what only training needs may take gigabytes.
 
     Args:
         source: a stage, another method, or base.
         step: of that stage, what it had learned after so many steps in place of the last one, if it has been kept.
+        kept: that, where the caller has found it whole.
 
     Raises:
         UsageError: a step of the base.
@@ -163,9 +176,10 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
         return Concept("base", "", ())
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
+            kept = kept or (_kept_of(workspace, source, step) if source and step else None)
             if source in METHODS:
-                return _find_learned(workspace, source, observe, step)
-            return _find_concept(workspace, source, observe, step)
+                return _find_learned(workspace, source, observe, step, kept)
+            return _find_concept(workspace, source, observe, step, kept)
     raise StateError(
         "the checkpoints change faster than they can be read",
         "try again, or raise checkpoint.interval",
@@ -173,9 +187,19 @@ def find_concept(workspace: Workspace, source: Source | None, observe: Observer,
     )
 
 
-def _find_learned(workspace: Workspace, method: Method, observe: Observer, step: int | None) -> Concept:
+def _find_learned(workspace: Workspace, method: Method, observe: Observer, step: int | None, kept: Checkpoint | None) -> Concept:
     """What another method has learned."""
-    checkpoint, damaged = latest_checkpoint(workspace.stage_folder(method))
+    checkpoint = kept or _last_of(workspace, method, observe)
+    if step is None:
+        _warn_if_unfinished(checkpoint, observe)
+    elif checkpoint.step != step:
+        raise _not_kept(workspace, method, step)
+    result = (checkpoint.folder / RESULT).read_bytes()
+    return Concept(method, str(checkpoint.manifest["concept"]), [checkpoint], [result])
+
+
+def _last_of(workspace: Workspace, method: Method, observe: Observer) -> Checkpoint:
+    checkpoint, damaged = latest_checkpoint(workspace.stage_folder(method), verify=RESULT)
     if checkpoint is None and damaged:
         raise none_is_whole(method, damaged)
     if checkpoint is None or checkpoint.step == 0:
@@ -186,12 +210,7 @@ def _find_learned(workspace: Workspace, method: Method, observe: Observer, step:
         )
     for line in damaged:
         observe(Warned(line))
-    if step is None:
-        _warn_if_unfinished(checkpoint, observe)
-    else:
-        checkpoint = _checkpoint_of(workspace, method, step)
-    result = (checkpoint.folder / RESULT).read_bytes()
-    return Concept(method, str(checkpoint.manifest["concept"]), [checkpoint], [result])
+    return checkpoint
 
 
 def _warn_if_unfinished(checkpoint: Checkpoint, observe: Observer) -> None:
@@ -200,54 +219,64 @@ def _warn_if_unfinished(checkpoint: Checkpoint, observe: Observer) -> None:
         observe(Warned(f"{command} is at {checkpoint.step} of {checkpoint.manifest['steps']} steps"))
 
 
-def _find_concept(workspace: Workspace, source: Source | None, observe: Observer, step: int | None) -> Concept:
-    inverted = require_inverted(workspace)
+def _find_concept(
+    workspace: Workspace, source: Source | None, observe: Observer, step: int | None, kept: Checkpoint | None
+) -> Concept:
+    """What our own stages have learned."""
+    inverted = kept if kept and source == "invert" else require_inverted(workspace)
     if inverted.step == 0:
         raise StateError(
             "stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert", slug="stage-1-not-begun"
         )
-    name = str(inverted.manifest["concept"])
     checkpoints = [inverted]
-    if source != "invert":
-        tuned, damaged = latest_checkpoint(workspace.stage_folder("finetune"))
-        for line in damaged:
-            observe(Warned(line))
-        if tuned and tuned.step:
-            checkpoints.append(tuned)
-        elif source == "finetune":
-            raise StateError("stage 2 has not been run", "cictl finetune, or take --stage invert", slug="stage-2-not-run")
-    if step is not None:
-        checkpoints[-1] = _checkpoint_of(workspace, "finetune" if len(checkpoints) == 2 else "invert", step)
-        inverted = checkpoints[0]
+    if source != "invert" and (tuned := kept or _last_tuned(workspace, source, observe)):
+        checkpoints.append(tuned)
+    stage: Stage = "finetune" if len(checkpoints) == 2 else "invert"
+    if step is not None and checkpoints[-1].step != step:
+        earlier = _kept_of(workspace, stage, step)
+        if earlier is None:
+            raise _not_kept(workspace, stage, step)
+        checkpoints[-1] = earlier
     for checkpoint in checkpoints if step is None else checkpoints[:-1]:
         _warn_if_unfinished(checkpoint, observe)
-    made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get("result of cictl invert", inverted.result_hash)
-    if len(checkpoints) == 2 and made_from != inverted.result_hash:
+    first = checkpoints[0]
+    made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get("result of cictl invert", first.result_hash)
+    if stage == "finetune" and made_from != first.result_hash:
         raise StateError(
             "stage 2 was trained on the tokens of an earlier run of stage 1",
             "cictl finetune --restart, or take --stage invert",
             slug="stage-2-outdated",
         )
     results = [(checkpoint.folder / RESULT).read_bytes() for checkpoint in checkpoints]
-    return Concept("finetune" if len(checkpoints) == 2 else "invert", name, checkpoints, results)
+    return Concept(stage, str(inverted.manifest["concept"]), checkpoints, results)
 
 
-def kept_results(workspace: Workspace, stage: Stage) -> list[Checkpoint]:
-    """What ``stage`` had learned after some of its steps, whole, the earliest first: its snapshots and its last checkpoints."""
+def _last_tuned(workspace: Workspace, source: Source | None, observe: Observer) -> Checkpoint | None:
+    """What stage 2 has learned; nothing if it has not been run and ``source`` does not ask for it."""
+    tuned, damaged = latest_checkpoint(workspace.stage_folder("finetune"), verify=RESULT)
+    for line in damaged:
+        observe(Warned(line))
+    if tuned and tuned.step:
+        return tuned
+    if source == "finetune":
+        raise StateError("stage 2 has not been run", "cictl finetune, or take --stage invert", slug="stage-2-not-run")
+    return None
+
+
+def _kept_of(workspace: Workspace, stage: Stage, step: int) -> Checkpoint | None:
+    """What ``stage`` had learned after ``step`` steps, if that is there and whole, as a last checkpoint or as a snapshot."""
     folder = workspace.stage_folder(stage)
-    last = [read_checkpoint(one)[0] for one in checkpoint_folders(folder)]
-    found = {one.step: one for one in (*snapshots(folder), *last) if one and one.step}
-    return [found[step] for step in sorted(found)]
+    found = (read_checkpoint(shelf / step_folder(step), verify=RESULT)[0] for shelf in (folder, folder / SNAPSHOTS))
+    return next((one for one in found if one and one.step), None)
 
 
-def _checkpoint_of(workspace: Workspace, stage: Stage, step: int) -> Checkpoint:
-    kept = kept_results(workspace, stage)
-    for checkpoint in kept:
-        if checkpoint.step == step:
-            return checkpoint
-    raise StateError(
-        f"{command_of(stage)} has kept nothing of step {step}, but of: {', '.join(str(one.step) for one in kept)}",
-        f"--step {kept[-1].step}, or leave --step out (checkpoint.snapshots says how much is kept along the way)",
+def _not_kept(workspace: Workspace, stage: Stage, step: int) -> StateError:
+    folder = workspace.stage_folder(stage)
+    last = (read_checkpoint(one, verify=RESULT)[0] for one in checkpoint_folders(folder))
+    kept = sorted({one.step for one in (*snapshots(folder), *last) if one and one.step})
+    return StateError(
+        f"{command_of(stage)} has kept nothing of step {step}, but of: {', '.join(map(str, kept))}",
+        f"--step {kept[-1]}, or leave --step out (checkpoint.snapshots says how much is kept along the way)",
         slug="step-not-kept",
     )
 

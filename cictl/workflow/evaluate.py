@@ -22,7 +22,7 @@ from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
 from cictl.models.locate import Located, locate_metric
 from cictl.placeholders import CONCEPT
-from cictl.records import latest_checkpoint, step_folder
+from cictl.records import Checkpoint, latest_checkpoint, step_folder
 from cictl.toybox.concepts import ToyConcept
 from cictl.workflow.concept import Concept, Source, find_concept, furthest_stage, last_stage
 from cictl.workflow.measuring import Columns, DrawnConcept, Terms, measure, opened, size_of
@@ -58,12 +58,14 @@ class Wanted:
     Attributes:
         source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
         step: what it had learned after so many steps; None is the last.
+        kept: that, where it has been found whole, so that it need not be read for it again.
         out: folder of the results; None is :func:`default_folder`.
         title: what is said before it is drawn.
     """
 
     source: Source | None = None
     step: int | None = None
+    kept: Checkpoint | None = None
     out: Path | None = None
     title: str = ""
 
@@ -87,7 +89,7 @@ def run(
         StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
         ModelAccessError, ResourceError: a model cannot be had.
     """
-    [outcome] = run_all(workspace, [Wanted(source, step, out)], observe, overrides=overrides)
+    [outcome] = run_all(workspace, [Wanted(source, step, out=out)], observe, overrides=overrides)
     return outcome
 
 
@@ -118,7 +120,7 @@ def run_all(
         _check_settings(config, one.source)
         if one.title:
             observe(Note(one.title))
-        concept = find_concept(workspace, one.source, observe, one.step)
+        concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
         terms = terms or _find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         folder = one.out or default_folder(workspace, concept, one.step)
         pictures = (one.out or workspace.outputs / FOLDER) / PICTURES  # the same ones, whoever asks for them

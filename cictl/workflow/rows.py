@@ -9,7 +9,7 @@ from typing import Any
 from cictl.config import METHODS
 from cictl.errors import UsageError
 from cictl.events import Observer
-from cictl.records import snapshots, step_folder
+from cictl.records import Checkpoint, latest_checkpoint, snapshots, step_folder
 from cictl.workflow import evaluate
 from cictl.workflow.concept import Source
 from cictl.workflow.shared_base import SharedBase
@@ -43,7 +43,7 @@ def title_of(row: Source) -> str:
     return _NAMES.get(row) or TITLES[row]  # type: ignore[index]
 
 
-def measure(
+def draw_and_measure(
     workspace: Workspace,
     rows: Sequence[Source],
     observe: Observer,
@@ -69,11 +69,27 @@ def measure(
     return {row: [one for asked, one in zip(wanted, found, strict=True) if asked.source == row] for row in rows}
 
 
+def kept_along_the_way(workspace: Workspace, row: Source, *, verify: bool = True) -> list[Checkpoint]:
+    """The whole results that a method has kept along its training, the earliest first, but not of the step that it ended with.
+
+    Args:
+        verify: compare the sha256 of each; otherwise only look whether it is there.
+    """
+    if row == "base":
+        return []
+    folder = workspace.stage_folder(row)
+    last, _ = latest_checkpoint(folder, verify=False)
+    return [one for one in snapshots(folder, verify=verify) if last is None or one.step != last.step]
+
+
 def _wanted(workspace: Workspace, row: Source, out: Path, *, last_alone: bool) -> list[evaluate.Wanted]:
-    along_the_way = [] if last_alone or row == "base" else [one.step for one in snapshots(workspace.stage_folder(row))]
+    along_the_way = [] if last_alone else kept_along_the_way(workspace, row)
     return [
-        evaluate.Wanted(row, step, folder_of(out, step), f"drawing: {title_of(row)}{f' after {step} steps' if step else ''}")
-        for step in (None, *along_the_way)
+        evaluate.Wanted(row, out=out, title=f"drawing: {title_of(row)}"),
+        *(
+            evaluate.Wanted(row, one.step, one, folder_of(out, one.step), f"drawing: {title_of(row)} after {one.step} steps")
+            for one in along_the_way
+        ),
     ]
 
 

@@ -1,0 +1,59 @@
+"""What of each method is drawn and measured in a comparison, and how much is read for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from cictl import records
+from cictl.records import RESULT, SNAPSHOTS, step_folder
+from cictl.workflow import invert
+from cictl.workflow.rows import draw_and_measure, kept_along_the_way
+from tests.evaluation_models import make_clip
+from tests.support import silent
+from tests.workflow.test_concept import flip
+
+
+@pytest.fixture
+def quick(tmp_path, base) -> dict[str, object]:
+    """One picture of one step, and a network that measures it."""
+    (tmp_path / "prompts.txt").write_text("a photo of S*\n")
+    return {
+        "evaluate.dinov2": None, "evaluate.clip": str(make_clip(tmp_path / "clip", base)), "evaluate.count": 1,
+        "evaluate.prompts": str(tmp_path / "prompts.txt"), "generate.steps": 1,
+    }  # fmt: skip
+
+
+def test_of_each_result_the_hash_is_computed_once_and_of_what_is_not_drawn_never(copy_of_trained, quick, tmp_path, monkeypatch):
+    hashed: Counter[str] = Counter()
+    sha256_file, root = records.sha256_file, copy_of_trained.checkpoints
+
+    def count(path):
+        hashed[path.relative_to(root).as_posix()] += 1
+        return sha256_file(path)
+
+    monkeypatch.setattr(records, "sha256_file", count)
+    found = draw_and_measure(copy_of_trained, ["invert", "finetune"], silent, out=tmp_path / "out", overrides=quick)
+    assert {row: [one.measured.steps for one in own] for row, own in found.items()} == {
+        "invert": [8, 2, 4, 6], "finetune": [6, 2, 3, 4],
+    }  # fmt: skip
+    steps = {"invert": (2, 4, 6), "finetune": (2, 3, 4)}
+    drawn = {f"{row}/{SNAPSHOTS}/{step_folder(step)}/{RESULT}": 1 for row, kept in steps.items() for step in kept}
+    # The tokens of stage 1 are a part of each of stage 2.
+    assert hashed == {**drawn, f"finetune/{step_folder(6)}/{RESULT}": 1, f"invert/{step_folder(8)}/{RESULT}": 1 + 4}
+
+
+def test_a_damaged_snapshot_is_left_out(copy_of_trained, quick, tmp_path):
+    flip(copy_of_trained.stage_folder("invert") / SNAPSHOTS / step_folder(4) / RESULT)
+    found = draw_and_measure(copy_of_trained, ["invert"], silent, out=tmp_path / "out", overrides=quick)
+    assert [one.measured.steps for one in found["invert"]] == [8, 2, 6]
+
+
+def test_an_early_end_at_a_snapshots_step_is_drawn_once(make_workspace):
+    workspace = make_workspace()
+    rule = {"invert.stop_every": 2, "invert.stop_window": 4, "invert.stop_ratio": 0.999}
+    ended = invert.run(workspace, silent, overrides={**rule, "invert.steps": 16, "checkpoint.snapshots": 7})
+    snapshots = [one.step for one in records.snapshots(workspace.stage_folder("invert"))]
+    assert ended.ended_early and snapshots[-1] == ended.steps
+    assert [one.step for one in kept_along_the_way(workspace, "invert")] == snapshots[:-1]
