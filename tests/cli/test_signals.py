@@ -138,6 +138,7 @@ class Interrupt:
         if name == {where!r}:
             exec("os.kill(os.getpid(), signal.SIGINT)")  # as where a dataclass is made: Python then has an exit code of its own
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, in which tests may run, ignores it
 sys.meta_path.insert(0, Interrupt)
 sys.argv = ["cictl", *sys.argv[1:]]
 from cictl.__main__ import main
