@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,13 +12,14 @@ import cictl
 from cictl.config import Config
 from cictl.data.photographs import find_photographs, open_upright
 from cictl.evaluation.scores import Score
-from cictl.events import Note, Observer, ignore
+from cictl.events import Note, Observer
 from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.workflow import evaluate, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
-from cictl.workflow.concept import Source, find_concept
+from cictl.workflow.concept import Source
 from cictl.workflow.event_log import read_losses
+from cictl.workflow.measuring import opened
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase
@@ -129,7 +129,7 @@ def run(
     folder, shared = workspace.outputs / FOLDER, SharedBase()
     auxiliary = _auxiliary(workspace, config, alike, shared, observe) if there[-1] in STAGES else []
     found = draw_and_measure(workspace, there, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
-    measured = [one for row in there for one in _last_and_best(workspace, row, found[row])]
+    measured = [one for row in there for one in _last_and_best(row, found[row])]
     rows = [row for row, _ in measured]
     outcome = _outcome(workspace, config, measured[0][1], rows, failed, last_alone=last_alone)
     save_json(folder / RESULTS, outcome)
@@ -160,13 +160,9 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     return {**alike, "seed": config.seed, "data.resolution": config.data.resolution}
 
 
-def _last_and_best(workspace: Workspace, row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
+def _last_and_best(row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
     """What a method ended with, and its best where that is another."""
-    words = " ".join(find_concept(workspace, row, ignore).words())
-    return [
-        (_row(row, which, words or str(one.measured.noun), one), one.measured)
-        for which, one in last_and_best(found, lambda one: _quality(one.measured))
-    ]
+    return [(_row(row, which, one), one.measured) for which, one in last_and_best(found, lambda one: _quality(one.measured))]
 
 
 def _quality(results: Results) -> float:
@@ -178,8 +174,8 @@ def _quality(results: Results) -> float:
     return harmonic_mean(kept, asked)
 
 
-def _row(row: Source, which: str, words: str, one: evaluate.EvaluateOutcome) -> Row:
-    return Row(row, title_of(row), which, one.measured.steps, words, one.measured.overall, one.results, one.sheet)
+def _row(row: Source, which: str, one: evaluate.EvaluateOutcome) -> Row:
+    return Row(row, title_of(row), which, one.measured.steps, one.words, one.measured.overall, one.results, one.sheet)
 
 
 def _outcome(
@@ -231,7 +227,7 @@ def _auxiliary(
         return []
     observe(Note("drawing what each photograph has of its own"))
     drawn = preview_aux.draw(workspace, observe, overrides={**alike, "generate.count": 1}, shared=shared)
-    return [_opened(own[0]) for own in drawn.own]
+    return [opened(own[0]) for own in drawn.own]
 
 
 def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Results], auxiliary: Sequence[Image.Image]) -> str:
@@ -239,7 +235,7 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
     for row, results in zip(outcome.rows, measured, strict=True):
         last, log = row.which != "best", workspace.logs / f"{row.method}.jsonl"
         folder = folder_of(workspace.outputs / FOLDER / row.method, None if last else row.steps)
-        pictures = [_opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
+        pictures = [opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))
     found = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
@@ -247,8 +243,3 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
     prompts = [prompt.prompt for prompt in measured[0].prompts]
     title = f"{outcome.concept}: methods compared"
     return render(title, facts(outcome), FIGURES, photographs, prompts, rows, auxiliary)
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

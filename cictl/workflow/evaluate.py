@@ -42,9 +42,13 @@ _SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dty
 
 @dataclass(frozen=True)
 class EvaluateOutcome:
-    """The results and where they lie; ``kept`` of the pictures were there already, ``blanked`` by the safety checker."""
+    """The results and where they lie; ``kept`` of the pictures were there already, ``blanked`` by the safety checker.
+
+    ``words`` stood for S* in the prompts.
+    """
 
     measured: Results
+    words: str
     kept: int
     blanked: list[str]
     results: str
@@ -241,7 +245,8 @@ def _draw(
             slug="evaluation-all-blanked",
         )
     shown = {path: prompt for path, prompt in zip(pictures.paths, prompts, strict=True) if path not in pictures.blanked}
-    return DrawnConcept(config, replace(concept, results=()), base, folder, plans, pictures, shown)
+    words = " ".join(names) or str(config.evaluate.noun)
+    return DrawnConcept(config, replace(concept, results=()), words, base, folder, plans, pictures, shown)
 
 
 def _save(workspace: Workspace, terms: Terms, drawn: DrawnConcept, columns: Columns) -> EvaluateOutcome:
@@ -251,6 +256,7 @@ def _save(workspace: Workspace, terms: Terms, drawn: DrawnConcept, columns: Colu
     save_json(results_path, results)
     return EvaluateOutcome(
         measured=results,
+        words=drawn.words,
         kept=drawn.pictures.kept,
         blanked=[workspace.shown(path) for path in drawn.pictures.blanked],
         results=workspace.shown(results_path),

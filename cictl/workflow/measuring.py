@@ -56,11 +56,13 @@ class DrawnConcept:
     Attributes:
         config: of its source, which kept --set may shape.
         concept: without its tensors, which are large and no longer needed.
+        words: what stood for S* in its prompts.
         shown: those that no safety checker blanked, with their prompts.
     """
 
     config: Config
     concept: Concept
+    words: str
     base: Located
     folder: Path
     plans: Sequence[Plan]
