@@ -45,11 +45,12 @@ def tasks_by_prompt(concept: ToyConcept) -> dict[str, Task]:
     return {task.prompt: task for task in tasks(concept)}
 
 
-def judge_pictures(toybox: Path, pictures: Sequence[np.ndarray]) -> list[dict[str, str]]:
-    """What the judge that ships in the toybox's folder reads in pictures [64, 64, 3] of bytes, each."""
+def judge_pictures(toybox: Path, sets: Iterable[Sequence[np.ndarray]]) -> list[list[dict[str, str]]]:
+    """What the judge that ships in the toybox's folder, loaded once, reads in sets of pictures [64, 64, 3] of bytes, each."""
     from cictl.toybox.judge import load_judge, read
 
-    return read(load_judge(toybox), np.stack(pictures))
+    judge = load_judge(toybox)
+    return [read(judge, np.stack(pictures)) for pictures in sets]
 
 
 def judgement(concept: ToyConcept, task: Task, reading: Reading) -> Judgement:

@@ -26,6 +26,7 @@ _BASE_FILES = (
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
+MetricNetwork = Literal["dinov2", "clip"]
 _READER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")  # of CLIP, and of DINOv2
 
 
@@ -83,22 +84,22 @@ def locate_clip(model_id: str, revision: str | None = None, *, offline: bool = F
     return _locate(clip_request(model_id, revision), embedded="clip", offline=offline, observe=observe)
 
 
-def locate_metric(model_id: str, revision: str | None, which: Literal["dinov2", "clip"], observe: Observer = ignore) -> Located:
+def locate_metric(
+    model_id: str, revision: str | None, which: MetricNetwork, observe: Observer = ignore, *, offline: bool = False
+) -> Located:
     """The folder of a model that `cictl evaluate` measures with; see :func:`locate_base`.
 
     Raises:
         ModelAccessError: it cannot be found or reached.
         ResourceError: there is no room for it.
     """
-    key = f"evaluate.{which}"
     if which == "dinov2" and model_id == "toybox":
         raise ModelAccessError(
             "the toybox has no DINOv2",
-            f"set {key} to facebook/dinov2-base, or to null to go without it",
+            "set evaluate.dinov2 to facebook/dinov2-base, or to null to go without it",
             slug="toybox-without-dinov2",
         )
-    request = hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, key, f"{key}_revision")
-    return _locate(request, embedded="clip", offline=False, observe=observe)
+    return _locate(metric_request(model_id, revision, which), embedded="clip", offline=offline, observe=observe)
 
 
 def tokenizer_folder(clip: Located) -> Path:
@@ -116,6 +117,12 @@ def base_request(model_id: str, revision: str | None) -> hub_errors.Request:
 def clip_request(model_id: str, revision: str | None) -> hub_errors.Request:
     """What is asked of the hub for a CLIP model."""
     return hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, "model.clip", "model.clip_revision")
+
+
+def metric_request(model_id: str, revision: str | None, which: MetricNetwork) -> hub_errors.Request:
+    """What is asked of the hub for a model that `cictl evaluate` measures with."""
+    key = f"evaluate.{which}"
+    return hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, key, f"{key}_revision")
 
 
 def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observe: Observer) -> Located:

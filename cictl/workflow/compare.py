@@ -19,7 +19,7 @@ from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source
 from cictl.workflow.event_log import read_losses
-from cictl.workflow.measuring import opened
+from cictl.workflow.measuring import Terms, figures_of, opened
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase
@@ -121,7 +121,8 @@ def run(
         Interrupted: by a signal; the same command goes on.
     """
     chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
-    evaluate.require_measurable(workspace, config, observe)  # before hours of training
+    terms = evaluate.require_measurable(workspace, config, observe)  # before hours of training
+    last_alone = last_alone or not can_tell_the_best(terms, observe)
     warn_of_memory(workspace, chosen, needed_memory(workspace, chosen, overrides, observe), overrides, observe)
     failed = train(workspace, chosen, overrides, observe)
     there = [row for row in chosen if row not in {one.method for one in failed}]
@@ -150,6 +151,15 @@ def begin(
     if any(row == "base" or row in NEED_A_NOUN for row in chosen):
         told["evaluate.noun"] = require_noun(config, "a comparison with other methods", "cictl compare")
     return chosen, told, config
+
+
+def can_tell_the_best(terms: Terms, observe: Observer) -> bool:
+    """Whether the figures rank what a training has kept along the way; if not, a note says why."""
+    if axes(dict.fromkeys(figures_of(terms))):
+        return True
+    why = "evaluate.clip is null, so that no figure says how well prompts are obeyed and no result can be called the best"
+    observe(Note(f"{why}: what was kept along the way is not drawn"))
+    return False
 
 
 def _drawn_alike(config: Config) -> dict[str, Any]:

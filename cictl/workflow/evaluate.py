@@ -17,10 +17,11 @@ from cictl.config import Config
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand
-from cictl.errors import CictlError, UsageError
+from cictl.errors import CictlError, ModelAccessError, UsageError
 from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
-from cictl.models.locate import Located, locate_metric
+from cictl.models.hub import to_download
+from cictl.models.locate import Located, MetricNetwork, locate_metric, metric_request
 from cictl.placeholders import CONCEPT
 from cictl.records import Checkpoint, latest_checkpoint, step_folder
 from cictl.toybox.concepts import ToyConcept
@@ -136,31 +137,24 @@ def run_all(
     return [_save(workspace, terms, one, columns) for one, columns in zip(drawn, measured, strict=True)]
 
 
-def require_measurable(workspace: Workspace, config: Config, observe: Observer) -> None:
+def require_measurable(workspace: Workspace, config: Config, observe: Observer, *, download: bool = True) -> Terms:
     """What has to be there before a training that is to be evaluated: photographs, prompts, and networks that measure.
+
+    Args:
+        download: the networks that are not here yet; otherwise the hub is only asked for them, and they are left out.
 
     Raises:
         UsageError, ModelAccessError, ResourceError: as :func:`run`.
     """
     _check_settings(config, None)
-    prompts_of(workspace, config)
-    _find_metrics(config, observe)
+    return _find_terms(workspace, config, observe, download=download)
 
 
-def prompts_of(workspace: Workspace, config: Config) -> Sequence[str]:
-    """What would be drawn.
-
-    Raises:
-        UsageError: an unknown prompt set, a prompt without S*, or no photographs.
-    """
-    return choose_prompts(config, workspace.root, _recognise(config, find_photographs(workspace.images))).prompts
-
-
-def _find_terms(workspace: Workspace, config: Config, observe: Observer) -> Terms:
+def _find_terms(workspace: Workspace, config: Config, observe: Observer, *, download: bool = True) -> Terms:
     photographs = find_photographs(workspace.images)
     known = _recognise(config, photographs)
     asked = choose_prompts(config, workspace.root, known)
-    return Terms(config, _find_metrics(config, observe), photographs, asked, known)
+    return Terms(config, _find_metrics(config, observe, download=download), photographs, asked, known)
 
 
 def default_folder(workspace: Workspace, concept: Concept, step: int | None) -> Path:
@@ -210,12 +204,21 @@ def _recognise(config: Config, photographs: Sequence[Photograph]) -> ToyConcept 
     return recognise(np.asarray(open_upright(photograph.path)) for photograph in photographs)
 
 
-def _find_metrics(config: Config, observe: Observer) -> dict[str, Located]:
-    settings, found = config.evaluate, {}
-    if settings.dinov2:
-        found["dinov2"] = locate_metric(settings.dinov2, settings.dinov2_revision, "dinov2", observe)
-    if settings.clip:
-        found["clip"] = locate_metric(settings.clip, settings.clip_revision, "clip", observe)
+def _find_metrics(config: Config, observe: Observer, *, download: bool = True) -> dict[str, Located]:
+    settings = config.evaluate
+    found: dict[str, Located] = {}
+    models: dict[MetricNetwork, tuple[str | None, str | None]] = {
+        "dinov2": (settings.dinov2, settings.dinov2_revision), "clip": (settings.clip, settings.clip_revision),
+    }  # fmt: skip
+    for which, (model, revision) in models.items():
+        if not model:
+            continue
+        try:
+            found[which] = locate_metric(model, revision, which, observe, offline=not download)
+        except ModelAccessError as error:
+            if download or error.slug != "hub-switched-off":
+                raise
+            to_download(metric_request(model, revision, which), observe)  # refuses as the download would
     return found
 
 

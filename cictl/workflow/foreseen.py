@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cictl.config import METHODS, Config, Stage, settings_of
+from cictl.config import METHODS, Stage, settings_of
 from cictl.data.photographs import find_photographs
 from cictl.events import Observer
 from cictl.records import latest_checkpoint, snapshots
-from cictl.workflow import baseline, check, finetune, invert
-from cictl.workflow.compare import begin
-from cictl.workflow.evaluate import prompts_of
+from cictl.workflow import baseline, check, evaluate, finetune, invert
+from cictl.workflow.compare import begin, can_tell_the_best
 from cictl.workflow.findings import Estimate
+from cictl.workflow.rows import kept_along_the_way
 from cictl.workflow.saving import milestones_of
 from cictl.workflow.stage import STAGES, configure, is_over
 from cictl.workflow.training import TrainingOutcome
@@ -50,10 +50,11 @@ def run(
     """Look at what :func:`cictl.workflow.compare.run` would do with the same arguments. Trains nothing, writes nothing.
 
     Raises:
-        UsageError, StateError: as that.
+        UsageError, StateError, ModelAccessError: as that.
     """
     chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
-    prompts = prompts_of(workspace, config)
+    terms = evaluate.require_measurable(workspace, config, observe, download=False)
+    last_alone = last_alone or not can_tell_the_best(terms, observe)
     trainings, estimates, method = [], {}, ""
     for stage in stages_of(chosen):
         own = told(stage, overrides)
@@ -62,17 +63,22 @@ def run(
         if outcome.action != "skip" and (expected := check.expect(workspace, stage, observe, own, done=outcome.first_step)):
             estimates[stage], method = expected
     warn_of_memory(workspace, chosen, {stage: one.memory for stage, one in estimates.items()}, overrides, observe)
-    along_the_way = 0 if last_alone else sum(_kept(workspace, config, one) for one in trainings if one.stage in chosen)
-    pictures = (len(chosen) + along_the_way) * len(prompts) * config.evaluate.count
+    drawn = [one for one in trainings if one.stage in chosen and not last_alone]
+    along_the_way = sum(_along_the_way(workspace, one, overrides) for one in drawn)
+    pictures = (len(chosen) + along_the_way) * len(terms.asked.prompts) * config.evaluate.count
     if chosen[-1] in STAGES and config.invert.auxiliary_vectors:
         pictures += 1 + len(find_photographs(workspace.images))  # of S* and of each A_i*
     return Foreseen(trainings, estimates, method, pictures)
 
 
-def _kept(workspace: Workspace, config: Config, training: TrainingOutcome) -> int:
-    """How many results along the way there are, or will be."""
-    done = training.action == "skip"
-    return len(snapshots(workspace.stage_folder(training.stage)) if done else milestones_of(config, training.stage))
+def _along_the_way(workspace: Workspace, training: TrainingOutcome, overrides: Mapping[str, Any]) -> int:
+    """How many results there will be that the training did not end with: those that are there, and those still to come."""
+    stage = training.stage
+    if training.action == "skip":
+        return len(kept_along_the_way(workspace, stage, verify=False))
+    there = {one.step for one in snapshots(workspace.stage_folder(stage), verify=False)}
+    milestones = milestones_of(configure(workspace, told(stage, overrides), upto=stage), stage)
+    return len(there | {step for step in milestones if step >= training.first_step})
 
 
 def _training(workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any]) -> TrainingOutcome:

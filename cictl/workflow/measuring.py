@@ -16,11 +16,14 @@ from cictl.data.prompts import in_words
 from cictl.events import Observer, PhaseStarted
 from cictl.models.locate import Located
 from cictl.toybox.concepts import ToyConcept
+from cictl.toybox.tasks import Task
 from cictl.workflow.concept import Concept
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pictures import Drawn, Plan
 from cictl.workflow.prompt_sets import PromptSet
 
+_FIGURES = {"dinov2": ("dinov2",), "clip": ("clip_i", "clip_t")}  # of each network
+_JUDGED = ("fidelity", "alignment", "leakage")
 _LESS_MEMORY = "the pictures are kept: the same command with --set model.device=cpu has only to measure them"
 
 
@@ -78,6 +81,12 @@ class Columns:
     readings: list[dict[str, str]] = field(default_factory=list)
 
 
+def figures_of(terms: Terms) -> list[str]:
+    """The names of the figures that :func:`measure` gives, known before a picture is drawn."""
+    measured = [name for network, own in _FIGURES.items() if getattr(terms.config.evaluate, network) for name in own]
+    return [*measured, *(_JUDGED if _tasks(terms) else ())]
+
+
 def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> list[Columns]:
     """The figures of all pictures. One network at a time is on the device, and no UNet."""
     from cictl.engine.runtime import Runtime
@@ -101,8 +110,7 @@ def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> l
                 own = texts[[rows[prompt] for prompt in one.shown.values()]]
                 columns.figures["clip_i"] = image_similarity(embeddings[count:], embeddings[:count]).tolist()
                 columns.figures["clip_t"] = text_similarity(embeddings[count:], own).tolist()
-    for one, columns in zip(drawn, found, strict=True):
-        _judge(terms, one, columns)
+    _judge(terms, drawn, found)
     return found
 
 
@@ -122,19 +130,29 @@ def opened(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _judge(terms: Terms, drawn: DrawnConcept, columns: Columns) -> None:
+def _judge(terms: Terms, drawn: Sequence[DrawnConcept], found: Sequence[Columns]) -> None:
     """Add what the toybox's judge reads, and, of a concept that is known, how that fits what was asked for."""
-    from cictl.evaluation.ground_truth import SIDE, judge_pictures, judgement, tasks_by_prompt
+    from cictl.evaluation.ground_truth import SIDE, judge_pictures, judgement
 
-    if drawn.base.id != "toybox" or size_of(terms.config) != (SIDE, SIDE):
+    of_toybox = [pair for pair in zip(drawn, found, strict=True) if pair[0].base.id == "toybox"]
+    if not of_toybox or size_of(terms.config) != (SIDE, SIDE):
         return
-    columns.readings = judge_pictures(drawn.base.folder, [np.asarray(opened(path)) for path in drawn.shown])
-    tasks, prompts = tasks_by_prompt(terms.known) if terms.known else {}, drawn.shown.values()
-    if terms.known and all(prompt in tasks for prompt in prompts):
-        read = zip(prompts, columns.readings, strict=True)
-        judged = [judgement(terms.known, tasks[prompt], reading) for prompt, reading in read]
-        for name in ("fidelity", "alignment", "leakage"):
-            columns.figures[name] = [getattr(one, name) for one in judged]
+    sets = ([np.asarray(opened(path)) for path in one.shown] for one, _ in of_toybox)
+    tasks = _tasks(terms)
+    for (one, columns), readings in zip(of_toybox, judge_pictures(of_toybox[0][0].base.folder, sets), strict=True):
+        columns.readings = readings
+        if terms.known and tasks:
+            read = zip(one.shown.values(), readings, strict=True)
+            judged = [judgement(terms.known, tasks[prompt], reading) for prompt, reading in read]
+            columns.figures |= {name: [getattr(each, name) for each in judged] for name in _JUDGED}
+
+
+def _tasks(terms: Terms) -> Mapping[str, Task]:
+    """What the toybox's suite asks of each prompt; nothing unless it knows the concept and all of the prompts."""
+    from cictl.evaluation.ground_truth import tasks_by_prompt
+
+    tasks = tasks_by_prompt(terms.known) if terms.known else {}
+    return tasks if all(prompt in tasks for prompt in terms.asked.prompts) else {}
 
 
 def size_of(config: Config) -> tuple[int, int]:

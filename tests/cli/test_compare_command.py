@@ -12,11 +12,15 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.config import METHODS, group_of
+from cictl.data.png import write_png
 from cictl.errors import Interrupted, ModelAccessError, ResourceError, StateError, UsageError
-from cictl.workflow import baseline
+from cictl.toybox import judge
+from cictl.toybox.concepts import demo_concept
+from cictl.workflow import baseline, init, invert
 from cictl.workflow.rows import ROWS, choose_rows
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
+from tests.support import silent, write_settings
 
 QUICK = [f"--set={group_of(method)}.steps=1" for method in METHODS]
 QUICK += ["--set=custom_diffusion.class_pictures=2", "--set=custom_diffusion.views=2", "--set=generate.steps=2"]
@@ -107,6 +111,20 @@ def test_the_same_command_again_trains_and_draws_nothing(compared, common):
     assert before.keys() == after.keys()
 
 
+def count_loads(monkeypatch, *kinds: type) -> list[str]:
+    """The names of the networks that are loaded from here on, in that order."""
+    loads: list[str] = []
+
+    def count(owner, name: str, said: str) -> None:
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **named: [loads.append(said), real(*args, **named)][1])
+
+    for kind in kinds:
+        count(kind, "load" if kind.__name__ == "StableDiffusion" else "from_pretrained", kind.__name__)
+    count(judge, "load_judge", "Judge")
+    return loads
+
+
 def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_of_evaluate_alone(
     compared, common, tmp_path, monkeypatch
 ):
@@ -116,15 +134,7 @@ def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_
 
     workspace = Workspace(shutil.copytree(compared[0].root, tmp_path / "my-teapot"))
     shutil.rmtree(workspace.outputs)
-    loads: list[str] = []
-
-    def count(kind, name):
-        real = getattr(kind, name)
-        monkeypatch.setattr(kind, name, lambda *args, **named: [loads.append(kind.__name__), real(*args, **named)][1])
-
-    count(StableDiffusion, "load")
-    count(Dinov2Model, "from_pretrained")
-    count(CLIPModel, "from_pretrained")
+    loads = count_loads(monkeypatch, StableDiffusion, Dinov2Model, CLIPModel)
     assert cictl(workspace, *common)[0] == 0
     assert loads == ["StableDiffusion", "Dinov2Model", "CLIPModel"]
     measured = sorted((workspace.outputs / "compare").rglob("*/results.json"))
@@ -140,6 +150,27 @@ def test_whatever_the_rows_each_network_is_loaded_once_and_every_figure_is_that_
         for picture in (path.parent / "pictures").iterdir():
             assert (own / "pictures" / picture.name).read_bytes() == picture.read_bytes()
         shutil.rmtree(own)
+
+
+def test_on_the_toybox_the_judge_is_loaded_once_for_all_rows_and_what_they_kept(tmp_path, monkeypatch):
+    from transformers import CLIPModel
+
+    from cictl.models.stable_diffusion import StableDiffusion
+
+    workspace = init.run(tmp_path / "my-teapot", model="toybox", name="my-teapot")
+    for number, pixels in enumerate(demo_concept().photographs(), 1):
+        write_png(workspace.images / f"teapot-{number}.png", pixels)
+    quick = {"invert.steps": 4, "checkpoint.snapshots": 2, "invert.auxiliary_vectors": 0, "generate.steps": 1}
+    write_settings(workspace, quick)
+    invert.run(workspace, silent)
+    loads = count_loads(monkeypatch, StableDiffusion, CLIPModel)
+    code, _, errors = cictl(workspace, "--noun=teapot", "-n", "1", "--methods", "base,invert")
+    assert code == 0, errors
+    assert (
+        loads == ["StableDiffusion", "CLIPModel", "Judge"] and "drawing: Contrastive Inversion, stage 1 after 1 steps" in errors
+    )
+    [base, *_] = table(workspace)["rows"]
+    assert base["overall"].keys() >= {"clip_i", "clip_t", "fidelity", "alignment", "leakage"}
 
 
 def test_a_dry_run_says_what_is_done_and_counts_the_pictures_that_there_are(compared, common):

@@ -60,7 +60,7 @@ def test_on_the_toybox_the_judge_reads_what_the_suite_would_read(toybox_workspac
     for one in found["prompts"]:
         task = tasks[one["prompt"]]
         pictures = [np.asarray(Image.open(folder / picture["path"])) for picture in one["pictures"]]
-        readings = judge_pictures(locate_base("toybox").folder, pictures)
+        [readings] = judge_pictures(locate_base("toybox").folder, [pictures])
         assert readings == [picture["reading"] for picture in one["pictures"]]
         for name, score in (("fidelity", fidelity), ("alignment", alignment)):
             values = [score(task, reading) for reading in readings]
