@@ -30,7 +30,9 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
         session.result(outcome, lambda: say_outcome(outcome, next_command))
         return
     with session.display() as observe:
-        expected = check.expect(session.workspace, outcome.stage, observe, session.overrides, done=outcome.first_step)
+        expected = check.expect(
+            session.workspace, outcome.stage, observe, session.overrides, done=outcome.first_step, fresh=outcome.action == "run"
+        )
 
     def say() -> None:
         say_outcome(outcome, next_command)

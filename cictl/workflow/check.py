@@ -70,15 +70,16 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
 
 
 def expect(
-    workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any], *, done: int = 0
+    workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any], *, done: int = 0, fresh: bool = False
 ) -> tuple[Estimate, str] | None:
     """What ``stage`` will take and how that was estimated; None if there cannot be such a model.
 
     Args:
         done: steps of it.
+        fresh: it starts anew, without what --set gave it before.
     """
     report = CheckReport(str(workspace.root))
-    config = configure(workspace, overrides, upto=stage, fresh=not done)
+    config = configure(workspace, overrides, upto=stage, fresh=fresh)
     try:
         base = locate_base(config.model.id, config.model.revision, offline=True)
     except CictlError as error:

@@ -60,7 +60,9 @@ def run(
         own = told(stage, overrides)
         outcome = _training(workspace, stage, observe, own)
         trainings.append(outcome)
-        if outcome.action != "skip" and (expected := check.expect(workspace, stage, observe, own, done=outcome.first_step)):
+        if outcome.action != "skip" and (
+            expected := check.expect(workspace, stage, observe, own, done=outcome.first_step, fresh=outcome.action == "run")
+        ):
             estimates[stage], method = expected
     warn_of_memory(workspace, chosen, {stage: one.memory for stage, one in estimates.items()}, overrides, observe)
     drawn = [one for one in trainings if one.stage in chosen and not last_alone]

@@ -8,7 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cictl.cli.app import app
 from cictl.errors import Interrupted, ResourceError, StateError
 from cictl.events import CheckpointSaved, Note, StageStarted, StepCompleted, Warned
 from cictl.records import RESULT, SNAPSHOTS, STATE, checkpoint_folders, latest_checkpoint, snapshots
@@ -341,6 +343,16 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(before, stage):
     outcome = RUN[stage](before, silent, overrides={f"{stage}.steps": 7}, dry_run=True)
     assert (outcome.action, outcome.steps, outcome.dry_run) == ("run", 7, True)
     assert look() == files
+
+
+def test_a_dry_run_estimates_the_steps_that_it_says_are_left(make_workspace):
+    """Also where a kill left no more than what the run was started with, which holds its --set."""
+    workspace = make_workspace()
+    with pytest.raises(Interrupted):
+        invert.run(workspace, Recorder(stop_after=1), overrides={"invert.steps": 50, "tracking.interval": 1})
+    shutil.rmtree(workspace.stage_folder("invert") / "step-0000001")
+    said = CliRunner().invoke(app, ["invert", "--dry-run", "-C", str(workspace.root)]).stdout
+    assert "from step 0 to 50" in said and "for 50 steps" in said
 
 
 def test_checkpoints_come_at_their_interval_and_hold_the_losses_until_then(before, stage):
