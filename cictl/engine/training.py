@@ -67,6 +67,7 @@ def fit(
     schedule: Schedule,
     runtime: Runtime,
     observe: Observer,
+    *,
     checkpoint: Callable[[int], None],
     after_step: Callable[[int], None],
     stop: StopRequest,

@@ -265,7 +265,10 @@ def _train(
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)
         draw = partial(step_batches, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
-        done = fit(method, optimizer, draw, schedule, runtime, log, checkpoint, after_step, stop, prepared.gradient_clip, watch)
+        done = fit(
+            method, optimizer, draw, schedule, runtime, log, checkpoint=checkpoint, after_step=after_step, stop=stop,
+            gradient_clip=prepared.gradient_clip, converged=watch,
+        )  # fmt: skip
         processes.wait()  # until the first has written
         if done < settings.steps and not watch.converged:
             raise stop.interruption(

@@ -59,8 +59,8 @@ class Run:
             saved[step] = {name: tensor.clone() for name, tensor in training_state(self.method.trainable(), optimizer).items()}
 
         done = fit(
-            self.method, optimizer, draw, Schedule(first, last, report_every, save_every), Runtime.create("cpu"), recorder, save,
-            lambda step: None, stop, clip,
+            self.method, optimizer, draw, Schedule(first, last, report_every, save_every), Runtime.create("cpu"), recorder,
+            checkpoint=save, after_step=lambda step: None, stop=stop, gradient_clip=clip,
         )  # fmt: skip
         losses = [(event.step, event.losses) for event in recorder.events if isinstance(event, StepCompleted)]
         return done, saved[done] if save_every > 1 else saved, losses
@@ -206,8 +206,8 @@ def go(schedule: Schedule, *, stop: StopRequest | None = None, parts=(3.0,), met
     method, recorder, saved, after = method or Number(), Recorder(), [], []
     optimizer = torch.optim.SGD(list(method.trainable().values()), lr=0.1)
     done = fit(
-        method, optimizer, lambda step: parts, schedule, Runtime.create("cpu"), recorder, saved.append, after.append,
-        stop or StopRequest(), **hooks,
+        method, optimizer, lambda step: parts, schedule, Runtime.create("cpu"), recorder, checkpoint=saved.append,
+        after_step=after.append, stop=stop or StopRequest(), **hooks,
     )  # fmt: skip
     return done, saved, after, recorder, method
 

@@ -111,7 +111,7 @@ def test_between_reports_no_step_reads_from_the_device_or_waits_to_send(name, mo
     with sent:
         fit(
             method, optimizer, lambda step: [one(step=step, samples=range(2))], Schedule(0, 5, 3, 100), Runtime.create("cpu"),
-            ignore, lambda step: None, lambda step: None, StopRequest(), 1.0,
+            ignore, checkpoint=lambda step: None, after_step=lambda step: None, stop=StopRequest(), gradient_clip=1.0,
         )  # fmt: skip
     assert reported == [(3, 3), (5, 2)]
     assert sent.waiting == []
