@@ -166,9 +166,8 @@ def test_on_the_toybox_the_judge_is_loaded_once_for_all_rows_and_what_they_kept(
     loads = count_loads(monkeypatch, StableDiffusion, CLIPModel)
     code, _, errors = cictl(workspace, "--noun=teapot", "-n", "1", "--methods", "base,invert")
     assert code == 0, errors
-    assert (
-        loads == ["StableDiffusion", "CLIPModel", "Judge"] and "drawing: Contrastive Inversion, stage 1 after 1 steps" in errors
-    )
+    assert loads == ["StableDiffusion", "CLIPModel", "Judge"]
+    assert "drawing: Contrastive Inversion, stage 1 after 1 steps" in errors
     [base, *_] = table(workspace)["rows"]
     assert base["overall"].keys() >= {"clip_i", "clip_t", "fidelity", "alignment", "leakage"}
 

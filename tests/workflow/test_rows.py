@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 
 from cictl import records
 from cictl.records import RESULT, SNAPSHOTS, step_folder
-from cictl.workflow import compare, invert
+from cictl.workflow import baseline, compare, invert
 from cictl.workflow.rows import draw_and_measure, kept_along_the_way
+from cictl.workflow.stage import configure
 from tests.evaluation_models import make_clip
 from tests.support import silent
 from tests.workflow.test_concept import flip
@@ -40,6 +42,16 @@ def test_of_each_result_the_hash_is_computed_once_and_of_what_is_not_drawn_never
     drawn = {f"{row}/{SNAPSHOTS}/{step_folder(step)}/{RESULT}": 1 for row, kept in steps.items() for step in kept}
     # The tokens of stage 1 are a part of each of stage 2, and those of each photograph are drawn, too.
     assert hashed == {**drawn, f"finetune/{step_folder(6)}/{RESULT}": 1, f"invert/{step_folder(8)}/{RESULT}": 1 + 4 + 1}
+
+
+def test_a_precision_that_set_gave_one_training_alone_draws_none_of_its_rows(copy_of_trained, quick):
+    given = {"textual_inversion.steps": 4, "model.dtype": "bf16"}
+    baseline.run(copy_of_trained, "textual-inversion", silent, overrides=given)
+    assert configure(copy_of_trained, {}, upto="textual-inversion").model.dtype == "bf16"
+    compare.run(copy_of_trained, silent, methods=["textual-inversion", "invert"], overrides=quick)
+    found = [json.loads(path.read_text("utf-8")) for path in (copy_of_trained.outputs / "compare").rglob("*/results.json")]
+    assert {one["stage"] for one in found} == {"textual-inversion", "invert"}
+    assert {one["sampling"]["dtype"] for one in found} == {"auto"}
 
 
 def test_a_damaged_snapshot_is_left_out(copy_of_trained, quick, tmp_path):
