@@ -22,6 +22,7 @@ from cictl.files import sha256_bytes
 from cictl.models.locate import Located
 from cictl.placeholders import AUXILIARY_PATTERN
 from cictl.workflow.concept import Concept, Source, TokenLayout, find_concept
+from cictl.workflow.drawing import install
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pictures import Plan, find_base_of, make_plan
 from cictl.workflow.stage import configure
@@ -167,7 +168,7 @@ def _look(job: _Job, observe: Observer) -> tuple[list[Row], list[Share]]:
         observe(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(job.config.model.device, job.config.model.dtype)
         model = open_base(job.base, runtime, observe)
-        job.concept.install(model)
+        install(job.concept, model)
         _require_fit(job, model)
         of_photographs, shares = _look_at_photographs(job, model, stop, observe)
         of_pictures, more = _look_at_pictures(job, model, runtime, stop, observe)

@@ -13,7 +13,7 @@ from cictl.errors import UsageError
 from cictl.events import Note, Observer, PhaseStarted
 from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
-from cictl.workflow.concept import method_words
+from cictl.workflow.drawing import method_words
 from cictl.workflow.pins import Pins, find_base, find_clip
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import TITLES, configure

@@ -1,14 +1,14 @@
-"""What training has found so far, of our stages or of another method, and how pictures are drawn with it."""
+"""What training has found so far, of our stages or of another method: which checkpoints it is, and whether they are whole."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cictl.config import METHODS, Method, Stage, command_of, group_of
+from cictl.config import METHODS, Method, Stage, command_of
 from cictl.data.prompts import token_names
 from cictl.errors import StateError, UsageError
 from cictl.events import Observer, Warned
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cictl.models.concept_tokens import ConceptTokens
-    from cictl.models.stable_diffusion import StableDiffusion
 
 Source = Stage | Literal["base"]
-Eject = Callable[[], None]
 _ATTEMPTS = 5
 
 
@@ -79,10 +77,6 @@ class Concept:
         fields: Mapping[str, Any] = self.checkpoints[0].manifest["fingerprint"]["fields"]
         return fields
 
-    def words(self) -> list[str]:
-        """What stands for S* in a prompt; nothing for the base, which does not know it."""
-        return _DRAWING[self.source].words(self)
-
     def layout(self) -> TokenLayout:
         """How many vectors the tokens have, read from the header of their file alone."""
         header = json.loads(self.results[0][8 : 8 + int.from_bytes(self.results[0][:8], "little")])
@@ -110,10 +104,6 @@ class Concept:
         tensors = parse_tensors(self.results[-1])
         return {name: weight for name, weight in tensors.items() if name.endswith((".to_k.weight", ".to_v.weight"))}
 
-    def install(self, model: StableDiffusion) -> Eject:
-        """Make ``model`` know the concept. What is returned gives the base back exactly as it was."""
-        return _DRAWING[self.source].install(self, model)
-
 
 def require_inverted(workspace: Workspace) -> Checkpoint:
     """The newest checkpoint of stage 1 whose result is whole.
@@ -127,19 +117,6 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
     if checkpoint is None:
         raise StateError(f"stage 1 has not been run in {workspace.shown(workspace.root)}", "cictl invert", slug="stage-1-not-run")
     return checkpoint
-
-
-def method_words(method: Method, fields: Mapping[str, Any]) -> list[str]:
-    """What stands for S* in the prompts of a method: its own token, a rare word before the noun, or both kinds.
-
-    Args:
-        fields: its settings by dotted key, from ci.yaml or from a checkpoint.
-    """
-    if method in ("textual-inversion", "custom-diffusion"):
-        first = token_names(str(fields["concept.name"]), 1)
-    else:
-        first = [str(fields[f"{group_of(method)}.identifier"])]
-    return first if method == "textual-inversion" else [*first, str(fields["evaluate.noun"])]
 
 
 def last_stage(source: Source | None) -> Stage:
@@ -301,81 +278,3 @@ def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
                 f"{command_of(again)} --restart",
                 slug="base-changed",
             )
-
-
-# -- how pictures are drawn with it -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """What stands for S* in a prompt, and what is put into a base model, for concepts of one source."""
-
-    words: Callable[[Concept], list[str]]
-    install: Callable[[Concept, StableDiffusion], Eject]
-
-
-def _own_words(concept: Concept) -> list[str]:
-    return concept.layout().concept_names
-
-
-def _words_of_method(concept: Concept) -> list[str]:
-    assert concept.source in METHODS
-    return method_words(concept.source, concept.fields)
-
-
-def _add_nothing(concept: Concept, model: StableDiffusion) -> Eject:
-    return lambda: None
-
-
-def _add_tokens(concept: Concept, model: StableDiffusion) -> Eject:
-    tokenizer = model.tokenizer
-    model.add_tokens(concept.tokens())
-
-    def eject() -> None:
-        model.eject_tokens()
-        model.tokenizer = tokenizer
-
-    return eject
-
-
-def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> Eject:
-    from cictl.models.attention_processors import TunedCrossAttention
-
-    eject_tokens = _add_tokens(concept, model)
-    tuned = TunedCrossAttention(model.unet, concept.key_values())
-    tuned.inject()
-
-    def eject() -> None:
-        tuned.eject()
-        eject_tokens()
-
-    return eject
-
-
-def _replace_unet(concept: Concept, model: StableDiffusion) -> Eject:
-    from cictl.engine.checkpoint import parse_tensors
-    from cictl.models.tuned_unet import TunedUNet
-
-    tuned = TunedUNet(model.unet, parse_tensors(concept.results[0]))
-    tuned.inject()
-    return tuned.eject
-
-
-def _add_lora(concept: Concept, model: StableDiffusion) -> Eject:
-    from cictl.engine.checkpoint import parse_tensors
-    from cictl.models.tuned_unet import AttentionLoRA
-
-    lora = AttentionLoRA(model.unet, parse_tensors(concept.results[0]))
-    lora.inject()
-    return lora.eject
-
-
-_DRAWING: Mapping[Source, _Drawing] = {
-    "base": _Drawing(lambda concept: [], _add_nothing),
-    "invert": _Drawing(_own_words, _add_tokens),
-    "finetune": _Drawing(_own_words, _add_tokens_and_tune),
-    "textual-inversion": _Drawing(_words_of_method, _add_tokens),
-    "dreambooth": _Drawing(_words_of_method, _replace_unet),
-    "custom-diffusion": _Drawing(_words_of_method, _add_tokens_and_tune),
-    "disenbooth": _Drawing(_words_of_method, _add_lora),
-}

@@ -26,6 +26,7 @@ from cictl.placeholders import CONCEPT
 from cictl.records import Checkpoint, latest_checkpoint, step_folder
 from cictl.toybox.concepts import ToyConcept
 from cictl.workflow.concept import Concept, Source, find_concept, furthest_stage, last_stage
+from cictl.workflow.drawing import words_of
 from cictl.workflow.measuring import Columns, DrawnConcept, Terms, measure, opened, size_of
 from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
 from cictl.workflow.prompt_sets import choose_prompts
@@ -234,7 +235,7 @@ def _draw(
 ) -> DrawnConcept:
     _warn_of_other_photographs(concept, terms.photographs, observe)
     base = find_base_of(workspace, config, concept, observe)
-    names, plans = concept.words(), []
+    names, plans = words_of(concept), []
     prompts = [prompt for prompt in terms.asked.prompts for _ in range(terms.count)]
     seeds = range(config.seed, config.seed + terms.count)
     for prompt, seed in zip(prompts, cycle(seeds), strict=False):

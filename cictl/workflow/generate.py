@@ -17,6 +17,7 @@ from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
 from cictl.processes import join
 from cictl.workflow.concept import Source, find_concept, last_stage
+from cictl.workflow.drawing import words_of
 from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
@@ -66,7 +67,7 @@ def run(
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     concept = processes.share(lambda: find_concept(workspace, source, observe, step))
     base = find_base_of(workspace, config, concept, observe)
-    names = concept.words()
+    names = words_of(concept)
     seeds = range(config.seed, config.seed + config.generate.count)
     plans = [
         make_plan(config, base, concept, prompt, expand(prompt, names), seed)

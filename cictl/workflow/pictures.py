@@ -22,6 +22,7 @@ from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
+from cictl.workflow.drawing import install
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
 from cictl.workflow.shared_base import Opened, SharedBase
@@ -161,7 +162,7 @@ def draw_pictures(
 
         with graceful_stop(processes) as stop, out_of_memory_explained(_LESS_MEMORY):
             opened = (shared or SharedBase()).open(config, base, processes, observe)
-            eject = concept.install(opened.model)
+            eject = install(concept, opened.model)
             made = len(plans) - len(missing)
             for path, pixels in _draw(config, opened, missing, stop, observe, again):
                 write_png(path, pixels, texts[path])

@@ -16,6 +16,7 @@ from cictl.engine.attention_maps import Probe, maps_of_photograph, maps_of_pictu
 from cictl.engine.sampling import sample
 from cictl.workflow import attention, invert
 from cictl.workflow.concept import find_concept
+from cictl.workflow.drawing import install
 from tests.support import silent
 
 TILE = 192
@@ -68,7 +69,7 @@ def test_the_same_command_again_keeps_the_sheet_and_draws_the_same_bytes(copy_of
 @pytest.mark.parametrize("source", ["invert", "finetune"])
 def test_the_picture_is_the_one_that_is_drawn_without_looking(model, trained, source):
     concept = find_concept(trained, source, silent)
-    concept.install(model)
+    install(concept, model)
     names = concept.tokens().concept_names
     text = "a photo of " + " ".join(names)
     settings = {"size": (64, 64), "steps": 3, "guidance": 5.0, "sampler": "ddim"}
@@ -83,7 +84,7 @@ def test_the_picture_is_the_one_that_is_drawn_without_looking(model, trained, so
 
 def test_the_shares_of_all_tokens_of_a_prompt_sum_to_one(model, trained):
     concept = find_concept(trained, "invert", silent)
-    concept.install(model)
+    install(concept, model)
     tokens = concept.tokens()
     text = " ".join(["dog", *tokens.concept_names, *tokens.auxiliary_names(0)])
     everything = [["<|startoftext|>"], ["dog</w>"], tokens.concept_names, tokens.auxiliary_names(0), ["<|endoftext|>"]]
@@ -95,7 +96,7 @@ def test_the_shares_of_all_tokens_of_a_prompt_sum_to_one(model, trained):
 
 def test_a_map_depends_on_the_photograph_and_the_token(model, trained):
     concept = find_concept(trained, "invert", silent)
-    concept.install(model)
+    install(concept, model)
     names, auxiliary = concept.tokens().concept_names, concept.tokens().auxiliary_names(1)
     text = " ".join(["a", *names, *auxiliary])
     generator = torch.Generator().manual_seed(0)

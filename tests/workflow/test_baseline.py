@@ -17,6 +17,7 @@ from cictl.events import Note, PicturesPlanned, Warned
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.workflow import baseline, check, generate, status
 from cictl.workflow.concept import find_concept
+from cictl.workflow.drawing import install, words_of
 from cictl.workspace import Workspace
 from tests.support import Recorder, assert_left_the_same, assert_same_bits, left_by, silent
 
@@ -98,10 +99,10 @@ def test_what_is_put_in_draws_what_training_left(learned, method, located):
     """The method's own UNet and text encoder, after the last step, against those that generation makes from its result."""
     concept = find_concept(learned, method, silent)
     drawing, plain = (StableDiffusion.load(located, torch.device("cpu"), torch.float32) for _ in range(2))
-    concept.install(drawing)
+    install(concept, drawing)
     saved = left_by(learned, method).state
     noisy, times = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
-    text = f"a photo of {' '.join(concept.words())}"
+    text = f"a photo of {' '.join(words_of(concept))}"
     with torch.no_grad():
         given = drawing.predict(noisy, times, drawing.encode_text(drawing.tokenize([text])))
         if "parameter.concept" in saved:
@@ -126,7 +127,7 @@ def test_what_was_put_in_is_taken_out_again_to_the_bit(learned, method, located)
     model, untouched = (StableDiffusion.load(located, torch.device("cpu"), torch.float32) for _ in range(2))
     concept = find_concept(learned, method, silent)
     for _ in range(2):  # the second time it finds what it found the first time
-        concept.install(model)()
+        install(concept, model)()
     for part in ("unet", "text_encoder"):
         assert_same_bits(getattr(model, part).state_dict(), getattr(untouched, part).state_dict())
     processors = [{name: type(one) for name, one in each.unet.attn_processors.items()} for each in (model, untouched)]

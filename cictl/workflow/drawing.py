@@ -1,0 +1,114 @@
+"""What stands for S* in a prompt, and what is put into a base model to draw a concept: a table by source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cictl.config import METHODS, Method, group_of
+from cictl.data.prompts import token_names
+from cictl.workflow.concept import Concept, Source
+
+if TYPE_CHECKING:
+    from cictl.models.stable_diffusion import StableDiffusion
+
+Eject = Callable[[], None]
+
+
+def words_of(concept: Concept) -> list[str]:
+    """What stands for S* in a prompt; nothing for the base, which does not know it."""
+    return _DRAWING[concept.source].words(concept)
+
+
+def method_words(method: Method, fields: Mapping[str, Any]) -> list[str]:
+    """What stands for S* in the prompts of a method: its own token, a rare word before the noun, or both kinds.
+
+    Args:
+        fields: its settings by dotted key, from ci.yaml or from a checkpoint.
+    """
+    if method in ("textual-inversion", "custom-diffusion"):
+        first = token_names(str(fields["concept.name"]), 1)
+    else:
+        first = [str(fields[f"{group_of(method)}.identifier"])]
+    return first if method == "textual-inversion" else [*first, str(fields["evaluate.noun"])]
+
+
+def install(concept: Concept, model: StableDiffusion) -> Eject:
+    """Make ``model`` know the concept. What is returned gives the base back exactly as it was."""
+    return _DRAWING[concept.source].install(concept, model)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What stands for S* in a prompt, and what is put into a base model, for concepts of one source."""
+
+    words: Callable[[Concept], list[str]]
+    install: Callable[[Concept, StableDiffusion], Eject]
+
+
+def _own_words(concept: Concept) -> list[str]:
+    return concept.layout().concept_names
+
+
+def _words_of_method(concept: Concept) -> list[str]:
+    assert concept.source in METHODS
+    return method_words(concept.source, concept.fields)
+
+
+def _add_nothing(concept: Concept, model: StableDiffusion) -> Eject:
+    return lambda: None
+
+
+def _add_tokens(concept: Concept, model: StableDiffusion) -> Eject:
+    tokenizer = model.tokenizer
+    model.add_tokens(concept.tokens())
+
+    def eject() -> None:
+        model.eject_tokens()
+        model.tokenizer = tokenizer
+
+    return eject
+
+
+def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> Eject:
+    from cictl.models.attention_processors import TunedCrossAttention
+
+    eject_tokens = _add_tokens(concept, model)
+    tuned = TunedCrossAttention(model.unet, concept.key_values())
+    tuned.inject()
+
+    def eject() -> None:
+        tuned.eject()
+        eject_tokens()
+
+    return eject
+
+
+def _replace_unet(concept: Concept, model: StableDiffusion) -> Eject:
+    from cictl.engine.checkpoint import parse_tensors
+    from cictl.models.tuned_unet import TunedUNet
+
+    tuned = TunedUNet(model.unet, parse_tensors(concept.results[0]))
+    tuned.inject()
+    return tuned.eject
+
+
+def _add_lora(concept: Concept, model: StableDiffusion) -> Eject:
+    from cictl.engine.checkpoint import parse_tensors
+    from cictl.models.tuned_unet import AttentionLoRA
+
+    lora = AttentionLoRA(model.unet, parse_tensors(concept.results[0]))
+    lora.inject()
+    return lora.eject
+
+
+_DRAWING: Mapping[Source, _Drawing] = {
+    "base": _Drawing(lambda concept: [], _add_nothing),
+    "invert": _Drawing(_own_words, _add_tokens),
+    "finetune": _Drawing(_own_words, _add_tokens_and_tune),
+    "textual-inversion": _Drawing(_words_of_method, _add_tokens),
+    "dreambooth": _Drawing(_words_of_method, _replace_unet),
+    "custom-diffusion": _Drawing(_words_of_method, _add_tokens_and_tune),
+    "disenbooth": _Drawing(_words_of_method, _add_lora),
+}
