@@ -75,6 +75,10 @@ class Workspace:
         """Where the checkpoints of a stage lie."""
         return self.checkpoints / stage
 
+    def log_file(self, stage: str) -> Path:
+        """What the training of a stage has told, an event a line."""
+        return self.logs / f"{stage}.jsonl"
+
     def shown(self, path: Path) -> str:
         """``path`` as a person would type it from where they are."""
         return as_typed(path)

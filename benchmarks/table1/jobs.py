@@ -14,19 +14,20 @@ from typing import Any
 
 import cictl
 from benchmarks.table1.dreambench import Subject
-from cictl.config import METHODS, Config, Sources, commented_yaml, load_config, settings_of, trajectory
+from cictl.config import Config, Sources, commented_yaml, load_config, settings_of, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError, Interrupted
 from cictl.events import Observer
 from cictl.files import write_atomic
 from cictl.ui.display import Mode, show
-from cictl.workflow import baseline, evaluate, finetune, init, invert
+from cictl.workflow import evaluate, init
 from cictl.workflow.concept import Source
 from cictl.workflow.prompt_sets import choose_prompts
 from cictl.workflow.results import Results
 from cictl.workflow.rows import draw_and_measure
 from cictl.workflow.stage import STAGES
+from cictl.workflow.trainings import stages_of, train_stage
 from cictl.workspace import CONFIG_NAME, Workspace, slug
 
 OURS = "contrastive-inversion"
@@ -192,12 +193,7 @@ def _prepare(job: Job) -> Workspace:
 
 
 def _train(workspace: Workspace, row: Source, config: Config, observe: Observer) -> None:
-    if row == "base":
-        return
-    outcomes = [baseline.run(workspace, row, observe) if row in METHODS else invert.run(workspace, observe)]
-    if row == "finetune":
-        outcomes.append(finetune.run(workspace, observe))
-    for outcome in outcomes:
+    for outcome in [train_stage(workspace, stage, {}, observe) for stage in stages_of([row])]:
         asked = settings_of(config, outcome.stage).steps
         if outcome.steps != asked:
             raise RuntimeError(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_LARGEST_HEADER = 100_000_000  # the format's own limit
+from cictl.errors import ModelAccessError
+from cictl.models.single_file import read_header
 
 
 def described(facts: Mapping[str, Any]) -> str:
@@ -18,9 +19,6 @@ def described(facts: Mapping[str, Any]) -> str:
 def origin_of(path: Path) -> str:
     """What :func:`described` says of a safetensors file of an export; nothing of any other file."""
     try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length <= _LARGEST_HEADER else {}
-        return described(json.loads(header["__metadata__"]["cictl"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return described(json.loads(read_header(path).metadata["cictl"]))
+    except (ModelAccessError, ValueError, KeyError, TypeError):
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cictl.errors import ModelAccessError
+from cictl.errors import CictlError, ModelAccessError
 from cictl.events import Observer
 from cictl.models import hub, hub_errors
 
@@ -23,6 +23,11 @@ class Download:
 
     bytes: int
     as_usual: str = ""
+
+
+def is_absent(error: CictlError) -> bool:
+    """Whether it says no more than that a model on the hub is not on this machine."""
+    return error.slug == "hub-switched-off"
 
 
 def foresee_download(request: hub_errors.Request, observe: Observer, *, ask: bool = True) -> Download:

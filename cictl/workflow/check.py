@@ -12,13 +12,13 @@ from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
 from cictl.errors import CictlError
 from cictl.events import Observer, PhaseStarted
-from cictl.models.downloads import Download, foresee_download
+from cictl.models.downloads import Download, foresee_download, is_absent
 from cictl.models.hub import cache_folder
 from cictl.models.hub_errors import Request, hub_name
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.workflow.findings import CheckReport, Estimate
-from cictl.workflow.room import in_words, look_at_disks
+from cictl.workflow.room import look_at_disks, size_in_words
 from cictl.workflow.saving import milestones_of
 from cictl.workflow.stage import STAGES, configure, reads_clip
 from cictl.workspace import Workspace
@@ -83,7 +83,7 @@ def expect(
     try:
         base = locate_base(config.model.id, config.model.revision, offline=True)
     except CictlError as error:
-        if not _is_absent(error):
+        if not is_absent(error):
             return None
         base = _stand_in(config)
     observe(PhaseStarted("estimating memory and time"))
@@ -126,20 +126,15 @@ def _foresee(
     report: CheckReport, about: str, error: CictlError, request: Request, observe: Observer, *, ask: bool = True
 ) -> list[Download]:
     """The download that would mend ``error``, if one would."""
-    if not _is_absent(error):
+    if not is_absent(error):
         report.fail(about, error)
         return []
     if not (download := _try(report, about, lambda: foresee_download(request, observe, ask=ask))):
         return []
     estimated = f", as {download.as_usual} has, since {hub_name()} cannot be reached now" if download.as_usual else ""
-    message = f"{request.id} is not on this machine: {in_words(download.bytes)} to download{estimated}"
+    message = f"{request.id} is not on this machine: {size_in_words(download.bytes)} to download{estimated}"
     report.add("warning", about, message, f"the first training downloads it to {cache_folder()}")
     return [download]
-
-
-def _is_absent(error: CictlError) -> bool:
-    """Whether it says no more than that a model on the hub is not on this machine."""
-    return error.slug == "hub-switched-off"
 
 
 def _stand_in(config: Config) -> Located:

@@ -243,7 +243,7 @@ def _auxiliary(
 def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Results], auxiliary: Sequence[Image.Image]) -> str:
     rows = []
     for row, results in zip(outcome.rows, measured, strict=True):
-        last, log = row.which != "best", workspace.logs / f"{row.method}.jsonl"
+        last, log = row.which != "best", workspace.log_file(row.method)
         folder = folder_of(workspace.outputs / FOLDER / row.method, None if last else row.steps)
         pictures = [opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []

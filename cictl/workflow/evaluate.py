@@ -20,6 +20,7 @@ from cictl.data.prompts import expand
 from cictl.errors import CictlError, ModelAccessError, UsageError
 from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
+from cictl.models.downloads import is_absent
 from cictl.models.hub import to_download
 from cictl.models.locate import Located, MetricNetwork, locate_metric, metric_request
 from cictl.placeholders import CONCEPT
@@ -217,7 +218,7 @@ def _find_metrics(config: Config, observe: Observer, *, download: bool = True) -
         try:
             found[which] = locate_metric(model, revision, which, observe, offline=not download)
         except ModelAccessError as error:
-            if download or error.slug != "hub-switched-off":
+            if download or not is_absent(error):
                 raise
             to_download(metric_request(model, revision, which), observe)  # refuses as the download would
     return found

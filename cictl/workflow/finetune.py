@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config
+from cictl.config import Config, InvertConfig
 from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.errors import StateError
@@ -38,10 +38,10 @@ def run(
         StateError: stage 1 is not done; else see :func:`run_stage`.
     """
     inverted = require_inverted(workspace)
-    wanted = configure(workspace, overrides or {}, fresh=restart).invert.steps
-    if not is_over(inverted, wanted):
+    first = configure(workspace, overrides or {}, fresh=restart).invert
+    if not can_be_tuned(inverted, first):
         raise StateError(
-            f"stage 1 is not done: {inverted.step} of {wanted} steps",
+            f"stage 1 is not done: {inverted.step} of {first.steps} steps",
             f"cictl invert goes on with it; to take it as it is: cictl finetune --set invert.steps={inverted.step}",
             slug="stage-1-unfinished",
         )
@@ -50,6 +50,11 @@ def run(
         return _prepare(workspace, inverted, runtime, config, photographs, pins, observe)
 
     return run_stage(workspace, "finetune", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
+
+
+def can_be_tuned(inverted: Checkpoint, settings: InvertConfig) -> bool:
+    """Whether stage 2 takes a stage 1: one that came to the end of its own run, or has what ``settings`` ask for now."""
+    return inverted.complete or is_over("invert", inverted, settings)
 
 
 def _prepare(

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cictl.config import METHODS, Stage, settings_of
-from cictl.data.photographs import find_photographs
+from cictl.config import Stage
 from cictl.events import Observer
 from cictl.records import latest_checkpoint, snapshots
-from cictl.workflow import baseline, check, evaluate, finetune, invert
+from cictl.workflow import check, evaluate
 from cictl.workflow.compare import begin, can_tell_the_best
 from cictl.workflow.findings import Estimate
+from cictl.workflow.finetune import can_be_tuned
 from cictl.workflow.rows import kept_along_the_way
 from cictl.workflow.saving import milestones_of
-from cictl.workflow.stage import STAGES, configure, is_over
+from cictl.workflow.stage import STAGES, configure
 from cictl.workflow.training import TrainingOutcome
-from cictl.workflow.trainings import stages_of, told, warn_of_memory
+from cictl.workflow.trainings import stages_of, told, train_stage, warn_of_memory
 from cictl.workspace import Workspace
 
 
@@ -58,7 +58,7 @@ def run(
     trainings, estimates, method = [], {}, ""
     for stage in stages_of(chosen):
         own = told(stage, overrides)
-        outcome = _training(workspace, stage, observe, own)
+        outcome = _training(workspace, stage, observe, overrides)
         trainings.append(outcome)
         if outcome.action != "skip" and (
             expected := check.expect(workspace, stage, observe, own, done=outcome.first_step, fresh=outcome.action == "run")
@@ -69,7 +69,7 @@ def run(
     along_the_way = sum(_along_the_way(workspace, one, overrides) for one in drawn)
     pictures = (len(chosen) + along_the_way) * len(terms.asked.prompts) * config.evaluate.count
     if chosen[-1] in STAGES and config.invert.auxiliary_vectors:
-        pictures += 1 + len(find_photographs(workspace.images))  # of S* and of each A_i*
+        pictures += 1 + len(terms.photographs)  # of S* and of each A_i*
     return Foreseen(trainings, estimates, method, pictures)
 
 
@@ -84,12 +84,9 @@ def _along_the_way(workspace: Workspace, training: TrainingOutcome, overrides: M
 
 
 def _training(workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any]) -> TrainingOutcome:
-    if stage in METHODS:
-        return baseline.run(workspace, stage, observe, overrides=overrides, dry_run=True)
-    if stage == "invert":
-        return invert.run(workspace, observe, overrides=overrides, dry_run=True)
-    inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
-    if inverted and is_over(inverted, configure(workspace, overrides).invert.steps):
-        return finetune.run(workspace, observe, overrides=overrides, dry_run=True)
-    steps = settings_of(configure(workspace, overrides), stage).steps  # all of them, since it is trained on what is not there
-    return TrainingOutcome(stage, "run", 0, steps, "", {}, 0.0, dry_run=True)
+    if stage == "finetune":
+        config = configure(workspace, told(stage, overrides))
+        inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
+        if not (inverted and can_be_tuned(inverted, config.invert)):  # all steps, since it is trained on what is not there
+            return TrainingOutcome(stage, "run", 0, config.finetune.steps, "", {}, 0.0, dry_run=True)
+    return train_stage(workspace, stage, overrides, observe, dry_run=True)

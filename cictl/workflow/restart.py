@@ -46,7 +46,7 @@ def begin_anew(workspace: Workspace, stage: Stage, saver: Saver, log: EventLog) 
 
 def _put_aside(workspace: Workspace, stage: Stage) -> Path:
     """The checkpoints of a stage and its log; the log is copied first, since a run that finds no checkpoint begins it anew."""
-    folder, log, curves = workspace.stage_folder(stage), _log_of(workspace, stage), tensorboard_folder(workspace, stage)
+    folder, log, curves = workspace.stage_folder(stage), workspace.log_file(stage), tensorboard_folder(workspace, stage)
     if log.exists():
         write_atomic(folder / _LOG, log.read_bytes())
     archived = archive(folder, time.strftime("%Y%m%d-%H%M%S"))
@@ -55,16 +55,12 @@ def _put_aside(workspace: Workspace, stage: Stage) -> Path:
     return archived
 
 
-def _log_of(workspace: Workspace, stage: Stage) -> Path:
-    return workspace.logs / f"{stage}.jsonl"
-
-
 def _told(workspace: Workspace, stage: Stage, archived: Path) -> str:
     """Where the old training is, and how it comes back."""
     folder, shelf = workspace.stage_folder(stage), archived.parent
     moves = [(folder, shelf / f"{archived.name}-newer"), (archived, folder)]
     if (archived / _LOG).exists():
-        moves.append((folder / _LOG, _log_of(workspace, stage)))
+        moves.append((folder / _LOG, workspace.log_file(stage)))
     back = " && ".join(f"mv {_typed(workspace, one)} {_typed(workspace, other)}" for one, other in moves)
     return f"the training until now is in {workspace.shown(archived)}; to have it back: {back}"
 

@@ -27,7 +27,7 @@ def look_at_disks(report: CheckReport, workspace: Workspace, downloads: Sequence
         _look_at(report, cache, f" at {cache}", coming)
 
 
-def in_words(size: float) -> str:
+def size_in_words(size: float) -> str:
     """Bytes, for somebody to read."""
     mebibytes = size / _MEBIBYTE
     return f"{mebibytes:,.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:,.1f} GiB"
@@ -35,14 +35,14 @@ def in_words(size: float) -> str:
 
 def _look_at(report: CheckReport, folder: Path, where: str, needs: Mapping[str, int]) -> None:
     free, needed = shutil.disk_usage(folder).free, sum(needs.values())
-    parts = " and ".join(f"{in_words(size)} for {what}" for what, size in needs.items())
+    parts = " and ".join(f"{size_in_words(size)} for {what}" for what, size in needs.items())
     if not needs:
-        report.add("ok", "disk", f"{in_words(free)} free{where}")
+        report.add("ok", "disk", f"{size_in_words(free)} free{where}")
     elif needed <= free:
-        report.add("ok", "disk", f"{in_words(free)} free{where}; needed: about {parts}")
+        report.add("ok", "disk", f"{size_in_words(free)} free{where}; needed: about {parts}")
     else:
         other = ", or set HF_HOME to a folder on another disk" if "the download" in needs else ""
-        report.add("warning", "disk", f"{in_words(free)} free{where}, and needed: about {parts}", f"make room there{other}")
+        report.add("warning", "disk", f"{size_in_words(free)} free{where}, and needed: about {parts}", f"make room there{other}")
 
 
 def _to_write(workspace: Workspace, estimates: Sequence[Estimate]) -> int:

@@ -113,14 +113,13 @@ def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerpr
             raise none_is_whole(stage, damaged)
         return Decision("run", None)
     require_unchanged(workspace, stage, checkpoint, now)
-    over = checkpoint.step >= settings.steps or ended_early(stage, checkpoint, settings)
-    action: Action = "skip" if over else "resume"
+    action: Action = "skip" if is_over(stage, checkpoint, settings) else "resume"
     return Decision(action, checkpoint, damaged)
 
 
-def is_over(checkpoint: Checkpoint, steps: int) -> bool:
-    """Whether a training has come to its end: that of its own run, or of one that asks for so many ``steps``."""
-    return checkpoint.complete or 0 < steps <= checkpoint.step
+def is_over(stage: Stage, checkpoint: Checkpoint, settings: Training) -> bool:
+    """Whether a training with ``settings`` has nothing left to do: all steps are done, or it ended early."""
+    return checkpoint.step >= settings.steps or bool(ended_early(stage, checkpoint, settings))
 
 
 def none_is_whole(stage: Stage, damaged: Sequence[str]) -> StateError:

@@ -143,11 +143,12 @@ def _running(workspace: Workspace) -> Running | None:
         return None
     stage = next((one for one in TITLES if command_of(one) == writer.command), None)
     found = Running(stage, str(writer), writer.certain)
-    log = workspace.logs / f"{stage}.jsonl"
-    with suppress(OSError):  # it has none yet
-        if stage and writer.certain and log.stat().st_mtime >= writer.began:  # else it is still that of the run before
-            step, steps, seconds = read_progress(log)
-            return replace(found, step=step, steps=steps, seconds=seconds)
+    if stage and writer.certain:
+        log = workspace.log_file(stage)
+        with suppress(OSError):  # it has none yet
+            if log.stat().st_mtime >= writer.began:  # else it is still that of the run before
+                step, steps, seconds = read_progress(log)
+                return replace(found, step=step, steps=steps, seconds=seconds)
     return found
 
 

@@ -76,9 +76,8 @@ def never_stops(stage: Stage, settings: Training) -> str:
     group, steps, every, window = group_of(stage), settings.steps, settings.stop_every, settings.stop_window
     if not every or _first_end(every, window) < steps:
         return ""
-    why = (
-        f"{group}.steps is {steps}, and with a {group}.stop_window of {window} and evaluations every {every} it cannot end early"
-    )
+    found = f"the {group}.stop_window of {window} and evaluations every {every}"
+    why = f"{group}.steps is {steps}, and with {found} it cannot end early"
     often = min(every, max(1, (steps - 1) // 4))
     wide = max(2 * often, steps // 2)
     if _first_end(often, wide) >= steps:

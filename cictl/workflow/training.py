@@ -217,10 +217,11 @@ def _train(
     with graceful_stop(processes) as stop, ExitStack() as opened:
         log: Observer = ignore
         if processes.first:
-            log_path = workspace.logs / f"{stage}.jsonl"
             if config.tracking.to:
                 observe = opened.enter_context(Curves(workspace, stage, config, observe))
-            log = opened.enter_context(EventLog(log_path, first if decision.checkpoint else None, observe, held=start.replaces))
+            log = opened.enter_context(
+                EventLog(workspace.log_file(stage), first if decision.checkpoint else None, observe, held=start.replaces)
+            )
         log(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(config.model.device, config.model.dtype, processes)
 
@@ -299,7 +300,7 @@ def _outcome(
     dry_run: bool = False,
 ) -> TrainingOutcome:
     checkpoint = saved or decision.checkpoint
-    log = workspace.logs / f"{stage}.jsonl"
+    log = workspace.log_file(stage)
     losses = read_losses(log) if log.exists() else []
     return TrainingOutcome(
         stage=stage,

@@ -15,8 +15,8 @@ from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, invert
 from cictl.workflow.concept import Source
 from cictl.workflow.rows import ROWS, title_of
-from cictl.workflow.stage import STAGES, configure
-from cictl.workflow.stopping import ended_early
+from cictl.workflow.stage import STAGES, configure, is_over
+from cictl.workflow.training import TrainingOutcome
 from cictl.workspace import Workspace
 
 # Of one training alone: all others (photographs, settings, the base model, the disk) would meet the next one as well.
@@ -72,11 +72,11 @@ def train(workspace: Workspace, rows: Sequence[Source], overrides: Mapping[str, 
         if failed.keys() & {stage, "invert"}:  # stage 2 cannot be without stage 1
             continue
         try:
-            _train(workspace, stage, overrides, observe)
+            train_stage(workspace, stage, overrides, observe)
         except CictlError as error:
             if error.slug not in _OF_ONE_ALONE:
                 raise
-            lost: list[Source] = [row for row in rows if row == stage or (stage == "invert" and row == "finetune")]
+            lost = [row for row in rows if stage in stages_of([row])]
             # Not the error itself: its traceback holds the model, and with it the memory that the next one needs.
             for row in lost:
                 failed[row] = Failure(row, title_of(row), error.slug, error.message, error.hint, error.exit_code)
@@ -89,14 +89,15 @@ def train(workspace: Workspace, rows: Sequence[Source], overrides: Mapping[str, 
     return list(failed.values())
 
 
-def _train(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], observe: Observer) -> None:
+def train_stage(
+    workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], observe: Observer, *, dry_run: bool = False
+) -> TrainingOutcome:
+    """Train one stage or method with what it is to be told; see :func:`cictl.workflow.training.run_stage`."""
     own = told(stage, overrides)
     if stage in METHODS:
-        baseline.run(workspace, stage, observe, overrides=own)
-    elif stage == "invert":
-        invert.run(workspace, observe, overrides=own)
-    else:
-        finetune.run(workspace, observe, overrides=own)
+        return baseline.run(workspace, stage, observe, overrides=own, dry_run=dry_run)
+    run = invert.run if stage == "invert" else finetune.run
+    return run(workspace, observe, overrides=own, dry_run=dry_run)
 
 
 def missing_rows(failed: Sequence[Failure], there: Sequence[Source]) -> CictlError:
@@ -119,7 +120,7 @@ def needed_memory(
         config = configure(workspace, told(stage, overrides), upto=stage)
         settings = settings_of(config, stage)
         checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
-        if checkpoint and (checkpoint.step >= settings.steps or ended_early(stage, checkpoint, settings)):
+        if checkpoint and is_over(stage, checkpoint, settings):
             continue
         try:
             base = locate_base(config.model.id, config.model.revision, offline=True)
@@ -153,8 +154,7 @@ def warn_of_memory(
     free = free_memory(device)
     if too_large := {stage: size for stage, size in needed.items() if size > free}:
         sizes = ", ".join(f"{title_of(stage)} about {size / _GIBIBYTE:.1f} GiB" for stage, size in too_large.items())
-        lost = {*too_large, *(["finetune"] if "invert" in too_large else [])}
-        left = [row for row in ROWS if row in rows and row not in lost]
+        left = [row for row in ROWS if row in rows and not too_large.keys() & stages_of([row])]
         without = f"; --methods {','.join(left)} goes without" if left else ""
         observe(
             Warned(

@@ -43,9 +43,9 @@ def test_a_model_on_the_hub_is_asked_for_its_size_and_not_for_its_files(hub, wor
     clip = foresee_download(clip_request("owner/tiny-clip", None), ignore).bytes
     for what, size in (("model", base), ("CLIP", clip)):
         assert about(report, what).level == "warning"
-        assert f"{room.in_words(size)} to download" in about(report, what).message
+        assert f"{room.size_in_words(size)} to download" in about(report, what).message
         assert str(cache_folder()) in about(report, what).hint
-    assert f"{room.in_words(base + clip + ROOM_TO_SPARE)} for the download" in about(report, "disk").message
+    assert f"{room.size_in_words(base + clip + ROOM_TO_SPARE)} for the download" in about(report, "disk").message
     assert "memory and time are known once the model is there" in about(report, "estimates").message
     assert {estimate.stage for estimate in report.estimates} == {"invert", "finetune"}
 
