@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -12,18 +13,27 @@ _SAMPLED_BLOCKS = 64
 _SAMPLED_BLOCK_BYTES = 4096
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> str:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
     The bytes are on the disk before the rename (fsync of the file, then of its folder).
+
+    Args:
+        content: all of it, or piece by piece, so that no more than a piece has to be in memory.
+
+    Returns:
+        The SHA-256 of what was to be written, in hex.
 
     Raises:
         OSError: as the file system gives it (errno 28 on a full disk); ``path`` is then untouched.
     """
     staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    digest = hashlib.sha256()
     try:
         with open(staging, "wb") as file:
-            file.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                digest.update(piece)
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(staging, path)
@@ -32,6 +42,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             staging.unlink()
         raise
     sync_folder(path.parent)
+    return digest.hexdigest()
 
 
 def as_typed(path: Path) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
+from cictl.engine.tensor_files import serialized
 from cictl.errors import ResourceError
-from cictl.files import sha256_bytes, sync_folder, write_atomic
+from cictl.files import sync_folder, write_atomic
 from cictl.records import MANIFEST, RESULT, SNAPSHOTS, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
 
 _KEPT = 2  # the newest, and the one before it should the newest be damaged
@@ -36,13 +37,13 @@ def save_checkpoint(
     Args:
         stage_folder: where the checkpoints of the stage lie.
         step: the steps that are done.
-        result, state: tensors by name.
+        result, state: tensors by name, on any device; one at a time is brought to the CPU.
         facts: what else the manifest says (fingerprint, versions, scaler), as JSON can.
 
     Raises:
         ResourceError: the disk is full or cannot be written; the checkpoints before are untouched.
     """
-    target = _write(stage_folder, step, {RESULT: save(_plain(result)), STATE: save(_plain(state))}, facts)
+    target = _write(stage_folder, step, {RESULT: result, STATE: state}, facts)
     for old in checkpoint_folders(stage_folder)[_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -54,27 +55,26 @@ def save_snapshot(stage_folder: Path, step: int, result: Mapping[str, Tensor], f
     Raises:
         ResourceError: the disk is full or cannot be written.
     """
-    return _write(stage_folder / SNAPSHOTS, step, {RESULT: save(_plain(result))}, facts)
+    return _write(stage_folder / SNAPSHOTS, step, {RESULT: result}, facts)
 
 
-def _write(folder: Path, step: int, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Path:
+def _write(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> Path:
     """Write the ``files`` of a step and their manifest into ``folder``, whole or not at all."""
-    manifest = {"step": step, **facts, "files": {name: sha256_bytes(content) for name, content in files.items()}}
-    contents = {**files, MANIFEST: sealed(manifest)}
     staging = folder / f".staging-{os.getpid()}"
     target = folder / step_folder(step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
-        for name, content in contents.items():
-            write_atomic(staging / name, content)
+        hashes = {name: write_atomic(staging / name, serialized(tensors)) for name, tensors in files.items()}
+        write_atomic(staging / MANIFEST, sealed({"step": step, **facts, "files": hashes}))
         if target.exists():  # the same step again, after the one on the disk was found damaged
             shutil.rmtree(target)
         staging.rename(target)
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise _disk_error(error, folder, sum(map(len, contents.values()))) from None
+        needed = sum(tensor.nbytes for tensors in files.values() for tensor in tensors.values())
+        raise _disk_error(error, folder, needed) from None
     return target
 
 
@@ -89,14 +89,14 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
 
 
 def training_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Parameters and AdamW's moments as tensors by name: ``parameter.*``, ``exp_avg.*``, ``exp_avg_sq.*``, ``step.*``."""
+    """Parameters and AdamW's moments where they lie, by name: ``parameter.*``, ``exp_avg.*``, ``exp_avg_sq.*``, ``step.*``."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        tensors[f"parameter.{name}"] = parameter.detach().cpu()
+        tensors[f"parameter.{name}"] = parameter.detach()
         moments = optimizer.state.get(parameter, {})
         for key in (*_MOMENTS, "step"):
             if key in moments:
-                tensors[f"{key}.{name}"] = torch.as_tensor(moments[key]).detach().cpu()
+                tensors[f"{key}.{name}"] = torch.as_tensor(moments[key]).detach()
     return tensors
 
 
@@ -112,11 +112,6 @@ def restore_training_state(
                     "step": tensors[f"step.{name}"].clone().to(parameter.device if optimizer.defaults["fused"] else "cpu"),
                     **{key: tensors[f"{key}.{name}"].clone().to(parameter.device) for key in _MOMENTS},
                 }
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # Parameters that start as copies of each other share no memory, but views of one tensor would.
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _disk_error(error: OSError, folder: Path, needed: int) -> ResourceError:

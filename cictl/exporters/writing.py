@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cictl.engine.tensor_files import holds, serialized
 from cictl.errors import CictlError, ResourceError, StateError
 from cictl.exporters.content import Content, Tensors
 from cictl.exporters.origin import origin_of
-from cictl.exporters.tensor_files import holds, serialized
 from cictl.files import sha256_file, sync_folder
 
 _PIECE = 1 << 20
@@ -80,7 +80,7 @@ def _require_replaceable(files: Mapping[str, Content], folder: Path, kept: set[s
     """
     for name, content in files.items():
         path = folder / name
-        if name in kept or not path.exists() or (isinstance(content, Tensors) and holds(path, content)):
+        if name in kept or not path.exists() or (isinstance(content, Tensors) and holds(path, content.tensors)):
             continue
         there = origin_of(path) or next(filter(None, (origin_of(folder / other) for other in files)), "")
         if there == origin:
@@ -106,7 +106,9 @@ def _write(
         for name, content in beside.items():
             _put(staging / name, content)
         for name, content in {**missing, **beside}.items():
-            if not _same_bytes(staging / name, content) or (isinstance(content, Tensors) and not holds(staging / name, content)):
+            if not _same_bytes(staging / name, content) or (
+                isinstance(content, Tensors) and not holds(staging / name, content.tensors)
+            ):
                 raise CictlError(
                     f"{folder / name} does not read back as it was written, and was removed",
                     "check the disk and the memory of this machine, then the same command again",
@@ -154,7 +156,7 @@ def _same_bytes(path: Path, content: Content) -> bool:
 
 def _pieces(content: Content) -> Iterator[bytes | memoryview]:
     if isinstance(content, Tensors):
-        yield from serialized(content)
+        yield from serialized(content.tensors, content.metadata)
     elif isinstance(content, bytes):
         yield content
     else:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as library
 
 from cictl.engine import checkpoint
 from cictl.engine.checkpoint import read_tensors, restore_training_state, save_checkpoint, training_state
 from cictl.errors import ResourceError
-from cictl.records import RESULT, STATE, checkpoint_folders, latest_checkpoint
+from cictl.records import MANIFEST, RESULT, STATE, checkpoint_folders, latest_checkpoint
 
 RESULT_TENSORS = {"a": torch.arange(6.0).reshape(2, 3)}
 STATE_TENSORS = {"parameter.a": torch.arange(3.0), "step.a": torch.tensor(3.0)}
@@ -30,6 +33,19 @@ def test_what_is_saved_reads_back(tmp_path):
         read = read_tensors(found, name)
         assert read.keys() == tensors.keys()
         assert all(torch.equal(read[key], tensors[key]) for key in tensors)
+
+
+def test_the_bytes_are_those_of_the_library_and_the_hashes_those_of_the_bytes(tmp_path):
+    table = torch.arange(12.0).reshape(4, 3)
+    result = {"a": torch.nn.Parameter(table.bfloat16()), "row": table[1]}
+    state = {"exp_avg.a": table.double().t(), "step.a": torch.tensor(3.0), "parameter.column": table[:, 1], "empty": table[:0]}
+    folder = save_checkpoint(tmp_path, 1, result, state, {})
+    hashes = json.loads((folder / MANIFEST).read_text())["files"]
+    assert hashes.keys() == {RESULT, STATE}
+    for name, tensors in ((RESULT, result), (STATE, state)):
+        content = (folder / name).read_bytes()
+        assert content == library({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()})
+        assert hashes[name] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_newest_two_are_kept_and_nothing_half_written_is_left(tmp_path):
@@ -59,11 +75,11 @@ def test_a_full_disk_is_a_resource_error_and_keeps_what_is_there(tmp_path, monke
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     real, calls = checkpoint.write_atomic, []
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: object) -> str:
         calls.append(path)
         if len(calls) == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, content)
+        return real(path, content)
 
     monkeypatch.setattr(checkpoint, "write_atomic", full)
     with pytest.raises(ResourceError, match=r"No space left.*MiB needed.*MiB free") as caught:

@@ -76,7 +76,7 @@ def test_a_signal_before_the_first_step_leaves_the_old_training_as_it_was(copy_o
 def test_a_full_disk_at_the_first_checkpoint_leaves_the_old_training_as_it_was(copy_of_trained, stage, monkeypatch):
     from cictl.engine import checkpoint
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: object) -> str:
         raise OSError(28, "No space left on device")
 
     before = files_of(copy_of_trained, stage)

@@ -258,11 +258,11 @@ def test_a_damaged_checkpoint_does_not_push_out_the_whole_one_before(whole, tmp_
 def full_disk(monkeypatch, module, after: int = 0):
     real, calls = module.write_atomic, []
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: object) -> str:
         calls.append(path)
         if len(calls) > after:
             raise OSError(28, "No space left on device")
-        real(path, content)
+        return real(path, content)
 
     monkeypatch.setattr(module, "write_atomic", write)
 

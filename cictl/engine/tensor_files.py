@@ -1,4 +1,4 @@
-"""Safetensors files, written piece by piece with bytes that are the same every time.
+"""Safetensors files, written tensor by tensor with bytes that are the same every time.
 
 The library's writer puts metadata of several keys in random order, holds a second copy of the tensors, and
 reports a full disk without its error number.
@@ -7,49 +7,52 @@ reports a full disk without its error number.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cictl.exporters.content import Tensors
-
-_NAMES = {torch.int64: "I64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_NAMES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _ORDER = {dtype: place for place, dtype in enumerate(_NAMES)}  # in which the library writes them
 
 
-def serialized(content: Tensors) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file: header, then the tensors by type and name, as the library has it."""
-    order = sorted(content.tensors, key=lambda name: (_ORDER[content.tensors[name].dtype], name))
-    header: dict[str, object] = {"__metadata__": dict(sorted(content.metadata.items()))} if content.metadata else {}
+def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file: header, then the tensors by type and name, as the library has it.
+
+    Args:
+        tensors: on any device; one at a time is brought to the CPU.
+        metadata: texts by key.
+    """
+    order = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name))
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
     for name in order:
-        tensor, begin = content.tensors[name], end
+        tensor, begin = tensors[name], end
         end += tensor.numel() * tensor.element_size()
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        yield from _bytes(content.tensors[name])
+        yield from _bytes(tensors[name])
 
 
 def _bytes(tensor: Tensor) -> Iterator[memoryview]:
-    flat = tensor.reshape(-1)
+    flat = tensor.detach().cpu().contiguous().flatten()
     if flat.numel():
         yield flat.view(torch.uint8).numpy().data
 
 
-def holds(path: Path, content: Tensors) -> bool:
+def holds(path: Path, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the file has these tensors, bit for bit, and no others."""
     try:
         with safe_open(path, framework="pt") as file:
-            if set(file.keys()) != set(content.tensors):
+            if set(file.keys()) != set(tensors):
                 return False
-            return all(_same(file.get_tensor(name), tensor) for name, tensor in content.tensors.items())
-    except Exception:  # whatever it is, it is not this export
+            return all(_same(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+    except Exception:  # whatever it is, it is not these tensors
         return False
 
 
