@@ -64,7 +64,7 @@ class Recorder:
 
 @dataclass
 class Left:
-    """What a training left: its step, the tensors of both files, and the losses of its log."""
+    """What a training left: its step, its result, what it goes on from, and the losses of its log."""
 
     step: int
     result: dict[str, Tensor]
@@ -75,10 +75,12 @@ class Left:
 def left_by(workspace: Workspace, stage: str) -> Left:
     checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage))
     assert checkpoint is not None
+    result, state = load_file(checkpoint.folder / RESULT), load_file(checkpoint.folder / STATE)
+    names = [name.removeprefix("exp_avg.") for name in state if name.startswith("exp_avg.")]
     return Left(
         checkpoint.step,
-        load_file(checkpoint.folder / RESULT),
-        load_file(checkpoint.folder / STATE),
+        result,
+        {**state, **{f"parameter.{name}": result[name] for name in names if f"parameter.{name}" not in state}},
         read_losses(workspace.logs / f"{stage}.jsonl"),
     )
 

@@ -1,14 +1,15 @@
 """Checkpoints: everything that is needed to go on with the same bits, whole or not at all.
 
 A checkpoint is a folder with ``result.safetensors`` (what generation and export read), ``state.safetensors``
-(what only training needs: parameters, moments) and ``manifest.json``. Only safetensors is written or read.
+(what only training needs: moments, and parameters that the result does not have under their names) and
+``manifest.json``. Only safetensors is written or read.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cictl.records import MANIFEST, RESULT, SNAPSHOTS, STATE, Checkpoint, checkp
 
 _KEPT = 2  # the newest, and the one before it should the newest be damaged
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_PARAMETER = "parameter."
 
 
 def save_checkpoint(
@@ -43,10 +45,17 @@ def save_checkpoint(
     Raises:
         ResourceError: the disk is full or cannot be written; the checkpoints before are untouched.
     """
-    target = _write(stage_folder, step, {RESULT: result, STATE: state}, facts)
+    own = {name: tensor for name, tensor in state.items() if not _is_in(result, name, tensor)}
+    target = _write(stage_folder, step, {RESULT: result, STATE: own}, facts)
     for old in checkpoint_folders(stage_folder)[_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _is_in(result: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
+    """Whether the result has the parameter ``name`` of the state, bit for bit: all of DreamBooth's UNet, for one."""
+    same = result.get(name.removeprefix(_PARAMETER)) if name.startswith(_PARAMETER) else None
+    return same is not None and same.dtype == tensor.dtype and torch.equal(same.to(tensor.device), tensor)
 
 
 def save_snapshot(stage_folder: Path, step: int, result: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
@@ -83,6 +92,14 @@ def read_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     return parse_tensors((checkpoint.folder / name).read_bytes())
 
 
+def read_training_state(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, Tensor]:
+    """What :func:`training_state` took of the parameters ``names``, out of the two files of a checkpoint."""
+    state = read_tensors(checkpoint, STATE)
+    missing = [name for name in names if f"{_PARAMETER}{name}" not in state]
+    result = read_tensors(checkpoint, RESULT) if missing else {}
+    return {**state, **{f"{_PARAMETER}{name}": result[name] for name in missing}}
+
+
 def parse_tensors(content: bytes) -> dict[str, Tensor]:
     """The tensors in the bytes of a safetensors file, on the CPU."""
     return load(content)
@@ -92,7 +109,7 @@ def training_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.opti
     """Parameters and AdamW's moments where they lie, by name: ``parameter.*``, ``exp_avg.*``, ``exp_avg_sq.*``, ``step.*``."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        tensors[f"parameter.{name}"] = parameter.detach()
+        tensors[f"{_PARAMETER}{name}"] = parameter.detach()
         moments = optimizer.state.get(parameter, {})
         for key in (*_MOMENTS, "step"):
             if key in moments:
@@ -106,7 +123,7 @@ def restore_training_state(
     """Put back what :func:`training_state` took, bit for bit."""
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
+            parameter.copy_(tensors[f"{_PARAMETER}{name}"])
             if f"step.{name}" in tensors:
                 optimizer.state[parameter] = {
                     "step": tensors[f"step.{name}"].clone().to(parameter.device if optimizer.defaults["fused"] else "cpu"),

@@ -21,6 +21,7 @@ _COPIES = 4  # the parameter, its gradient, AdamW's two moments
 _FP32 = 4  # bytes
 _KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _TRAINS_TOKENS = ("invert", "textual-inversion", "custom-diffusion")  # so that gradients go through the text encoder
+_STORED_ONCE = ("dreambooth", "disenbooth")  # whose results have the names that their parameters have in training
 _SHARE = 0.9  # of the free memory, that training may plan with
 
 
@@ -35,6 +36,7 @@ class StepCost:
         recomputed: bytes of the largest part that the backward pass computes again, at a time.
         trainable: bytes of what is trained, with gradients and moments.
         result: bytes of that of it which generation reads.
+        checkpoint: bytes of a checkpoint: what is trained with its two moments, and the result where that is not among it.
         calls: of the library's operations, each of which takes a while however small it is.
     """
 
@@ -44,17 +46,13 @@ class StepCost:
     recomputed: int
     trainable: int
     result: int
+    checkpoint: int
     calls: int
 
     @property
     def memory(self) -> int:
         """Bytes that must be there at once, without the libraries' own working memory."""
         return self.weights + self.activations + self.recomputed + self.trainable
-
-    @property
-    def checkpoint(self) -> int:
-        """Bytes of a checkpoint: the result, and what is trained with its two moments as the state."""
-        return self.result + 3 * (self.trainable // _COPIES)
 
 
 def fastest_that_fits(needed: Callable[[MemoryMode], int], free: int) -> MemoryMode:
@@ -109,9 +107,10 @@ def count_step(
             loss = _loss(unet, text, resolution // _reduction(folder), batch, passes)
             if backward:
                 loss.backward()
-    trainable = trained * _FP32 * _COPIES
+    parameters, read = trained * _FP32, result * _FP32
+    checkpoint = 3 * parameters + (0 if stage in _STORED_ONCE else read)
     flops = float(counter.get_total_flops())
-    return StepCost(flops, weights, kept.bytes, again.largest, trainable, result * _FP32, calls.count)
+    return StepCost(flops, weights, kept.bytes, again.largest, _COPIES * parameters, read, checkpoint, calls.count)
 
 
 def count_denoising(folder: Path, *, resolution: int, batch: int, dtype: torch.dtype) -> tuple[float, int]:

@@ -46,8 +46,8 @@ class TunedUNet:
         return self.weights
 
     def tensors(self) -> dict[str, Tensor]:
-        """All weights by the base's own names, in fp32 on the CPU."""
-        return {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}
+        """All weights by the base's own names, in fp32, where they lie: a copy would be as large again."""
+        return {name: weight.detach() for name, weight in self.weights.items()}
 
 
 class LowRank(nn.Module):

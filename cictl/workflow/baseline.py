@@ -174,7 +174,7 @@ def _dreambooth(bench: _Bench) -> Prepared:
     prompt, class_prompt = bench.text(settings.prompt), bench.class_prompt(settings.prompt)
     method = DreamBooth(model, weights, prompt, class_prompt, settings)
     size = 4 * sum(weight.numel() for weight in weights.values()) / 1e6
-    bench.observe(Note(f"the whole UNet is trained: a checkpoint takes {4 * size:,.0f} MB, each snapshot {size:,.0f} MB"))
+    bench.observe(Note(f"the whole UNet is trained: a checkpoint takes {3 * size:,.0f} MB, each snapshot {size:,.0f} MB"))
     return Prepared(method, encoded, bench.preview(model), model.timesteps, settings.gradient_clip, of_class)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cictl.config import Config, Stage, settings_of
 from cictl.events import CheckpointSaved, Observer, Warned
-from cictl.records import STATE, Checkpoint
+from cictl.records import Checkpoint
 from cictl.workflow.pins import Pins
 from cictl.workflow.stage import Fingerprint, fingerprint
 from cictl.workflow.stopping import Watch
@@ -57,9 +57,10 @@ class Saver:
             save_snapshot(self.folder, done, self.method.result(), self.facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        from cictl.engine.checkpoint import read_tensors, restore_training_state
+        from cictl.engine.checkpoint import read_training_state, restore_training_state
 
-        restore_training_state(read_tensors(checkpoint, STATE), self.method.trainable(), self.optimizer)
+        trainable = self.method.trainable()
+        restore_training_state(read_training_state(checkpoint, trainable), trainable, self.optimizer)
         self.runtime.restore_scaler(checkpoint.manifest.get("scaler", {}))
         self.watch.restore(checkpoint.manifest)
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import save as library
 
 from cictl.engine import checkpoint
-from cictl.engine.checkpoint import read_tensors, restore_training_state, save_checkpoint, training_state
+from cictl.engine.checkpoint import read_tensors, read_training_state, restore_training_state, save_checkpoint, training_state
 from cictl.errors import ResourceError
 from cictl.records import MANIFEST, RESULT, STATE, checkpoint_folders, latest_checkpoint
+from tests.support import assert_same_bits
 
 RESULT_TENSORS = {"a": torch.arange(6.0).reshape(2, 3)}
 STATE_TENSORS = {"parameter.a": torch.arange(3.0), "step.a": torch.tensor(3.0)}
@@ -46,6 +48,19 @@ def test_the_bytes_are_those_of_the_library_and_the_hashes_those_of_the_bytes(tm
         content = (folder / name).read_bytes()
         assert content == library({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()})
         assert hashes[name] == hashlib.sha256(content).hexdigest()
+
+
+def test_what_the_result_has_is_not_stored_a_second_time_and_checkpoints_that_have_it_twice_are_read(tmp_path):
+    weight, key = torch.arange(6.0).reshape(2, 3), torch.arange(3.0)
+    result = {"weight": weight, "key": key, "half": key.half(), "other": key}
+    parameters = {"weight": weight.clone(), "key": key + 1, "half": key.clone(), "own": key.clone()}
+    state = {f"parameter.{name}": tensor for name, tensor in parameters.items()} | {"exp_avg.weight": weight, "other": key}
+    once = save_checkpoint(tmp_path / "once", 1, result, state, {})
+    assert load_file(once / STATE).keys() == state.keys() - {"parameter.weight"}
+    checkpoint._write(tmp_path / "twice", 1, {RESULT: result, STATE: state}, {})  # as they were written before
+    for folder in ("once", "twice"):
+        found, _ = latest_checkpoint(tmp_path / folder)
+        assert_same_bits(read_training_state(found, parameters), state)
 
 
 def test_the_newest_two_are_kept_and_nothing_half_written_is_left(tmp_path):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from cictl.config import METHODS
 from cictl.engine.speed import Speed
 from cictl.errors import Interrupted, StateError, UsageError
 from cictl.events import Note, PicturesPlanned, Warned
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.records import RESULT, STATE, checkpoint_folders
 from cictl.workflow import baseline, check, generate, status
 from cictl.workflow.concept import find_concept
 from cictl.workflow.drawing import install, words_of
@@ -142,10 +144,11 @@ def test_a_dry_run_says_what_is_left_what_it_takes_and_how_many_class_pictures_a
     assert (foreseen.action, foreseen.first_step, foreseen.steps) == ("resume", 2, 5)
     left, _ = check.expect(learned, method, silent, overrides, done=foreseen.first_step)
     assert (left.steps, left.class_pictures, left.drawing) == (3, 0, 0)
-    saved = left_by(learned, method)
-    written = sum(tensor.numel() * tensor.element_size() for part in (saved.result, saved.state) for tensor in part.values())
-    tokens = 4 * saved.result["concept"].numel() * 4 if "concept" in saved.result else 0
-    assert left.checkpoint <= written - tokens < left.checkpoint + 8 * len(saved.state)  # beside it the optimizer's step counts
+    newest, *_ = checkpoint_folders(learned.stage_folder(method))
+    result, state = load_file(newest / RESULT), load_file(newest / STATE)
+    written = sum(tensor.nbytes for part in (result, state) for tensor in part.values())
+    tokens = 3 * result["concept"].nbytes if "concept" in result else 0
+    assert left.checkpoint <= written - tokens < left.checkpoint + 8 * len(state)  # beside it the optimizer's step counts
 
     files = {path: path.read_bytes() for path in before.root.rglob("*") if path.is_file()}
     everything, _ = check.expect(before, method, silent, overrides)
