@@ -57,14 +57,18 @@ class ContrastiveInversion:
             parameters["auxiliary"] = self.tokens.auxiliary
         return parameters
 
-    def loss(self, batch: Batch) -> Loss:
-        """Eq. 1 over the batch, plus the weight times Eq. 2 over all N photographs."""
+    def diffusion(self, batch: Batch) -> Tensor:
+        """Eq. 1 over the batch."""
         prompts, count = len(self.settings.prompts), len(self.photographs.keys)
         rows = [int(choice * prompts) * count + index for choice, index in zip(batch.choices, batch.photographs, strict=True)]
         context = self.model.encode_rows(self.prompt_ids, rows)
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        diffusion = ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
+        return ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
+
+    def loss(self, batch: Batch) -> Loss:
+        """Eq. 1, plus the weight times Eq. 2 over all N photographs."""
+        diffusion = self.diffusion(batch)
         if not self.contrastive:
             return Loss(diffusion, {"diffusion": diffusion.detach()})
         assert self.projection is not None and self.photographs.embeddings is not None

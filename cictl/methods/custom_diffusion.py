@@ -63,11 +63,15 @@ class CustomDiffusion:
         """The token, and K, V of every cross-attention layer, by name."""
         return {"concept": self.tokens.concept, **self.attention.parameters()}
 
-    def loss(self, batch: Batch) -> Loss:
-        """The diffusion loss where the photograph is, plus the weight times that of pictures of the noun."""
+    def diffusion(self, batch: Batch) -> Tensor:
+        """The diffusion loss where the photograph is."""
         context = self.model.encode_rows(self.prompt_ids, [self.prompt_of_row[row] for row in batch.rows])
         target, prediction = denoise(self.model, batch, context)
-        diffusion = masked_ldm_loss(target, prediction, pick(self.masks, batch.rows))
+        return masked_ldm_loss(target, prediction, pick(self.masks, batch.rows))
+
+    def loss(self, batch: Batch) -> Loss:
+        """The diffusion loss, plus the weight times that of pictures of the noun."""
+        diffusion = self.diffusion(batch)
         if batch.class_pictures is None:
             return Loss(diffusion, {"diffusion": diffusion.detach()})
         prior = ldm_loss(*denoise(self.model, batch.class_pictures, self.class_context))

@@ -87,10 +87,14 @@ class DisenBooth:
         """LoRA and adapter, by name."""
         return {**self.lora.parameters(), **{f"adapter.{name}": value for name, value in self.adapter.named_parameters()}}
 
+    def diffusion(self, batch: Batch) -> Tensor:
+        """The diffusion loss with f."""
+        return self._with(self._own(batch), batch)
+
     def loss(self, batch: Batch) -> Loss:
         """The denoising with f, with little weight that without it, and how like E the adapter's f is."""
-        own = self.adapter(pick(self.embeddings, batch.photographs))
-        diffusion = ldm_loss(*denoise(self.model, batch, (self.context + own.unsqueeze(1)).to(self.model.dtype)))
+        own = self._own(batch)
+        diffusion = self._with(own, batch)
         weak = ldm_loss(*denoise(self.model, batch, self.context.to(self.model.dtype)))
         contrast = F.cosine_similarity(self.context.mean(dim=1), own, dim=-1).mean()
         total = diffusion + self.settings.weak_weight * weak + self.settings.contrast_weight * contrast
@@ -100,3 +104,11 @@ class DisenBooth:
     def result(self) -> dict[str, Tensor]:
         """LoRA; the adapter has done its work and is left behind."""
         return self.lora.tensors()
+
+    def _own(self, batch: Batch) -> Tensor:
+        """f of each sample, [B, D]."""
+        own: Tensor = self.adapter(pick(self.embeddings, batch.photographs))
+        return own
+
+    def _with(self, own: Tensor, batch: Batch) -> Tensor:
+        return ldm_loss(*denoise(self.model, batch, (self.context + own.unsqueeze(1)).to(self.model.dtype)))

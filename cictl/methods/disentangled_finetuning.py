@@ -69,7 +69,7 @@ class DisentangledFinetuning:
         token = {"concept": self.tokens.concept} if self.rates else {}
         return {**token, **self.attention.parameters()}
 
-    def loss(self, batch: Batch) -> Loss:
+    def diffusion(self, batch: Batch) -> Tensor:
         """Eq. 1 with the attention of Eq. 3."""
         prompts = len(self.settings.concept_prompts)
         own = batch.photographs if self.together else [0] * len(batch.photographs)
@@ -81,7 +81,11 @@ class DisentangledFinetuning:
         if self.disentangled:
             mask = None if self.auxiliary_masks is None else pick(self.auxiliary_masks, batch.photographs)
             context = DisentangledContext(concept, pick(self.auxiliary_contexts, batch.photographs), mask)
-        diffusion = ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
+        return ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
+
+    def loss(self, batch: Batch) -> Loss:
+        """Eq. 1, and nothing else."""
+        diffusion = self.diffusion(batch)
         return Loss(diffusion, {"diffusion": diffusion.detach()})
 
     def result(self) -> dict[str, Tensor]:

@@ -50,9 +50,13 @@ class DreamBooth:
         """The UNet's weights, by name."""
         return self.unet.parameters()
 
+    def diffusion(self, batch: Batch) -> Tensor:
+        """The diffusion loss of the photographs."""
+        return ldm_loss(*denoise(self.model, batch, self.context))
+
     def loss(self, batch: Batch) -> Loss:
         """The paper's Eq. 2: the diffusion loss, plus the weight times that of pictures which the base drew of the noun."""
-        diffusion = ldm_loss(*denoise(self.model, batch, self.context))
+        diffusion = self.diffusion(batch)
         if batch.class_pictures is None:
             return Loss(diffusion, {"diffusion": diffusion.detach()})
         prior = ldm_loss(*denoise(self.model, batch.class_pictures, self.class_context))

@@ -61,10 +61,14 @@ class TextualInversion:
         """S*."""
         return {"concept": self.tokens.concept}
 
-    def loss(self, batch: Batch) -> Loss:
+    def diffusion(self, batch: Batch) -> Tensor:
         """Eq. 2 of the paper: the mean squared error of the denoising, with a drawn prompt for each sample."""
         chosen = [int(choice * len(self.prompt_ids)) for choice in batch.choices]
-        diffusion = ldm_loss(*denoise(self.model, batch, self.model.encode_rows(self.prompt_ids, chosen)))
+        return ldm_loss(*denoise(self.model, batch, self.model.encode_rows(self.prompt_ids, chosen)))
+
+    def loss(self, batch: Batch) -> Loss:
+        """The diffusion loss, and nothing else."""
+        diffusion = self.diffusion(batch)
         return Loss(diffusion, {"diffusion": diffusion.detach()})
 
     def result(self) -> dict[str, Tensor]:

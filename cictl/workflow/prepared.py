@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cictl.data.draws import EncodedPhotographs
+    from cictl.data.draws import Batch, EncodedPhotographs
     from cictl.engine.training import TrainingMethod
 
     class StageMethod(TrainingMethod, Protocol):
-        """A method whose result can be saved."""
+        """A method whose result can be saved, and which can be judged by the diffusion loss of the photographs alone."""
 
+        def diffusion(self, batch: Batch) -> Tensor: ...
         def result(self) -> dict[str, Tensor]: ...
 
 

@@ -96,7 +96,7 @@ def _count(every: int, window: int) -> int:
 
 
 def fixed_batch_loss(prepared: Prepared, settings: Training, seed: int, stage: Stage, parts: int) -> Callable[[], float]:
-    """A function that computes Eq. 1, by the method's own loss, on a batch that is drawn once.
+    """A function that computes Eq. 1, as the method does, on a batch that is drawn once.
 
     Args:
         parts: of a step's batch.
@@ -107,7 +107,7 @@ def fixed_batch_loss(prepared: Prepared, settings: Training, seed: int, stage: S
 
     def evaluate() -> float:
         with torch.no_grad():
-            losses = [prepared.method.loss(batch).terms["diffusion"] for batch in batches()]
+            losses = [prepared.method.diffusion(batch) for batch in batches()]
         return float(torch.stack(losses).mean())
 
     return evaluate

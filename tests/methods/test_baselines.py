@@ -198,6 +198,24 @@ def test_disenbooth_refuses_embeddings_of_another_width(model):
     assert caught.value.slug == "clip-of-another-width"
 
 
+@pytest.mark.parametrize(("make", "passes"), [("textual", 1), ("dreambooth", 2), ("custom", 2), ("disenbooth", 2)])
+def test_what_a_method_is_judged_by_is_a_term_of_its_loss_bit_for_bit_from_one_pass_through_the_unet(model, make, passes):
+    makers = {
+        "textual": lambda: TextualInversion(model, token(model), ["a photo of S*", "a red S*"]),
+        "dreambooth": lambda: DreamBooth(model, base_unet_weights(model.located), PROMPT, CLASS, DreamBoothConfig()),
+        "custom": lambda: custom(model),
+        "disenbooth": lambda: DisenBooth(model, PHOTOGRAPHS, PROMPT, DisenBoothConfig(), seed=0),
+    }
+    method, batch = makers[make](), with_class(batch_of(PHOTOGRAPHS))
+    calls: list[object] = []
+    model.unet.register_forward_hook(lambda *call: calls.append(call))
+    term = method.loss(batch).terms["diffusion"]
+    assert len(calls) == passes
+    with torch.no_grad():
+        assert torch.equal(method.diffusion(batch), term)
+    assert len(calls) == passes + 1
+
+
 @pytest.mark.parametrize("make", ["textual", "dreambooth", "custom", "disenbooth"])
 def test_a_prompt_that_the_model_would_cut_is_refused(model, make):
     long = "a photo of the " * 8

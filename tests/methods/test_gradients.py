@@ -81,6 +81,14 @@ def test_eq_2_alone_moves_all_auxiliary_tokens_and_not_the_concept(model, clip):
     assert method.tokens.concept.grad.abs().max() == 0
 
 
+def test_what_stage_1_is_judged_by_is_eq_1_bit_for_bit_and_eq_2_is_not_computed_for_it(model, clip, monkeypatch):
+    method, batch = inversion(model, clip), batch_of(PHOTOGRAPHS)
+    term = method.loss(batch).terms["diffusion"]
+    monkeypatch.setattr(model, "text_embedding", None)
+    with torch.no_grad():
+        assert torch.equal(method.diffusion(batch), term)
+
+
 @pytest.mark.parametrize("weight", [1.0, 0.25])
 def test_the_loss_of_stage_1_is_eq_1_plus_the_weight_times_eq_2_over_all_photographs(model, clip, weight):
     method = inversion(model, clip, contrastive_weight=weight, temperature=0.5)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cictl.config import InvertConfig
 from cictl.errors import Interrupted
 from cictl.events import LossEvaluated, Note, StageCompleted, Warned
-from cictl.methods.dreambooth import DreamBooth
+from cictl.models.stable_diffusion import StableDiffusion
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, invert, status
 from cictl.workflow.stopping import never_stops
@@ -163,30 +164,36 @@ def can_end_early(steps: int, every: int, window: int) -> bool:
 
 
 def test_the_warning_comes_where_no_run_can_end_early_and_what_it_says_helps():
-    for steps, every, window in product(range(1, 60, 3), range(1, 20), range(2, 60, 4)):
+    for steps, every, window in product((1, 2, 3, *range(4, 60, 3)), range(1, 20), range(2, 60, 4)):
         said = never_stops("invert", InvertConfig(steps=steps, stop_every=every, stop_window=window))
         assert bool(said) != can_end_early(steps, every, window)
         if said and "too short" not in said:
             often, wide = map(int, re.findall(r"stop_(?:every|window)=(\d+)", said))
             assert can_end_early(steps, often, wide)
+            InvertConfig(stop_every=often, stop_window=wide)
+        elif said:
+            assert not any(can_end_early(steps, often, wide) for often in range(1, steps) for wide in range(2, steps + 1))
     for steps, every, window in ((350, 100, 310), (600, 300, 310), (500, 200, 310), (150, 75, 310)):
         assert never_stops("invert", InvertConfig(steps=steps, stop_every=every, stop_window=window))
 
 
-def test_the_other_trainings_have_the_rule(copy_of_trained, tmp_path, monkeypatch):
+def test_stage_2_has_the_rule(copy_of_trained):
     settings = {"finetune.steps": 12, "finetune.stop_every": 1, "finetune.stop_window": 3, "finetune.stop_ratio": 0.99}
     tuned = finetune.run(copy_of_trained, silent, overrides=settings, restart=True)
     assert tuned.steps < 12 and tuned.ended_early
-    rule = {"steps": 12, "stop_every": 1, "stop_window": 3, "stop_ratio": 0.99, "prior_weight": 1.0, "class_pictures": 3}
-    overrides = {"evaluate.noun": "dog", **{f"dreambooth.{key}": value for key, value in rule.items()}}
-    seen: list[bool] = []
-    loss = DreamBooth.loss
-    monkeypatch.setattr(
-        DreamBooth, "loss", lambda self, batch: seen.append(batch.class_pictures is not None) or loss(self, batch)
-    )
-    booth = baseline.run(copy_of_trained, "dreambooth", silent, overrides=overrides)
-    assert booth.steps < 12 and booth.ended_early
-    assert seen == [True, False] * booth.steps  # what is judged is Eq. 1: no pass through the UNet for the class pictures
+
+
+@pytest.mark.parametrize(("method", "prior"), [("dreambooth", {"prior_weight": 1.0, "class_pictures": 3}), ("disenbooth", {})])
+def test_the_other_methods_have_the_rule_and_are_judged_from_one_pass_through_the_unet(new, monkeypatch, method, prior):
+    rule = {"steps": 12, "batch_size": 4, "stop_every": 1, "stop_window": 3, "stop_ratio": 0.99, **prior}
+    passes: list[bool] = []
+    predict = StableDiffusion.predict
+    monkeypatch.setattr(StableDiffusion, "predict", lambda *given: passes.append(torch.is_grad_enabled()) or predict(*given))
+    overrides = {"evaluate.noun": "dog", **{f"{method}.{key}": value for key, value in rule.items()}}
+    outcome = baseline.run(new, method, silent, overrides=overrides)
+    assert outcome.steps < 12 and outcome.ended_early
+    drawn = len(passes) - 3 * outcome.steps  # for the class pictures, before the first step
+    assert passes[drawn:] == [True, True, False] * outcome.steps and not any(passes[:drawn])
 
 
 def test_every_process_ends_at_the_same_step_with_the_bits_of_one(watched, ratio, new, make_workspace, tmp_path):
