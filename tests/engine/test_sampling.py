@@ -10,6 +10,8 @@ from diffusers import DDIMScheduler
 
 from cictl.config.schema import MOST_STEPS
 from cictl.engine.sampling import initial_noise, make_scheduler, sample
+from cictl.models.convolutions import multiply_at_few_positions
+from cictl.models.stable_diffusion import StableDiffusion
 
 SAMPLERS = ["ddim", "dpm++", "euler", "unipc"]
 
@@ -33,6 +35,21 @@ def test_a_picture_is_the_same_whatever_the_batch(model, contexts, sampler):
     alone = torch.cat([draw(model, contexts, [seed], sampler=sampler) for seed in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
     assert (together[0] - together[1]).abs().mean() > 0.1
+
+
+def test_convolutions_as_products_draw_the_same(model, contexts, located, monkeypatch):
+    """A CPU's large convolutions are products in Stable Diffusion; here all are, since none of the tiny model is large."""
+    changed: list[str] = []
+
+    def multiply(unet) -> None:
+        changed.extend(multiply_at_few_positions(unet, least_weights=0))
+
+    monkeypatch.setattr("cictl.models.stable_diffusion.multiply_at_few_positions", multiply)
+    multiplied = StableDiffusion.load(located, torch.device("cpu"), torch.float32)
+    assert {name.partition(".")[0] for name in changed} >= {"down_blocks", "mid_block", "up_blocks"}
+    drawn, expected = (draw(one, contexts, [0, 1]) for one in (multiplied, model))
+    torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(drawn, expected)  # the sums are added in another order
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
