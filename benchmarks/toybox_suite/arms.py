@@ -41,6 +41,7 @@ class Arm:
             what it is in words, by its noun, or by "thing", which is what the base gets right by chance.
         training: what was trained; None for the base.
         share: of the last training's steps that were done; a snapshot of them must be kept.
+        strength: of what training changed in the UNet.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Arm:
     drawn: Drawn
     training: Training | None = None
     share: float = 1.0
+    strength: float = 1.0
 
 
 PRESET = Training("preset", "the preset, n = 1")
@@ -160,4 +162,5 @@ STAGE_2 = (
 )
 GROUPS = {
     "main": MAIN, "ablations": ABLATIONS, "tuning": TUNING, "starts-and-stops": STARTS_AND_STOPS, "stage-2": STAGE_2,
+    "strength": (),  # of methods alone
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from benchmarks.toybox_suite.arms import THE_NOUN, WORDS, Arm, Training
 from cictl.config import METHODS, Method, Stage, group_of
+from cictl.workflow.drawing import changes_unet
 from cictl.workflow.rows import title_of
 
 Tuned = Method | Literal["finetune"]
@@ -15,6 +16,7 @@ TUNED: tuple[Tuned, ...] = (*METHODS, "finetune")
 
 NOUN = Arm("base-noun", f"{title_of('base')}, by the noun", "noun")
 SHARES = (0.5, 1.0)
+STRENGTHS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ def configurations(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
             arms += [
                 Arm(f"{name}@{share:g}", f"{title_of(method)}, {way}, {round(share * grid.steps)} steps", method, training, share)
                 for share in (0.5, 1.0)
+            ]
+    return tuple(arms)
+
+
+def strengths(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
+    """Those of ``methods`` that change the UNet, with less and more than all of the change."""
+    arms = [WORDS, NOUN]
+    for method in methods:
+        if changes_unet(method):
+            training = Training(f"strength-{method}", title_of(method), {}, _other(method))
+            arms += [
+                Arm(f"{method}x{one:g}", f"{title_of(method)}, {one:g}", method, training, strength=one) for one in STRENGTHS
             ]
     return tuple(arms)
 

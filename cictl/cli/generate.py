@@ -60,6 +60,10 @@ def command(
     guidance: Annotated[
         float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.", show_default=False)
     ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Of what training changed: less than 1 obeys the prompt more.", show_default=False),
+    ] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Default: generate.sampler.", show_default=False)] = None,
     negative: Annotated[str | None, typer.Option(metavar="PROMPT", help="What not to draw.", show_default=False)] = None,
     width: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
@@ -108,6 +112,7 @@ def command(
             seed=seed,
             generate__steps=steps,
             generate__guidance=guidance,
+            generate__strength=strength,
             generate__sampler=sampler.value if sampler else None,
             generate__negative=negative,
             generate__width=width,

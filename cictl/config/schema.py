@@ -245,6 +245,14 @@ class GenerateConfig(Group):
     sampler: Literal["ddim", "dpm++", "euler", "unipc"] = setting(
         "ddim", "ddim, dpm++, euler or unipc.", paper="DDIM", shapes=False
     )
+    strength: float = setting(
+        1.0,
+        "How much of what training changed in the UNet: 1 is all of it, 0 none, so that S* alone draws.",
+        paper="1",
+        shapes=False,
+        ge=0,
+        le=2,
+    )
     negative: str = setting("", "Negative prompt.", paper=NOT_STATED, shapes=False)
     width: int | None = setting(
         None, "In pixels; null is data.resolution.", paper="512", shapes=False, ge=64, le=2048, multiple_of=8

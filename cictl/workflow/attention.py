@@ -168,7 +168,7 @@ def _look(job: _Job, observe: Observer) -> tuple[list[Row], list[Share]]:
         observe(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(job.config.model.device, job.config.model.dtype)
         model = open_base(job.base, runtime, observe)
-        install(job.concept, model)
+        install(job.concept, model, job.plans[0].strength)
         _require_fit(job, model)
         of_photographs, shares = _look_at_photographs(job, model, stop, observe)
         of_pictures, more = _look_at_pictures(job, model, runtime, stop, observe)

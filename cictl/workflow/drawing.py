@@ -11,6 +11,8 @@ from cictl.data.prompts import token_names
 from cictl.workflow.concept import Concept, Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cictl.models.stable_diffusion import StableDiffusion
 
 Eject = Callable[[], None]
@@ -34,9 +36,18 @@ def method_words(method: Method, fields: Mapping[str, Any]) -> list[str]:
     return first if method == "textual-inversion" else [*first, str(fields["evaluate.noun"])]
 
 
-def install(concept: Concept, model: StableDiffusion) -> Eject:
-    """Make ``model`` know the concept. What is returned gives the base back exactly as it was."""
-    return _DRAWING[concept.source].install(concept, model)
+def install(concept: Concept, model: StableDiffusion, strength: float = 1.0) -> Eject:
+    """Make ``model`` know the concept. What is returned gives the base back exactly as it was.
+
+    Args:
+        strength: of what training changed in the UNet: 1 is all of it, 0 nothing. The token is the same with every strength.
+    """
+    return _DRAWING[concept.source].install(concept, model, strength)
+
+
+def changes_unet(source: Source) -> bool:
+    """Whether training changed the UNet, so that a strength means something."""
+    return source not in ("base", "invert", "textual-inversion")
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class _Drawing:
     """What stands for S* in a prompt, and what is put into a base model, for concepts of one source."""
 
     words: Callable[[Concept], list[str]]
-    install: Callable[[Concept, StableDiffusion], Eject]
+    install: Callable[[Concept, StableDiffusion, float], Eject]
 
 
 def _own_words(concept: Concept) -> list[str]:
@@ -56,11 +67,11 @@ def _words_of_method(concept: Concept) -> list[str]:
     return method_words(concept.source, concept.fields)
 
 
-def _add_nothing(concept: Concept, model: StableDiffusion) -> Eject:
+def _add_nothing(concept: Concept, model: StableDiffusion, strength: float) -> Eject:
     return lambda: None
 
 
-def _add_tokens(concept: Concept, model: StableDiffusion) -> Eject:
+def _add_tokens(concept: Concept, model: StableDiffusion, strength: float) -> Eject:
     tokenizer = model.tokenizer
     model.add_tokens(concept.tokens())
 
@@ -71,11 +82,11 @@ def _add_tokens(concept: Concept, model: StableDiffusion) -> Eject:
     return eject
 
 
-def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> Eject:
+def _add_tokens_and_tune(concept: Concept, model: StableDiffusion, strength: float) -> Eject:
     from cictl.models.attention_processors import TunedCrossAttention
 
-    eject_tokens = _add_tokens(concept, model)
-    tuned = TunedCrossAttention(model.unet, concept.key_values())
+    eject_tokens = _add_tokens(concept, model, strength)
+    tuned = TunedCrossAttention(model.unet, interpolate(lambda: model.key_values, concept.key_values(), strength))
     tuned.inject()
 
     def eject() -> None:
@@ -85,22 +96,42 @@ def _add_tokens_and_tune(concept: Concept, model: StableDiffusion) -> Eject:
     return eject
 
 
-def _replace_unet(concept: Concept, model: StableDiffusion) -> Eject:
+def _replace_unet(concept: Concept, model: StableDiffusion, strength: float) -> Eject:
     from cictl.engine.checkpoint import parse_tensors
+    from cictl.models.stable_diffusion import base_unet_weights
     from cictl.models.tuned_unet import TunedUNet
 
-    tuned = TunedUNet(model.unet, parse_tensors(concept.results[0]))
+    weights = interpolate(lambda: base_unet_weights(model.located), parse_tensors(concept.results[0]), strength)
+    tuned = TunedUNet(model.unet, weights)
     tuned.inject()
     return tuned.eject
 
 
-def _add_lora(concept: Concept, model: StableDiffusion) -> Eject:
+def _add_lora(concept: Concept, model: StableDiffusion, strength: float) -> Eject:
     from cictl.engine.checkpoint import parse_tensors
     from cictl.models.tuned_unet import AttentionLoRA
 
-    lora = AttentionLoRA(model.unet, parse_tensors(concept.results[0]))
+    tensors = parse_tensors(concept.results[0])
+    lora = AttentionLoRA(
+        model.unet, {name: tensor * strength if name.endswith(".up") else tensor for name, tensor in tensors.items()}
+    )
     lora.inject()
     return lora.eject
+
+
+def interpolate(base: Callable[[], Mapping[str, Tensor]], tuned: Mapping[str, Tensor], strength: float) -> Mapping[str, Tensor]:
+    """W + strength (W' - W) of each weight, in fp32 on the CPU; ``tuned`` itself at strength 1, and what ``base`` gives at 0.
+
+    Args:
+        base: gives W by name; asked for if it is needed.
+        tuned: W' by name.
+    """
+    import torch
+
+    if strength == 1:
+        return tuned
+    own = base()
+    return {name: torch.lerp(own[name].float(), weight.float(), strength) for name, weight in tuned.items()}
 
 
 _DRAWING: Mapping[Source, _Drawing] = {

@@ -40,7 +40,7 @@ FOLDER = "evaluation"
 RESULTS = "results.json"
 SHEET = "sheet.png"
 PICTURES = "pictures"
-_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype")
+_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength")
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from PIL import Image
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, mentions_concept, require_concept
 from cictl.errors import UsageError
-from cictl.events import Observer, ignore
+from cictl.events import Note, Observer, ignore
 from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
 from cictl.processes import join
 from cictl.workflow.concept import Source, find_concept, last_stage
-from cictl.workflow.drawing import words_of
+from cictl.workflow.drawing import changes_unet, words_of
 from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
-from cictl.workflow.stage import configure
+from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace, slug
 
 
@@ -66,6 +66,9 @@ def run(
     observe = observe if processes.first else ignore
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     concept = processes.share(lambda: find_concept(workspace, source, observe, step))
+    if config.generate.strength != 1 and not changes_unet(concept.source):
+        what = "the untouched base model" if concept.source == "base" else TITLES[concept.source]
+        observe(Note(f"generate.strength makes no difference to {what}: nothing in the UNet has changed"))
     base = find_base_of(workspace, config, concept, observe)
     names = words_of(concept)
     seeds = range(config.seed, config.seed + config.generate.count)

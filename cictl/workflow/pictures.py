@@ -22,7 +22,7 @@ from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
-from cictl.workflow.drawing import install
+from cictl.workflow.drawing import changes_unet, install
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
 from cictl.workflow.shared_base import Opened, SharedBase
@@ -50,6 +50,7 @@ class Plan:
         model, concept: identity of the base model and hash of the concept.
         width, height: in pixels.
         safety_checker: whether that of the base model looks at it, on or off; nothing if it ships none.
+        strength: of what training changed in the UNet; 1 also where it changed nothing.
     """
 
     prompt: str
@@ -65,11 +66,13 @@ class Plan:
     model: str
     concept: str
     safety_checker: str = ""
+    strength: float = 1.0
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything in it that is not nothing by default."""
-        return {key: value for key, value in asdict(self).items() if value or key != "safety_checker"}
+        """Everything in it, without what came later where it says nothing new: older pictures keep their names."""
+        unsaid = {"safety_checker": "", "strength": 1.0}
+        return {key: value for key, value in asdict(self).items() if key not in unsaid or value != unsaid[key]}
 
     @property
     def digest(self) -> str:
@@ -109,6 +112,7 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
         model=base.identity,
         concept=concept.hash,
         safety_checker=checked if ships_checker(base) else "",
+        strength=settings.strength if changes_unet(concept.source) else 1.0,
     )
 
 
@@ -162,7 +166,7 @@ def draw_pictures(
 
         with graceful_stop(processes) as stop, out_of_memory_explained(_LESS_MEMORY):
             opened = (shared or SharedBase()).open(config, base, processes, observe)
-            eject = install(concept, opened.model)
+            eject = install(concept, opened.model, plans[0].strength)
             made = len(plans) - len(missing)
             for path, pixels in _draw(config, opened, missing, stop, observe, again):
                 write_png(path, pixels, texts[path])
@@ -266,6 +270,7 @@ def _texts(plan: Plan, config: Config) -> dict[str, str]:
         f"Steps: {plan.steps}, Sampler: {samplers[plan.sampler]}, CFG scale: {plan.guidance:g}, Seed: {plan.seed}, "
         f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
         + (f"Concept hash: {plan.concept[:10]}, " if plan.text != plan.prompt else "")
+        + (f"Strength: {plan.strength:g}, " if plan.strength != 1 else "")
         + ("Safety checker: off, " if plan.safety_checker == "off" else "")
         + f"Version: cictl {cictl.__version__}"
     )

@@ -125,6 +125,25 @@ def test_what_is_put_in_draws_what_training_left(learned, method, located):
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_with_strength_0_only_the_token_is_put_in_and_half_of_it_is_half_way(learned, method, located):
+    """What the UNet predicts at 0 is the base's; the weights that training changed are at 1/2 the mean of both."""
+    concept = find_concept(learned, method, silent)
+    noisy, times = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    predicted, models = {}, {}
+    for strength in (None, 0.0, 0.5, 1.0):
+        models[strength] = model = StableDiffusion.load(located, torch.device("cpu"), torch.float32)
+        if strength is not None:
+            install(concept, model, strength)
+        with torch.no_grad():
+            predicted[strength] = model.predict(noisy, times, model.encode_text(model.tokenize(["a photo"])))
+    assert torch.equal(predicted[0.0], predicted[None])
+    assert torch.equal(predicted[1.0], predicted[None]) == (method == "textual-inversion")
+    none, half, whole = (dict(models[strength].unet.named_parameters()) for strength in (0.0, 0.5, 1.0))
+    for name, weight in half.items():
+        ends = none[name], whole[name]
+        torch.testing.assert_close(weight, (ends[0] + ends[1]) / 2)
+
+
 def test_what_was_put_in_is_taken_out_again_to_the_bit(learned, method, located):
     model, untouched = (StableDiffusion.load(located, torch.device("cpu"), torch.float32) for _ in range(2))
     concept = find_concept(learned, method, silent)

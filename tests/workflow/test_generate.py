@@ -171,7 +171,7 @@ def test_an_interrupted_generation_keeps_what_is_finished_and_makes_the_rest(tra
 @pytest.mark.parametrize(
     "change",
     [{"seed": 5}, {"generate__steps": 4}, {"generate__guidance": 2.0}, {"generate__sampler": "euler"},
-     {"generate__negative": "dog"}, {"generate__width": 96}, {"source": "invert"}],
+     {"generate__negative": "dog"}, {"generate__width": 96}, {"generate__strength": 0.5}, {"source": "invert"}],
 )  # fmt: skip
 def test_whatever_changes_the_picture_gives_it_another_name(trained, tmp_path, change):
     _, one = draw(trained, tmp_path, generate__count=1)
@@ -289,6 +289,33 @@ def test_stage_2_changes_the_picture(trained, tmp_path):
     _, [tuned] = draw(trained, tmp_path, generate__count=1)
     _, [inverted] = draw(trained, tmp_path, generate__count=1, source="invert")
     assert np.abs(pixels(tuned) - pixels(inverted)).max() > 0
+
+
+def test_strength_goes_from_stage_1_to_all_of_stage_2(trained, tmp_path):
+    """At 0 the picture is that of stage 1, bit for bit; on the way it moves away from one and towards the other."""
+    whole = pixels(draw(trained, tmp_path, generate__count=1)[1][0])
+    none = pixels(draw(trained, tmp_path, generate__count=1, source="invert")[1][0])
+    drawn = [pixels(draw(trained, tmp_path, generate__count=1, generate__strength=one)[1][0]) for one in (0.0, 0.25, 0.75)]
+    assert np.array_equal(drawn[0], none)
+    to_none, to_whole = ([np.abs(one - end).mean() for one in drawn] for end in (none, whole))
+    assert to_none[0] < to_none[1] < to_none[2] and to_whole[0] > to_whole[1] > to_whole[2]
+
+
+def test_where_nothing_in_the_unet_has_changed_a_strength_makes_no_difference(trained, tmp_path):
+    _, plain = draw(trained, tmp_path, generate__count=1, source="invert")
+    recorder = Recorder()
+    outcome, weaker = draw(trained, tmp_path, generate__count=1, source="invert", generate__strength=0.5, observe=recorder)
+    assert weaker == plain and outcome.kept == 1
+    assert any("makes no difference" in text for text in recorder.texts(Note))
+
+
+def test_a_picture_says_its_strength_unless_it_is_all(trained, tmp_path):
+    texts = []
+    for strength in (1.0, 0.5):
+        with Image.open(draw(trained, tmp_path, generate__count=1, generate__strength=strength)[1][0]) as image:
+            texts.append(dict(image.text))
+    assert "trength" not in texts[0]["parameters"] + texts[0]["cictl"]
+    assert "Strength: 0.5, " in texts[1]["parameters"] and json.loads(texts[1]["cictl"])["strength"] == 0.5
 
 
 def test_a_grid_has_a_row_for_each_prompt(trained, tmp_path):
