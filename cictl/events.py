@@ -124,6 +124,14 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PutAside(Event):
+    """A training gave way to another one: it lies at ``path`` now, and ``back`` is what to type to have it back."""
+
+    path: Path
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
 class PreviewSaved(Event):
     """A picture made in the middle of training, after ``step`` steps."""
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from cictl.events import Event, Observer, Warned
+from cictl.events import Event, Observer, PutAside, Warned
 from cictl.ui.json_lines import JsonLines
 from cictl.ui.live import live_panel
 from cictl.ui.plain import PlainLines
 
 
 class Mode(StrEnum):
-    """``live`` is a panel, ``plain`` are lines, ``json`` lines for programs, ``quiet`` only warnings."""
+    """``live`` is a panel, ``plain`` are lines, ``json`` lines for programs, ``quiet`` only warnings, and what was moved."""
 
     live = "live"
     plain = "plain"
@@ -53,9 +53,9 @@ def show(mode: Mode, *, title: str, verbose: int = 0) -> Iterator[Observer]:
         case Mode.json:
             yield JsonLines(sys.stdout)
         case Mode.quiet:
-            yield _warnings_only
+            yield _what_must_be_known
 
 
-def _warnings_only(event: Event) -> None:
-    if isinstance(event, Warned):
+def _what_must_be_known(event: Event) -> None:
+    if isinstance(event, Warned | PutAside):
         PlainLines(sys.stderr)(event)

@@ -11,6 +11,11 @@ from cictl.events import Memory
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+def put_aside(path: str) -> str:
+    """What stands before the command that brings a training back."""
+    return f"the training until now is in {path}; to have it back:"
+
+
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds, such as ``0:00:39``."""
     minutes, rest = divmod(max(0, round(seconds)), 60)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from cictl.events import Event, Observer
 from cictl.ui.console import live_console
@@ -25,7 +26,7 @@ def live_panel(title: str, *, verbose: int = 0, console: Console | None = None) 
     screen = Screen(title, glyphs=glyphs_for(console.encoding), encoding=console.encoding, verbose=verbose)
 
     def observe(event: Event) -> None:
-        _print(console, screen.take(event))
+        print_lines(console, screen.take(event))
 
     live = Live(
         screen,
@@ -40,12 +41,13 @@ def live_panel(title: str, *, verbose: int = 0, console: Console | None = None) 
             yield observe
             outcome = "finished"
         finally:
-            _print(console, screen.close(outcome))
+            print_lines(console, screen.close(outcome))
 
 
-def _print(console: Console, lines: Iterable[RenderableType]) -> None:
+def print_lines(console: Console, lines: Iterable[RenderableType]) -> None:
+    """Print what belongs above the panel; what must not be wrapped is left to the terminal, so that it is copied as one line."""
     for line in lines:
-        console.print(line)
+        console.print(line, soft_wrap=isinstance(line, Text) and bool(line.no_wrap))
 
 
 def _descriptor(console: Console) -> int:

@@ -18,6 +18,7 @@ from cictl.events import (
     PicturesPlanned,
     PreviewSaved,
     Progress,
+    PutAside,
     SamplingStep,
     StageCompleted,
     StageStarted,
@@ -112,6 +113,9 @@ class PlainLines:
             case CheckpointSaved(step, path):
                 if self._verbose:
                     yield f"checkpoint of step {step}  {as_typed(path)}"
+            case PutAside(path, back):
+                yield formats.put_aside(as_typed(path))
+                yield back
             case PreviewSaved(step, path):
                 if self._verbose:
                     yield f"preview of step {step}  {as_typed(path)}"

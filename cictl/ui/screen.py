@@ -23,6 +23,7 @@ from cictl.events import (
     PicturesPlanned,
     PreviewSaved,
     Progress,
+    PutAside,
     SamplingStep,
     StageCompleted,
     StageStarted,
@@ -140,6 +141,9 @@ class Screen:
                     self._training.checkpoint = event
                 if self._verbose or not self._training:
                     yield self._ticked(f"checkpoint of step {step}", as_typed(path))
+            case PutAside(path, back):
+                yield Text(self._text(formats.put_aside(as_typed(path))))
+                yield Text(self._text(back), no_wrap=True)
             case PreviewSaved(step, path):
                 if self._training:
                     self._training.preview = event

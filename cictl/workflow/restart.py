@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cictl.config import Stage
 from cictl.errors import ResourceError
-from cictl.events import Note
+from cictl.events import PutAside
 from cictl.files import sync_folder, write_atomic
 from cictl.records import archive, beginning_folder, remove_staging
 from cictl.workflow.event_log import EventLog
@@ -41,7 +41,7 @@ def begin_anew(workspace: Workspace, stage: Stage, saver: Saver, log: EventLog) 
         beginning.rename(folder)
         sync_folder(workspace.checkpoints)
     log.begin()
-    log(Note(_told(workspace, stage, archived)))
+    log(PutAside(archived, _way_back(workspace, stage, archived)))
 
 
 def _put_aside(workspace: Workspace, stage: Stage) -> Path:
@@ -55,14 +55,13 @@ def _put_aside(workspace: Workspace, stage: Stage) -> Path:
     return archived
 
 
-def _told(workspace: Workspace, stage: Stage, archived: Path) -> str:
-    """Where the old training is, and how it comes back."""
+def _way_back(workspace: Workspace, stage: Stage, archived: Path) -> str:
+    """What to type to have the old training back."""
     folder, shelf = workspace.stage_folder(stage), archived.parent
     moves = [(folder, shelf / f"{archived.name}-newer"), (archived, folder)]
     if (archived / _LOG).exists():
         moves.append((folder / _LOG, workspace.log_file(stage)))
-    back = " && ".join(f"mv {_typed(workspace, one)} {_typed(workspace, other)}" for one, other in moves)
-    return f"the training until now is in {workspace.shown(archived)}; to have it back: {back}"
+    return " && ".join(f"mv {_typed(workspace, one)} {_typed(workspace, other)}" for one, other in moves)
 
 
 def _typed(workspace: Workspace, path: Path) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cictl.events import Event, Memory, Progress, StageStarted
 from cictl.ui.glyphs import UNICODE, Glyphs
+from cictl.ui.live import print_lines
 from cictl.ui.screen import Screen
 
 GIB = 2**30
@@ -41,7 +42,6 @@ def draw(*events: Event, width: int = 60, title: str = "dog", glyphs: Glyphs = U
     paper = io.StringIO()
     console = Console(width=width, file=paper, force_terminal=True, color_system=None, markup=False)
     for event in events:
-        for line in screen.take(event):
-            console.print(line)
+        print_lines(console, screen.take(event))
     console.print(screen)
     return paper.getvalue()

@@ -19,6 +19,7 @@ from cictl.events import (
     PhaseStarted,
     PicturesPlanned,
     Progress,
+    PutAside,
     SamplingStep,
     StageCompleted,
     StepCompleted,
@@ -163,11 +164,13 @@ def test_each_mode_writes_to_its_stream(capsys: pytest.CaptureFixture[str]) -> N
         with show(mode, title="dog") as observe:
             observe(Note("a note"))
             observe(Warned("a warning"))
+            observe(PutAside(Path("archive/one"), "mv one other"))
         outputs[mode] = tuple(capsys.readouterr())
-    assert outputs[Mode.plain] == ("", "a note\nwarning: a warning\n")
+    must_be_known = "warning: a warning\nthe training until now is in archive/one; to have it back:\nmv one other\n"
+    assert outputs[Mode.plain] == ("", f"a note\n{must_be_known}")
     assert outputs[Mode.json][1] == ""
-    assert len(outputs[Mode.json][0].splitlines()) == 2
-    assert outputs[Mode.quiet] == ("", "warning: a warning\n")
+    assert len(outputs[Mode.json][0].splitlines()) == 3
+    assert outputs[Mode.quiet] == ("", must_be_known)
 
 
 def test_the_panel_restores_the_cursor_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from cictl.events import (
     PhaseStarted,
     PicturesPlanned,
     PreviewSaved,
+    PutAside,
     SamplingStep,
     StageCompleted,
     StepCompleted,
@@ -58,6 +59,13 @@ def test_no_line_is_wider_than_the_terminal(events: list[Event], glyphs: object,
     assert max(map(cell_len, drawn.splitlines())) <= width
     panel = [line for line in drawn.splitlines() if line[:1] in "│|╭╰+"]
     assert len({cell_len(line) for line in panel}) == 1
+
+
+def test_what_is_to_be_typed_stays_one_line_however_narrow_the_terminal() -> None:
+    command = " && ".join([f"mv '{LONG}' archive"] * 3)
+    drawn = draw(started(), PutAside(LONG, command), progress(1), width=40).splitlines()
+    assert command in drawn
+    assert max(cell_len(line) for line in drawn if line != command) <= 40
 
 
 def test_text_from_outside_is_neither_markup_nor_escape_sequence() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cictl.errors import CictlError, Interrupted, ResourceError
-from cictl.events import CheckpointSaved, Note, PhaseStarted, StageStarted
+from cictl.events import CheckpointSaved, Note, PhaseStarted, PutAside, StageStarted
 from cictl.files import sha256_file
 from cictl.records import RESULT, latest_checkpoint
 from cictl.workflow import finetune, invert, restart
@@ -31,8 +31,8 @@ def files_of(workspace, stage: str) -> dict[str, str]:
     return {path.relative_to(workspace.root).as_posix(): sha256_file(path) for path in found if path.is_file()}
 
 
-def told(recorder: Recorder) -> list[str]:
-    return [text for text in recorder.texts(Note) if "to have it back" in text]
+def told(recorder: Recorder) -> list[PutAside]:
+    return [event for event in recorder.events if isinstance(event, PutAside)]
 
 
 @pytest.mark.parametrize("bad", [
@@ -91,16 +91,15 @@ def test_what_is_typed_as_the_note_says_brings_it_back(copy_of_trained, stage):
     before, recorder = files_of(copy_of_trained, stage), Recorder()
     RUN[stage](copy_of_trained, recorder, restart=True, overrides={f"{stage}.steps": 3, "seed": 5})
     newer = sha256_file(copy_of_trained.stage_folder(stage) / "step-0000003" / RESULT)
-    (note,) = told(recorder)
-    assert len(note.splitlines()) == 1
-    (archived,) = (copy_of_trained.checkpoints / "archive").iterdir()
-    assert copy_of_trained.shown(archived) in note
+    (moved,) = told(recorder)
+    assert len(moved.back.splitlines()) == 1
+    assert [moved.path] == list((copy_of_trained.checkpoints / "archive").iterdir())
     begun = next(number for number, event in enumerate(recorder.events) if isinstance(event, StageStarted))
     saved = next(event for event in recorder.events if isinstance(event, CheckpointSaved))
-    assert recorder.events.index(Note(note)) < begun
+    assert recorder.events.index(moved) < begun
     assert saved == CheckpointSaved(0, copy_of_trained.stage_folder(stage) / "step-0000000")
 
-    subprocess.run(["/bin/sh", "-c", note.partition("to have it back: ")[2]], check=True, cwd=Path.cwd())
+    subprocess.run(["/bin/sh", "-c", moved.back], check=True, cwd=Path.cwd())
     assert files_of(copy_of_trained, stage) == before
     assert RUN[stage](copy_of_trained, silent).action == "skip"
     (kept,) = (copy_of_trained.checkpoints / "archive").iterdir()
