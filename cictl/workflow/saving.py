@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 from cictl.config import Config, Stage, settings_of
 from cictl.events import CheckpointSaved, Observer, Warned
 from cictl.records import Checkpoint
-from cictl.workflow.pins import Pins
+from cictl.workflow.beginning import Beginning
+from cictl.workflow.class_pictures import SEEN
 from cictl.workflow.stage import Fingerprint, fingerprint
-from cictl.workflow.stopping import Watch
-from cictl.workspace import Workspace
+from cictl.workflow.stopping import Watch, fixed_batch_loss
 
 if TYPE_CHECKING:
     from torch.optim import AdamW
 
     from cictl.engine.runtime import Runtime
-    from cictl.workflow.prepared import StageMethod
+    from cictl.workflow.prepared import Prepared, StageMethod
 
 
 @dataclass(frozen=True)
 class Saver:
-    """Writes checkpoints of a run, and puts one back."""
+    """Writes checkpoints of a run, in the first of its processes alone, and puts one back."""
 
     folder: Path
     method: StageMethod
@@ -38,7 +38,8 @@ class Saver:
     observe: Observer
 
     def __call__(self, done: int) -> None:
-        self.observe(CheckpointSaved(done, self.write(done, self.folder)))
+        if self.runtime.processes.first:
+            self.observe(CheckpointSaved(done, self.write(done, self.folder)))
 
     def write(self, done: int, folder: Path) -> Path:
         """A checkpoint in ``folder``, which nobody is told of."""
@@ -53,7 +54,7 @@ class Saver:
         """Write a snapshot, if there is to be one of this step."""
         from cictl.engine.checkpoint import save_snapshot
 
-        if done in self.milestones:
+        if self.runtime.processes.first and done in self.milestones:
             save_snapshot(self.folder, done, self.method.result(), self.facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -65,19 +66,38 @@ class Saver:
         self.watch.restore(checkpoint.manifest)
 
 
-def manifest_facts(
-    workspace: Workspace, stage: Stage, config: Config, pins: Pins, overrides: Mapping[str, Any], runtime: Runtime
-) -> dict[str, Any]:
+def make_saver(start: Beginning, prepared: Prepared, runtime: Runtime, observe: Observer) -> Saver:
+    """The saver of a run, with a new optimizer, and evaluations that begin anew."""
+    from cictl.engine.training import adamw
+
+    settings, processes = start.settings, runtime.processes
+    evaluate = fixed_batch_loss(prepared, settings, start.config.seed, start.stage, settings.accumulation * processes.count)
+    return Saver(
+        folder=start.workspace.stage_folder(start.stage),
+        method=prepared.method,
+        optimizer=adamw(
+            prepared.method, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, rates=prepared.rates
+        ),
+        runtime=runtime,
+        facts=_facts(start, prepared, runtime),
+        milestones=milestones_of(start.config, start.stage),
+        watch=Watch(settings, lambda: processes.share(evaluate), observe),
+        observe=observe,
+    )
+
+
+def _facts(start: Beginning, prepared: Prepared, runtime: Runtime) -> dict[str, Any]:
     """What the manifest says beside the tensors."""
-    now: Fingerprint = fingerprint(workspace, config, stage, pins)  # again: a download may have given the model its identity
-    settings = settings_of(config, stage)
+    # Again: a download may have given the model its identity.
+    now: Fingerprint = fingerprint(start.workspace, start.config, start.stage, start.pins)
+    settings = start.settings
     return {
-        "stage": stage,
+        "stage": start.stage,
         "steps": settings.steps,
-        "concept": config.concept.name,
+        "concept": start.config.concept.name,
         "fingerprint": dict(now),
-        "overrides": dict(overrides),
-        "config": config.model_dump(),
+        "overrides": dict(start.overrides),
+        "config": start.config.model_dump(),
         "circumstances": {
             "cictl": _version("cictl"),
             **{name: _version(name) for name in ("torch", "diffusers", "transformers", "safetensors")},
@@ -87,6 +107,7 @@ def manifest_facts(
             "threads": _threads(runtime),
             "parts of a batch": settings.accumulation * runtime.processes.count,
         },
+        SEEN: list(prepared.class_pictures.keys) if prepared.class_pictures else [],
     }
 
 
