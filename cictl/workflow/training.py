@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cictl.config import Config, Stage, Training, command_of, group_of, is_read_by, settings_of
 from cictl.data.photographs import Photograph, find_photographs
-from cictl.errors import ProcessLost, UsageError
+from cictl.errors import UsageError
 from cictl.events import (
     CheckpointSaved,
     DownloadProgress,
@@ -25,11 +25,11 @@ from cictl.events import (
     ignore,
 )
 from cictl.processes import Processes, join
-from cictl.records import Checkpoint, latest_checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
+from cictl.records import Checkpoint, read_checkpoint, remove_staging, set_aside_damaged, step_folder
 from cictl.workflow.batches import step_batches
 from cictl.workflow.class_pictures import SEEN, require_same_class_pictures
 from cictl.workflow.event_log import EventLog, read_losses
-from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.going_on import going_on_explained
 from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.restart import begin_anew
@@ -52,12 +52,6 @@ if TYPE_CHECKING:
     from cictl.engine.runtime import Runtime
 
     Prepare = Callable[[Runtime, Config, list[Photograph], Pins, Observer], Prepared]
-
-_LESS_MEMORY = (
-    "keep less for the backward pass, with --set model.memory=lowest, compute the batch in parts, with --set {}.accumulation=4, "
-    "or close what else uses the device; "
-    "the same command goes on from the last checkpoint"
-)
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,7 @@ def run_stage(
         if start.decision.action == "skip":
             return _outcome(workspace, stage, start.decision, settings)
         began = time.perf_counter()
-        with out_of_memory_explained(_LESS_MEMORY.format(group_of(stage))), _resumable(workspace, stage, start):
+        with going_on_explained(workspace, stage, restart=restart, replaces=start.replaces):
             saved = _train(workspace, stage, prepare, observe, start, processes)
         return _outcome(workspace, stage, start.decision, settings, saved=saved, seconds=time.perf_counter() - began)
 
@@ -188,21 +182,6 @@ def _require_even_parts(stage: Stage, settings: Training, processes: Processes) 
             f"take another number of processes, or --set {group}.batch_size={-(-settings.batch_size // parts) * parts}",
             slug="batch-not-divided",
         )
-
-
-@contextmanager
-def _resumable(workspace: Workspace, stage: Stage, start: _Start) -> Iterator[None]:
-    """Say from where a run goes on that has lost a process."""
-    before = latest_checkpoint(workspace.stage_folder(stage), verify=False)[0] if start.replaces else None
-    try:
-        yield
-    except ProcessLost as error:
-        saved, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
-        again = f"run the same command again{' without --restart' if start.replaces else ''}"
-        hint = f"{again}: {command_of(stage)} goes on from step {saved.step if saved else 0}"
-        if start.replaces and saved == before:
-            hint = "run the same command again; what was trained before is as it was"
-        raise ProcessLost(error.message, hint, slug=error.slug) from None
 
 
 def _train(
