@@ -136,6 +136,6 @@ def _disk_error(error: OSError, folder: Path, needed: int) -> ResourceError:
     return ResourceError(
         f"the checkpoint cannot be written to {folder}: {error.strerror} "
         f"({needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free)",
-        "make room, then run the same command again: it goes on from the last checkpoint",
+        "make room, then run the same command again",
         slug="checkpoint-not-written",
     )

@@ -117,7 +117,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ResourceError(
             f"the log {path} cannot be written: {error.strerror}",
-            "make room, then run the same command again: it goes on from the last checkpoint",
+            "make room, then run the same command again",
             slug="log-not-written",
         ) from None
 

@@ -40,8 +40,8 @@ def begin_anew(workspace: Workspace, stage: Stage, saver: Saver, log: EventLog) 
         archived = _put_aside(workspace, stage)
         beginning.rename(folder)
         sync_folder(workspace.checkpoints)
+    log(PutAside(archived, _way_back(workspace, stage, archived)))  # first: a full disk may end what begins the log
     log.begin()
-    log(PutAside(archived, _way_back(workspace, stage, archived)))
 
 
 def _put_aside(workspace: Workspace, stage: Stage) -> Path:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config, Stage, Training, command_of, group_of, settings_of
+from cictl.config import Config, Stage, Training, command_of, settings_of
 from cictl.data.photographs import Photograph, find_photographs
-from cictl.errors import ProcessLost
 from cictl.events import (
     CheckpointSaved,
     DownloadProgress,
@@ -24,12 +23,12 @@ from cictl.events import (
     ignore,
 )
 from cictl.processes import Processes, join
-from cictl.records import Checkpoint, latest_checkpoint, read_checkpoint, step_folder
+from cictl.records import Checkpoint, read_checkpoint, step_folder
 from cictl.workflow.batches import step_batches
 from cictl.workflow.beginning import Beginning, begin
 from cictl.workflow.class_pictures import require_same_class_pictures
 from cictl.workflow.event_log import EventLog, read_losses
-from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.going_on import going_on_explained
 from cictl.workflow.pins import Pins
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.restart import begin_anew
@@ -43,12 +42,6 @@ if TYPE_CHECKING:
     from cictl.engine.runtime import Runtime, StopRequest
 
     Prepare = Callable[[Runtime, Config, list[Photograph], Pins, Observer], Prepared]
-
-_LESS_MEMORY = (
-    "keep less for the backward pass, with --set model.memory=lowest, compute the batch in parts, with --set {}.accumulation=4, "
-    "or close what else uses the device; "
-    "the same command goes on from the last checkpoint"
-)
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ def run_stage(
         if start.decision.action == "skip":
             return _outcome(workspace, stage, start.decision, start.settings)
         began = time.perf_counter()
-        with out_of_memory_explained(_LESS_MEMORY.format(group_of(stage))), _resumable(workspace, stage, start):
+        with going_on_explained(workspace, stage, restart=restart, replaces=start.replaces):
             saved = _train(start, prepare, observe, processes)
         return _outcome(workspace, stage, start.decision, start.settings, saved=saved, seconds=time.perf_counter() - began)
 
@@ -117,21 +110,6 @@ def _foreseen(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], 
     now = fingerprint(workspace, config, stage)
     decision = Decision("run", None) if restart else decide(workspace, stage, settings, now)
     return _outcome(workspace, stage, decision, settings, steps=settings.steps, dry_run=True)
-
-
-@contextmanager
-def _resumable(workspace: Workspace, stage: Stage, start: Beginning) -> Iterator[None]:
-    """Say from where a run goes on that has lost a process."""
-    before = latest_checkpoint(workspace.stage_folder(stage), verify=False)[0] if start.replaces else None
-    try:
-        yield
-    except ProcessLost as error:
-        saved, _ = latest_checkpoint(workspace.stage_folder(stage), verify=False)
-        again = f"run the same command again{' without --restart' if start.replaces else ''}"
-        hint = f"{again}: {command_of(stage)} goes on from step {saved.step if saved else 0}"
-        if start.replaces and saved == before:
-            hint = "run the same command again; what was trained before is as it was"
-        raise ProcessLost(error.message, hint, slug=error.slug) from None
 
 
 def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Processes) -> Checkpoint:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cictl.errors import CictlError, Interrupted, ResourceError
+from cictl.errors import CictlError, Interrupted, ProcessLost, ResourceError
 from cictl.events import CheckpointSaved, Note, PhaseStarted, PutAside, StageStarted
 from cictl.files import sha256_file
 from cictl.records import RESULT, latest_checkpoint
@@ -80,11 +80,36 @@ def test_a_full_disk_at_the_first_checkpoint_leaves_the_old_training_as_it_was(c
         raise OSError(28, "No space left on device")
 
     before = files_of(copy_of_trained, stage)
-    with monkeypatch.context() as patched, pytest.raises(ResourceError):
+    with monkeypatch.context() as patched, pytest.raises(ResourceError) as caught:
         patched.setattr(checkpoint, "write_atomic", full)
         RUN[stage](copy_of_trained, silent, restart=True)
+    assert caught.value.hint.endswith("what was trained before is as it was, and the same command begins anew")
     assert files_of(copy_of_trained, stage) == before
     assert RUN[stage](copy_of_trained, silent).action == "skip"
+
+
+FAILURES = [ResourceError("full", "make room", slug="-"), ProcessLost("lost", "look at it", slug="-"), MemoryError()]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("failure", FAILURES, ids=["disk", "process", "memory"])
+@pytest.mark.parametrize("before", ["trained", "untrained"])
+def test_what_fails_later_says_what_goes_on_from_where(copy_of_trained, make_workspace, before, failure, restart):
+    workspace, given = copy_of_trained, {"checkpoint.interval": 3, "invert.steps": 12}
+    if before == "untrained":
+        workspace = make_workspace()
+    done = 9 if before == "trained" and not restart else 3
+
+    def fail(event) -> None:
+        if isinstance(event, CheckpointSaved) and event.step == done:
+            raise failure
+
+    with pytest.raises(CictlError) as caught:
+        invert.run(workspace, fail, restart=restart, overrides=given)
+    without = " without --restart" if restart else ""
+    assert caught.value.hint.splitlines()[-1] == f"the same command{without} goes on from step {done}"
+    outcome = invert.run(workspace, silent, overrides=given)
+    assert (outcome.action, outcome.first_step, outcome.steps) == ("resume", done, 12)
 
 
 def test_what_is_typed_as_the_note_says_brings_it_back(copy_of_trained, stage):
