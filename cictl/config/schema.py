@@ -385,6 +385,11 @@ class Config(Group):
     disenbooth: DisenBoothConfig = Field(default_factory=DisenBoothConfig)
     seed: int = setting(0, "Seed of everything random.", paper=NOT_STATED, ge=0, lt=2**63)
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of what is drawn, in pixels."""
+        return self.generate.width or self.data.resolution, self.generate.height or self.data.resolution
+
 
 Training = InvertConfig | FinetuneConfig | TextualInversionConfig | DreamBoothConfig | CustomDiffusionConfig | DisenBoothConfig
 

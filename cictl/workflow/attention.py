@@ -24,7 +24,8 @@ from cictl.placeholders import AUXILIARY_PATTERN
 from cictl.workflow.concept import Concept, Source, TokenLayout, find_concept
 from cictl.workflow.drawing import install
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.pictures import Plan, find_base_of, make_plan
+from cictl.workflow.pictures import find_base_of
+from cictl.workflow.plans import Plan, make_plans
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
 
@@ -143,7 +144,7 @@ def _prepare(workspace: Workspace, config: Config, prompt: str, source: Source, 
         )
     base = find_base_of(workspace, config, concept, observe)
     text = expand(prompt, tokens.concept_names)
-    plans = [make_plan(config, base, concept, prompt, text, seed) for seed in range(config.seed, config.seed + count)]
+    plans = make_plans(config, base, concept, [(prompt, text)], count)
     training_prompt = config.invert.prompts[0]
     if not tokens.auxiliary_vectors:
         training_prompt = without_auxiliary(training_prompt)

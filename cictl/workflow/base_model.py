@@ -100,10 +100,10 @@ def previewer(
     def preview(step: int) -> None:
         with torch.no_grad():
             context, negative = encode()
-        size = (config.generate.width or config.data.resolution, config.generate.height or config.data.resolution)
         latents = sample(
-            model, context, negative, [config.seed], size=size, steps=config.preview.steps, guidance=config.generate.guidance
-        )
+            model, context, negative, [config.seed],
+            size=config.picture_size, steps=config.preview.steps, guidance=config.generate.guidance,
+        )  # fmt: skip
         path = preview_path(workspace, stage, step)
         pictures = model.decode(latents)
         model.free_vae()

@@ -17,7 +17,8 @@ from cictl.events import Note, Observer
 from cictl.files import sha256_bytes
 from cictl.models.locate import Located
 from cictl.workflow.concept import Concept
-from cictl.workflow.pictures import Plan, draw_pictures, make_plan
+from cictl.workflow.pictures import draw_pictures
+from cictl.workflow.plans import Plan, make_plan
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -5,32 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 import cictl
 from cictl.config import Config
-from cictl.data.photographs import Photograph, find_photographs, open_upright
+from cictl.data.photographs import Photograph, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand
-from cictl.errors import CictlError, ModelAccessError, UsageError
+from cictl.errors import CictlError, UsageError
 from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
-from cictl.models.downloads import is_absent
-from cictl.models.hub import to_download
-from cictl.models.locate import Located, MetricNetwork, locate_metric, metric_request
+from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
 from cictl.records import Checkpoint, latest_checkpoint, step_folder
-from cictl.toybox.concepts import ToyConcept
 from cictl.workflow.concept import Concept, Source, find_concept, furthest_stage, last_stage
 from cictl.workflow.drawing import words_of
-from cictl.workflow.measuring import Columns, DrawnConcept, Terms, measure, opened, size_of
-from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
-from cictl.workflow.prompt_sets import choose_prompts
+from cictl.workflow.measuring import Columns, DrawnConcept, Terms, find_terms, measure, opened
+from cictl.workflow.pictures import draw_pictures, find_base_of
+from cictl.workflow.plans import Plan, make_plans
 from cictl.workflow.results import FIGURES, STD, PictureResult, PromptResult, Results, save_json
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import TITLES, configure
@@ -128,7 +123,7 @@ def run_all(
         if one.title:
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
-        terms = terms or _find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
+        terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         folder = one.out or default_folder(workspace, concept, one.step)
         pictures = (one.out or workspace.outputs / FOLDER) / PICTURES  # the same ones, whoever asks for them
         drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
@@ -149,14 +144,7 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer, 
         UsageError, ModelAccessError, ResourceError: as :func:`run`.
     """
     _check_settings(config, None)
-    return _find_terms(workspace, config, observe, download=download)
-
-
-def _find_terms(workspace: Workspace, config: Config, observe: Observer, *, download: bool = True) -> Terms:
-    photographs = find_photographs(workspace.images)
-    known = _recognise(config, photographs)
-    asked = choose_prompts(config, workspace.root, known)
-    return Terms(config, _find_metrics(config, observe, download=download), photographs, asked, known)
+    return find_terms(workspace, config, observe, download=download)
 
 
 def default_folder(workspace: Workspace, concept: Concept, step: int | None) -> Path:
@@ -197,33 +185,6 @@ def _warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograp
         observe(Warned(f"the photographs are not those that {what} was trained with; pictures are compared with those of now"))
 
 
-def _recognise(config: Config, photographs: Sequence[Photograph]) -> ToyConcept | None:
-    """The toybox's concept that these are photographs of, if its base model draws, in a size that its judge reads."""
-    from cictl.evaluation.ground_truth import SIDE, recognise
-
-    if config.model.id != "toybox" or size_of(config) != (SIDE, SIDE):
-        return None
-    return recognise(np.asarray(open_upright(photograph.path)) for photograph in photographs)
-
-
-def _find_metrics(config: Config, observe: Observer, *, download: bool = True) -> dict[str, Located]:
-    settings = config.evaluate
-    found: dict[str, Located] = {}
-    models: dict[MetricNetwork, tuple[str | None, str | None]] = {
-        "dinov2": (settings.dinov2, settings.dinov2_revision), "clip": (settings.clip, settings.clip_revision),
-    }  # fmt: skip
-    for which, (model, revision) in models.items():
-        if not model:
-            continue
-        try:
-            found[which] = locate_metric(model, revision, which, observe, offline=not download)
-        except ModelAccessError as error:
-            if download or not is_absent(error):
-                raise
-            to_download(metric_request(model, revision, which), observe)  # refuses as the download would
-    return found
-
-
 def _draw(
     workspace: Workspace,
     config: Config,
@@ -236,12 +197,9 @@ def _draw(
 ) -> DrawnConcept:
     _warn_of_other_photographs(concept, terms.photographs, observe)
     base = find_base_of(workspace, config, concept, observe)
-    names, plans = words_of(concept), []
-    prompts = [prompt for prompt in terms.asked.prompts for _ in range(terms.count)]
-    seeds = range(config.seed, config.seed + terms.count)
-    for prompt, seed in zip(prompts, cycle(seeds), strict=False):
-        drawn = terms.text(prompt) if concept.source == "base" else prompt
-        plans.append(make_plan(config, base, concept, drawn, expand(drawn, names), seed))
+    asked, names = terms.asked.prompts, words_of(concept)
+    drawn = [terms.text(prompt) for prompt in asked] if concept.source == "base" else asked
+    plans = make_plans(config, base, concept, [(text, expand(text, names)) for text in drawn], terms.count)
     pictures = draw_pictures(config, base, concept, plans, pictures_folder, observe, again="the same command", shared=shared)
     if len(pictures.blanked) == len(plans):
         raise CictlError(
@@ -249,6 +207,7 @@ def _draw(
             "try other --prompts or another --seed; --set generate.safety_checker=off draws without it",
             slug="evaluation-all-blanked",
         )
+    prompts = [prompt for prompt in asked for _ in range(terms.count)]
     shown = {path: prompt for path, prompt in zip(pictures.paths, prompts, strict=True) if path not in pictures.blanked}
     words = " ".join(names) or str(config.evaluate.noun)
     return DrawnConcept(config, replace(concept, results=()), words, base, folder, plans, pictures, shown)

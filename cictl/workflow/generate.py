@@ -18,7 +18,8 @@ from cictl.placeholders import CONCEPT
 from cictl.processes import join
 from cictl.workflow.concept import Source, find_concept, last_stage
 from cictl.workflow.drawing import changes_unet, words_of
-from cictl.workflow.pictures import draw_pictures, find_base_of, make_plan
+from cictl.workflow.pictures import draw_pictures, find_base_of
+from cictl.workflow.plans import make_plans
 from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace, slug
 
@@ -71,12 +72,8 @@ def run(
         observe(Note(f"generate.strength makes no difference to {what}: nothing in the UNet has changed"))
     base = find_base_of(workspace, config, concept, observe)
     names = words_of(concept)
-    seeds = range(config.seed, config.seed + config.generate.count)
-    plans = [
-        make_plan(config, base, concept, prompt, expand(prompt, names), seed)
-        for prompt in dict.fromkeys(prompts)
-        for seed in seeds
-    ]
+    texts = [(prompt, expand(prompt, names)) for prompt in dict.fromkeys(prompts)]
+    plans = make_plans(config, base, concept, texts, config.generate.count)
     folder = out or workspace.outputs
     drawn = draw_pictures(
         config, base, concept, plans, folder, observe, again="the same command", metadata=metadata, processes=processes

@@ -1,4 +1,4 @@
-"""What measures drawn pictures: one network after another, each loaded once for all of them, and the toybox's judge."""
+"""What measures drawn pictures, found beforehand: one network after another, each loaded once for all, and the toybox's judge."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import numpy as np
 from PIL import Image
 
 from cictl.config import Config
-from cictl.data.photographs import Photograph, open_upright
+from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.prompts import in_words
+from cictl.errors import ModelAccessError
 from cictl.events import Observer, PhaseStarted
-from cictl.models.locate import Located
+from cictl.models.downloads import is_absent
+from cictl.models.hub import to_download
+from cictl.models.locate import Located, MetricNetwork, locate_metric, metric_request
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import Task
 from cictl.workflow.concept import Concept
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.pictures import Drawn, Plan
-from cictl.workflow.prompt_sets import PromptSet
+from cictl.workflow.pictures import Drawn
+from cictl.workflow.plans import Plan
+from cictl.workflow.prompt_sets import PromptSet, choose_prompts
+from cictl.workspace import Workspace
 
 _FIGURES = {"dinov2": ("dinov2",), "clip": ("clip_i", "clip_t")}  # of each network
 _JUDGED = ("fidelity", "alignment", "leakage")
@@ -50,6 +55,49 @@ class Terms:
     def text(self, prompt: str) -> str:
         """The prompt as CLIP, and the untouched base, read it."""
         return in_words(prompt, self.config.evaluate.noun)
+
+
+def find_terms(workspace: Workspace, config: Config, observe: Observer, *, download: bool = True) -> Terms:
+    """Photographs, prompts, and networks that measure.
+
+    Args:
+        download: the networks that are not here yet; otherwise the hub is only asked for them, and they are left out.
+
+    Raises:
+        UsageError: photographs or prompts cannot be used.
+        ModelAccessError, ResourceError: a network cannot be had.
+    """
+    photographs = find_photographs(workspace.images)
+    known = _recognise(config, photographs)
+    asked = choose_prompts(config, workspace.root, known)
+    return Terms(config, _find_metrics(config, observe, download=download), photographs, asked, known)
+
+
+def _recognise(config: Config, photographs: Sequence[Photograph]) -> ToyConcept | None:
+    """The toybox's concept that these are photographs of, if its base model draws, in a size that its judge reads."""
+    from cictl.evaluation.ground_truth import SIDE, recognise
+
+    if config.model.id != "toybox" or config.picture_size != (SIDE, SIDE):
+        return None
+    return recognise(np.asarray(open_upright(photograph.path)) for photograph in photographs)
+
+
+def _find_metrics(config: Config, observe: Observer, *, download: bool) -> dict[str, Located]:
+    settings = config.evaluate
+    found: dict[str, Located] = {}
+    models: dict[MetricNetwork, tuple[str | None, str | None]] = {
+        "dinov2": (settings.dinov2, settings.dinov2_revision), "clip": (settings.clip, settings.clip_revision),
+    }  # fmt: skip
+    for which, (model, revision) in models.items():
+        if not model:
+            continue
+        try:
+            found[which] = locate_metric(model, revision, which, observe, offline=not download)
+        except ModelAccessError as error:
+            if download or not is_absent(error):
+                raise
+            to_download(metric_request(model, revision, which), observe)  # refuses as the download would
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,7 +183,7 @@ def _judge(terms: Terms, drawn: Sequence[DrawnConcept], found: Sequence[Columns]
     from cictl.evaluation.ground_truth import SIDE, judge_pictures, judgement
 
     of_toybox = [pair for pair in zip(drawn, found, strict=True) if pair[0].base.id == "toybox"]
-    if not of_toybox or size_of(terms.config) != (SIDE, SIDE):
+    if not of_toybox or terms.config.picture_size != (SIDE, SIDE):
         return
     sets = ([np.asarray(opened(path)) for path in one.shown] for one, _ in of_toybox)
     tasks = _tasks(terms)
@@ -153,9 +201,3 @@ def _tasks(terms: Terms) -> Mapping[str, Task]:
 
     tasks = tasks_by_prompt(terms.known) if terms.known else {}
     return tasks if all(prompt in tasks for prompt in terms.asked.prompts) else {}
-
-
-def size_of(config: Config) -> tuple[int, int]:
-    """Width and height of the pictures."""
-    settings = config.generate
-    return settings.width or config.data.resolution, settings.height or config.data.resolution

@@ -2,87 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-import cictl
 from cictl.config import Config
 from cictl.data.png import write_png
 from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
-from cictl.models.safety import ships_checker
-from cictl.placeholders import CONCEPT
 from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
-from cictl.workflow.drawing import changes_unet, install
+from cictl.workflow.drawing import install
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
+from cictl.workflow.plans import Plan, texts_of
 from cictl.workflow.shared_base import Opened, SharedBase
-from cictl.workspace import Workspace, slug
+from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from cictl.engine.runtime import StopRequest
-
+    from cictl.models.stable_diffusion import StableDiffusion
 
 _LESS_MEMORY = (
     "close what else uses the device, or draw smaller ones, with --set generate.width=384; those that are finished are kept"
 )
 _TEXTS = 64  # prompts encoded at a time
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a picture depends on; equal plans give equal pictures, but for float rounding.
-
-    Attributes:
-        prompt: as written, with S*.
-        text: as the tokenizer reads it, with the stored tokens.
-        model, concept: identity of the base model and hash of the concept.
-        width, height: in pixels.
-        safety_checker: whether that of the base model looks at it, on or off; nothing if it ships none.
-        strength: of what training changed in the UNet; 1 also where it changed nothing.
-    """
-
-    prompt: str
-    text: str
-    negative: str
-    seed: int
-    steps: int
-    guidance: float
-    sampler: str
-    width: int
-    height: int
-    dtype: str
-    model: str
-    concept: str
-    safety_checker: str = ""
-    strength: float = 1.0
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Everything in it, without what came later where it says nothing new: older pictures keep their names."""
-        unsaid = {"safety_checker": "", "strength": 1.0}
-        return {key: value for key, value in asdict(self).items() if key not in unsaid or value != unsaid[key]}
-
-    @property
-    def digest(self) -> str:
-        """Of everything in it."""
-        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def file_name(self) -> str:
-        """Prompt, seed and digest, as every file system takes them."""
-        return f"{slug(self.prompt)}-seed{self.seed}-{self.digest[:8]}.png"
 
 
 @dataclass(frozen=True)
@@ -92,28 +44,6 @@ class Drawn:
     paths: list[Path]
     kept: int
     blanked: list[Path]
-
-
-def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text: str, seed: int) -> Plan:
-    """The plan of one picture with the settings of ci.yaml."""
-    settings = config.generate
-    checked = "off" if settings.safety_checker == "off" else "on"
-    return Plan(
-        prompt=prompt,
-        text=text,
-        negative=settings.negative,
-        seed=seed,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        sampler=settings.sampler,
-        width=settings.width or config.data.resolution,
-        height=settings.height or config.data.resolution,
-        dtype=config.model.dtype,
-        model=base.identity,
-        concept=concept.hash,
-        safety_checker=checked if ships_checker(base) else "",
-        strength=settings.strength if changes_unet(concept.source) else 1.0,
-    )
 
 
 def find_base_of(workspace: Workspace, config: Config, concept: Concept, observe: Observer) -> Located:
@@ -156,7 +86,7 @@ def draw_pictures(
         ProcessLost: one of those that shared the work has ended; the same holds.
     """
     paths = [folder / plan.file_name for plan in plans]
-    texts = {path: _texts(plan, config) if metadata else {} for path, plan in zip(paths, plans, strict=True)}
+    texts = {path: texts_of(plan, config) if metadata else {} for path, plan in zip(paths, plans, strict=True)}
     missing = processes.share(
         lambda: {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
     )
@@ -190,20 +120,8 @@ def _draw(
 
     Each process takes whole batches, as one process would make them up, since the last bits depend on them.
     """
-    import torch
-
-    from cictl.engine.sampling import sample
-
     model, runtime = opened.model, opened.runtime
-    for text in {plan.text: None for plan in missing.values()}:
-        if lost := model.overlong(text):
-            limit = model.tokenizer.model_max_length
-            observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {lost}"))
-    items = list(missing.items())
-    texts = list(dict.fromkeys(text for plan in missing.values() for text in (plan.text, plan.negative)))
-    with torch.no_grad():
-        encoded = [model.encode_text(model.tokenize(texts[at : at + _TEXTS])) for at in range(0, len(texts), _TEXTS)]
-    contexts = dict(zip(texts, torch.cat(encoded), strict=True))
+    contexts = _encode(model, missing.values(), observe)
 
     def heed_stop() -> None:
         if stop:
@@ -214,19 +132,7 @@ def _draw(
         observe(SamplingStep(step, config.generate.steps, runtime.memory()))
 
     def draw(part: Sequence[Plan]) -> np.ndarray:
-        first = part[0]
-        latents = sample(
-            model,
-            torch.stack([contexts[plan.text] for plan in part]),
-            contexts[first.negative].unsqueeze(0),
-            [plan.seed for plan in part],
-            size=(first.width, first.height),
-            steps=first.steps,
-            guidance=first.guidance,
-            sampler=first.sampler,
-            after_step=after_step,
-        )
-        pictures = model.decode(latents)
+        pictures = model.decode(_sample(model, part, contexts, after_step))
         return opened.checker.blank(pictures) if opened.checker else pictures
 
     def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -237,13 +143,49 @@ def _draw(
             raise
 
     processes, size = runtime.processes, config.generate.batch_size
-    fitting = FittingBatches(draw, size, observe)
+    items, fitting = list(missing.items()), FittingBatches(draw, size, observe)
     for start in range(0, len(items), processes.count * size):
         begin = start + processes.rank * size
         own = [plan for _, plan in items[begin : begin + size]]
         for (path, _), pixels in zip(items[start:], collect(fitting(own)), strict=False):
             yield path, pixels
     model.free_vae()
+
+
+def _encode(model: StableDiffusion, plans: Collection[Plan], observe: Observer) -> dict[str, Tensor]:
+    """The contexts of all prompts, [L, D] each, with a warning for one that does not fit."""
+    import torch
+
+    for text in {plan.text: None for plan in plans}:
+        if lost := model.overlong(text):
+            limit = model.tokenizer.model_max_length
+            observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {lost}"))
+    texts = list(dict.fromkeys(text for plan in plans for text in (plan.text, plan.negative)))
+    with torch.no_grad():
+        encoded = [model.encode_text(model.tokenize(texts[at : at + _TEXTS])) for at in range(0, len(texts), _TEXTS)]
+    return dict(zip(texts, torch.cat(encoded), strict=True))
+
+
+def _sample(
+    model: StableDiffusion, part: Sequence[Plan], contexts: Mapping[str, Tensor], after_step: Callable[[int], None]
+) -> Tensor:
+    """The latents of pictures that differ in prompt and seed alone."""
+    import torch
+
+    from cictl.engine.sampling import sample
+
+    first = part[0]
+    return sample(
+        model,
+        torch.stack([contexts[plan.text] for plan in part]),
+        contexts[first.negative].unsqueeze(0),
+        [plan.seed for plan in part],
+        size=(first.width, first.height),
+        steps=first.steps,
+        guidance=first.guidance,
+        sampler=first.sampler,
+        after_step=after_step,
+    )
 
 
 def _blanked(paths: Sequence[Path], plans: Sequence[Plan], config: Config, observe: Observer) -> list[Path]:
@@ -258,28 +200,6 @@ def _blanked(paths: Sequence[Path], plans: Sequence[Plan], config: Config, obser
         names = ", ".join(path.name for path in blanked)
         observe(Warned(f"the safety checker of {config.model.id} blanked {len(blanked)} of {len(paths)} pictures: {names}"))
     return blanked
-
-
-def _texts(plan: Plan, config: Config) -> dict[str, str]:
-    """The ``parameters`` text that A1111 writes and many programs read, and all of it as JSON."""
-    samplers = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "euler": "Euler", "unipc": "UniPC"}
-    lines = [plan.text]
-    if plan.negative:
-        lines.append(f"Negative prompt: {plan.negative}")
-    lines.append(
-        f"Steps: {plan.steps}, Sampler: {samplers[plan.sampler]}, CFG scale: {plan.guidance:g}, Seed: {plan.seed}, "
-        f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
-        + (f"Concept hash: {plan.concept[:10]}, " if plan.text != plan.prompt else "")
-        + (f"Strength: {plan.strength:g}, " if plan.strength != 1 else "")
-        + ("Safety checker: off, " if plan.safety_checker == "off" else "")
-        + f"Version: cictl {cictl.__version__}"
-    )
-    facts = {
-        **plan.facts,
-        "alias": CONCEPT,
-        "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id,
-    }
-    return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
 
 
 def _kept(path: Path, texts: dict[str, str]) -> bool:

@@ -16,7 +16,8 @@ from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
-from cictl.workflow.pictures import Plan, draw_pictures, find_base_of, make_plan
+from cictl.workflow.pictures import draw_pictures, find_base_of
+from cictl.workflow.plans import Plan, make_plans
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
@@ -107,11 +108,9 @@ def draw(
     for key in keys:
         label = f"A photo of A* ({photographs[key].path.name})"
         prompts[label] = f"A photo of {' '.join(auxiliary_names(key, tokens.auxiliary_vectors))}"
-    seeds = range(config.seed, config.seed + config.generate.count)
-    plans = [make_plan(config, base, concept, prompt, text, seed) for prompt, text in prompts.items() for seed in seeds]
+    count = config.generate.count
+    plans = make_plans(config, base, concept, prompts.items(), count)
     folder = workspace.outputs / "preview-aux"
     paths = draw_pictures(config, base, concept, plans, folder, observe, again="cictl preview-aux", shared=shared).paths
-
-    count = len(seeds)
     groups = [paths[start : start + count] for start in range(0, len(paths), count)]
     return Drawn([photographs[key] for key in keys], groups[0], groups[1:], plans)
