@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 RESULT = "result.safetensors"
 STATE = "state.safetensors"
 SNAPSHOTS = "snapshots"  # results along the way, kept for good
+PHOTOGRAPHS = "photographs"
 
 _MEANS = {"model.revision": "identity.model", "model.clip_revision": "identity.clip"}
 _SEAL = "sha256"
@@ -52,7 +53,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Difference:
-    """A field of the fingerprint that is not what it was."""
+    """A field of the fingerprint that is not what it was.
+
+    Of ``PHOTOGRAPHS`` one for each name: None before for one that was added, now for one that is gone, and the name
+    twice for one that holds another picture.
+    """
 
     field: str
     before: Any
@@ -130,12 +135,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     old, new = before["photographs"], now["photographs"]
-    for sha256, name in old.items():
-        if sha256 not in new:
-            yield Difference("photographs", name, "removed or changed")
-    for sha256, name in new.items():
-        if sha256 not in old:
-            yield Difference("photographs", "not there", name)
+    gone = [name for sha256, name in old.items() if sha256 not in new]
+    added = [name for sha256, name in new.items() if sha256 not in old]
+    for name in gone:
+        yield Difference(PHOTOGRAPHS, name, name if name in added else None)
+    for name in added:
+        if name not in gone:
+            yield Difference(PHOTOGRAPHS, None, name)
     for field, value in before["fields"].items():
         if field not in now["fields"]:
             continue

@@ -68,3 +68,10 @@ def test_the_script_for_slurm_trains_its_own_workspace_and_queues_what_was_stopp
     assert not (concepts / "a" / "ran").exists()
     found = (tmp_path / "requeued").read_text().strip() if (tmp_path / "requeued").exists() else ""
     assert found == (f"requeue {requeued}" if requeued else "")
+
+
+def test_what_is_said_of_python_draws(copy_of_trained, capsys):
+    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.DOTALL)
+    few = text.replace('"invert.steps": 500', '"invert.steps": 8').replace("my-teapot", str(copy_of_trained.root))
+    exec(compile(few, "docs/scaling.md", "exec"), {})
+    assert len(list(copy_of_trained.outputs.glob("s-in-the-snow-*.png"))) == capsys.readouterr().out.count(".png") == 2

@@ -97,11 +97,12 @@ def test_damage_of_the_same_length_is_found_only_where_files_are_read(tmp_path, 
 
 
 def test_differences_name_each_field_and_photograph():
-    before = fingerprint({"a": "a.png", "b": "b.png"}, seed=0, invert__steps=3, data__x=[1])
-    now = fingerprint({"b": "renamed.png", "c": "c.png"}, seed=1, invert__steps=3, data__x=[2])
+    before = fingerprint({"a": "a.png", "b": "b.png", "d": "d.png"}, seed=0, invert__steps=3, data__x=[1])
+    now = fingerprint({"b": "renamed.png", "c": "c.png", "e": "d.png"}, seed=1, invert__steps=3, data__x=[2])
     assert differences(before, now) == [
-        Difference("photographs", "a.png", "removed or changed"),
-        Difference("photographs", "not there", "c.png"),
+        Difference("photographs", "a.png", None),
+        Difference("photographs", "d.png", "d.png"),
+        Difference("photographs", None, "c.png"),
         Difference("seed", 0, 1),
         Difference("data.x", [1], [2]),
     ]

@@ -52,22 +52,30 @@ def command(
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, with S* in it; in quotes.", show_default=False)
     ] = None,
-    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Pictures a prompt.", show_default=False)] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="First seed; the next pictures take the next ones.", show_default=False)
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: generate.count.", show_default=False)
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Denoising steps.", show_default=False)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="First seed; the next pictures take the next ones. Default: seed.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Denoising steps. Default: generate.steps.", show_default=False)
+    ] = None,
     guidance: Annotated[
-        float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.", show_default=False)
+        float | None,
+        typer.Option(metavar="X", help="Classifier-free guidance; 1 is none. Default: generate.guidance.", show_default=False),
     ] = None,
     strength: Annotated[
         float | None,
         typer.Option(metavar="X", help="Of what training changed: less than 1 obeys the prompt more.", show_default=False),
     ] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Default: generate.sampler.", show_default=False)] = None,
-    negative: Annotated[str | None, typer.Option(metavar="PROMPT", help="What not to draw.", show_default=False)] = None,
-    width: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
-    height: Annotated[int | None, typer.Option(metavar="PIXELS", show_default=False)] = None,
+    negative: Annotated[
+        str | None, typer.Option(metavar="PROMPT", help="What not to draw. Default: generate.negative.", show_default=False)
+    ] = None,
+    width: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: generate.width.", show_default=False)] = None,
+    height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: generate.height.", show_default=False)] = None,
     prompts_file: Annotated[
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="A file with a prompt a line (# begins a comment).", show_default=False),
@@ -133,19 +141,20 @@ def command(
                 metadata=not no_metadata,
             )
 
+        total = len(outcome.pictures)
+
         def say() -> None:
-            total = len(outcome.pictures)
             if outcome.kept == total:
-                print_result(f"already done: all {total} pictures are there")
+                print_result("already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there"))
             for picture in outcome.pictures:
                 print_result(picture["path"])
             if outcome.grid:
                 print_result(f"the grid: {outcome.grid}")
 
         session.result(outcome, say)
-        if outcome.blanked and len(outcome.blanked) == len(outcome.pictures):
+        if outcome.blanked and len(outcome.blanked) == total:
             raise CictlError(
-                f"the base model's safety checker blanked all {len(outcome.pictures)} pictures",
+                f"the base model's safety checker blanked {'the picture' if total == 1 else f'all {total} pictures'}",
                 "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
                 slug="pictures-all-blanked",
             )

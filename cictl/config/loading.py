@@ -17,6 +17,8 @@ from cictl.errors import StateError, UsageError
 
 Overrides = Mapping[str, Any]
 
+_SET = "--set "  # before the key of a problem that does not come from the file
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -50,19 +52,15 @@ def load_config(sources: Sources) -> Config:
         problems.extend([problem] if problem else [])
     if not problems:
         merged = merge(preset_for(_model_id(values)), values)
-        problems.extend(_unknown_keys(merged, Config, (), document))
-        known = {tuple(problem.message.split(":")[0].split(".")) for problem in problems}
+        problems.extend(_unknown_keys(merged, Config, (), document, overrides))
+        known = {tuple(problem.message.removeprefix(_SET).split(":")[0].split(".")) for problem in problems}
         try:
             config = Config.model_validate(merged)
         except ValidationError as error:
             problems.extend(_validation_problems(error, document, overrides, skip=known))
         if not problems:
             return config
-    raise UsageError(
-        _describe(sources.file, problems),
-        f"correct {sources.file}, or what --set gave; then the same command again",
-        slug="settings-invalid",
-    )
+    raise UsageError(_describe(sources.file, problems), _correct(sources.file, problems, overrides), slug="settings-invalid")
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +106,7 @@ def _read(path: Path) -> Document:
 def _with(values: dict[str, Any], key: str, value: Any) -> tuple[dict[str, Any], Problem | None]:
     *groups, last = key.split(".")
     if not all([*groups, last]) or len(groups) > 1:
-        return values, Problem(None, f"{key}: unknown key{_suggestion((*groups, last))}")
+        return values, Problem(None, f"{_SET}{key}: unknown key{_suggestion((*groups, last))}")
     if not groups:
         return {**values, last: value}, None
     inner = values.get(groups[0]) or {}
@@ -142,14 +140,15 @@ def _groups() -> dict[str, type[BaseModel]]:
 
 
 def _unknown_keys(
-    values: Mapping[str, Any], schema: type[BaseModel], path: tuple[str, ...], document: Document
+    values: Mapping[str, Any], schema: type[BaseModel], path: tuple[str, ...], document: Document, overrides: Overrides
 ) -> Iterator[Problem]:
     for key, value in values.items():
         place = (*path, str(key))
         if key not in schema.model_fields:
-            yield Problem(document.lines.get(place), f"{'.'.join(place)}: unknown key{_suggestion(place)}")
+            where = _SET if ".".join(place) in overrides else ""
+            yield Problem(document.lines.get(place), f"{where}{'.'.join(place)}: unknown key{_suggestion(place)}")
         elif not path and key in _groups() and isinstance(value, Mapping):
-            yield from _unknown_keys(value, _groups()[key], place, document)
+            yield from _unknown_keys(value, _groups()[key], place, document, overrides)
 
 
 def _suggestion(place: tuple[str, ...]) -> str:
@@ -173,7 +172,7 @@ def _validation_problems(
             message = "must be a group of keys"
         if item["type"] != "value_error":  # a rule of ours names the value itself
             message = f"{message} (it is {_shown(item['input'])})"
-        where = "--set " if ".".join(place[:2]) in overrides else ""
+        where = _SET if ".".join(place[:2]) in overrides else ""
         yield Problem(None if where else _nearest_line(place, document), f"{where}{'.'.join(place)}: {message}")
 
 
@@ -195,4 +194,19 @@ def _describe(path: Path, problems: Sequence[Problem]) -> str:
     shown = [f"  line {p.line}: {p.message}" if p.line else f"  {p.message}" for p in ordered[:50]]
     more = [f"  and {len(ordered) - 50} more"] if len(ordered) > 50 else []
     count = "one error" if len(ordered) == 1 else f"{len(ordered)} errors"
-    return "\n".join([f"{path.name}: {count} in the configuration", *shown, *more])
+    where = "" if _typed(problems) else f"{path.name}: "
+    return "\n".join([f"{where}{count} in the configuration", *shown, *more])
+
+
+def _correct(path: Path, problems: Sequence[Problem], overrides: Overrides) -> str:
+    """Where to look: in the file, on the command line, or in both."""
+    if all(problem.line for problem in problems):
+        return f"correct {path}, then the same command again"
+    if _typed(problems):
+        return "correct what --set, or an option that stands for it, gave; then the same command again"
+    return f"correct {path}{', or what --set gave' if overrides else ''}; then the same command again"
+
+
+def _typed(problems: Sequence[Problem]) -> bool:
+    """Whether all come from the command line."""
+    return all(problem.message.startswith(_SET) for problem in problems)

@@ -1,8 +1,9 @@
 """Custom Diffusion (Kumari et al. 2022, arXiv 2212.04488): K, V of the cross-attention, and one token before a noun.
 
 Settings are those of examples/custom_diffusion of the library diffusers, steps and rate those of Table 1 of
-arXiv 2508.07755. One thing differs: the masked loss is the mean over the elements that the mask leaves. The public code
-divides by the number of positions, so that its weight against the prior loss is larger by the number of channels.
+arXiv 2508.07755. Two things differ. The masked loss is the mean over the elements that the mask leaves; the public code
+divides by the number of positions, so that its weight against the prior loss is larger by the number of channels. And
+the rescaled photographs are drawn from views encoded beforehand (``views``), where the code makes a new one at each step.
 """
 
 from __future__ import annotations

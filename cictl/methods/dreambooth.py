@@ -1,7 +1,8 @@
 """DreamBooth (Ruiz et al. 2022, arXiv 2208.12242): the whole UNet, on a rare word before a noun.
 
 Settings are those of examples/dreambooth of the library diffusers, steps and rate those of Table 1 of arXiv 2508.07755.
-The text encoder is frozen, as there by default. The UNet is trained, and runs, in fp32.
+The text encoder is frozen and there is no prior loss, as there by default; the paper has one (``prior_weight``). The
+UNet is trained, and runs, in fp32.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -133,7 +134,7 @@ def run(
     measured = [one for row in there for one in _last_and_best(row, found[row])]
     rows = [row for row, _ in measured]
     outcome = _outcome(workspace, config, measured[0][1], rows, failed, last_alone=last_alone)
-    save_json(folder / RESULTS, outcome)
+    save_json(folder / RESULTS, _as_stored(outcome))
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
 
@@ -211,6 +212,16 @@ def _outcome(
         results=workspace.shown(workspace.outputs / FOLDER / RESULTS),
         report=workspace.shown(workspace.outputs / FOLDER / REPORT),
     )
+
+
+def _as_stored(outcome: CompareOutcome) -> CompareOutcome:
+    """With paths from its own folder on, which hold wherever the file is read."""
+    rows = []
+    for row in outcome.rows:
+        own = folder_of(Path(row.method), row.steps if row.which == "best" else None)
+        results, sheet = ((own / Path(path).name).as_posix() for path in (row.results, row.sheet))
+        rows.append(replace(row, results=results, sheet=sheet))
+    return replace(outcome, rows=rows, results=RESULTS, report=REPORT)
 
 
 def facts(outcome: CompareOutcome) -> dict[str, str]:

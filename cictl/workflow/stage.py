@@ -12,7 +12,7 @@ from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub_listing import is_commit
 from cictl.models.locate import locate_base, locate_clip
-from cictl.records import Checkpoint, Difference, differences, latest_checkpoint
+from cictl.records import PHOTOGRAPHS, Checkpoint, Difference, differences, latest_checkpoint
 from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
@@ -143,7 +143,7 @@ def require_unchanged(workspace: Workspace, stage: Stage, checkpoint: Checkpoint
 
 def describe(changed: Sequence[Difference]) -> list[str]:
     """A line for each difference."""
-    return [f"{item.field}: {_short(item.before)} -> {_short(item.now)}" for item in changed]
+    return [f"{item.field}: {_told(item)}" for item in changed]
 
 
 def can_be_undone(changed: Sequence[str]) -> bool:
@@ -182,6 +182,16 @@ def _identity(locate: Any, model_id: str, revision: str | None) -> str | None:
         return str(locate(model_id, revision, offline=True).identity)
     except ModelAccessError:
         return None
+
+
+def _told(item: Difference) -> str:
+    if item.field == INVERTED:
+        return "another, since stage 1 was trained on or anew"
+    if item.field != PHOTOGRAPHS:
+        return f"{_short(item.before)} -> {_short(item.now)}"
+    if item.before == item.now:
+        return f"{item.now} is another picture now"
+    return f"{item.now} is new" if item.now else f"{item.before} is gone"
 
 
 def _short(value: Any) -> str:

@@ -64,8 +64,9 @@ def test_the_table_has_the_figures_of_every_methods_own_evaluation(compared):
     found = table(workspace)
     assert [row["method"] for row in found["rows"]] == list(ROWS)
     for row in found["rows"]:
-        own = json.loads((workspace.outputs / "compare" / row["method"] / "results.json").read_text("utf-8"))
+        own = json.loads((workspace.outputs / "compare" / row["results"]).read_text("utf-8"))
         assert row["overall"] == own["overall"] and own["stage"] == row["method"]
+        assert (workspace.outputs / "compare" / row["sheet"]).is_file()
         line = next(line for line in shown.splitlines() if line.startswith(row["title"]))
         for score in row["overall"].values():
             assert f"{score['mean']:.3f} ± {score['std']:.3f}" in line
