@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,10 @@ from cictl.config import Config
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand
-from cictl.errors import CictlError, ModelAccessError, UsageError
+from cictl.errors import CictlError, UsageError
 from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
-from cictl.models.downloads import is_absent
-from cictl.models.hub import to_download
+from cictl.models.downloads import require_obtainable
 from cictl.models.locate import Located, MetricNetwork, locate_metric, metric_request
 from cictl.placeholders import CONCEPT
 from cictl.records import Checkpoint, latest_checkpoint, step_folder
@@ -215,12 +215,10 @@ def _find_metrics(config: Config, observe: Observer, *, download: bool = True) -
     for which, (model, revision) in models.items():
         if not model:
             continue
-        try:
-            found[which] = locate_metric(model, revision, which, observe, offline=not download)
-        except ModelAccessError as error:
-            if download or not is_absent(error):
-                raise
-            to_download(metric_request(model, revision, which), observe)  # refuses as the download would
+        locate = partial(locate_metric, model, revision, which, observe, offline=not download)
+        request = metric_request(model, revision, which)
+        if located := locate() if download else require_obtainable(locate, request, observe):
+            found[which] = located
     return found
 
 
