@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=("all", *methods.TUNED), metavar="METHOD",
         help="compare methods, on objects alone: the rows of Table 1; with --arms tuning eight configurations of each; with "
-        "--arms strength each with less and more of what it changed; with --arms ablations ours told the noun",
+        "--arms drawing one training of each, drawn in several ways; with --arms ablations ours told the noun",
     )  # fmt: skip
     given = parser.parse_args()
-    if given.arms == "strength" and not given.methods:
+    if given.arms == "drawing" and not given.methods:
         given.methods = ["finetune"]
     arms = _arms(given)
     # A style or a pose has no noun that is not the whole answer, and three of the methods must be told one.
@@ -70,7 +70,7 @@ def _arms(given: argparse.Namespace) -> list[Arm]:
     every = GROUPS[given.arms]
     if given.methods:
         named = methods.TUNED if "all" in given.methods else given.methods
-        chosen = {"main": methods.rows, "tuning": methods.configurations, "strength": methods.strengths}.get(given.arms)
+        chosen = {"main": methods.rows, "tuning": methods.configurations, "drawing": methods.ways_to_draw}.get(given.arms)
         every = chosen(named) if chosen else methods.TOLD
     return [arm for arm in every if given.only is None or arm.name in given.only or arm.training is None]
 
@@ -126,7 +126,7 @@ def _append(readings: dict[str, report.Readings], concept: str, more: report.Rea
 
 
 def _tables(results: report.Results, arms: Sequence[Arm], given: argparse.Namespace) -> str:
-    if given.methods and given.arms in ("tuning", "strength"):
+    if given.methods and given.arms in ("tuning", "drawing"):
         return method_tables.configurations_table(results, arms) + "\n"
     if given.methods:
         arms, compared = [arm for _, arm in method_tables.chosen(results, arms)], method_tables.rows_table(results, arms)

@@ -41,7 +41,7 @@ class Arm:
             what it is in words, by its noun, or by "thing", which is what the base gets right by chance.
         training: what was trained; None for the base.
         share: of the last training's steps that were done; a snapshot of them must be kept.
-        strength: of what training changed in the UNet.
+        strength, avoid: generate.strength and generate.avoid.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Arm:
     training: Training | None = None
     share: float = 1.0
     strength: float = 1.0
+    avoid: float = 0.0
 
 
 PRESET = Training("preset", "the preset, n = 1")
@@ -162,5 +163,5 @@ STAGE_2 = (
 )
 GROUPS = {
     "main": MAIN, "ablations": ABLATIONS, "tuning": TUNING, "starts-and-stops": STARTS_AND_STOPS, "stage-2": STAGE_2,
-    "strength": (),  # of methods alone
+    "drawing": (),  # of methods alone
 }  # fmt: skip

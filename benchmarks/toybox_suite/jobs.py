@@ -65,8 +65,8 @@ def identity(job: Job) -> dict[str, Any]:
     """What the results depend on; a result of another identity is made again."""
     prompts = [_prompt(task, arm) for arm in job.arms for task in tasks(job.concept)]
     drawn = {"prompts": prompts, "after": [arm.share for arm in job.arms], "seeds": job.seeds}
-    strengths = [arm.strength for arm in job.arms]
-    return {**_trained_from(job), **drawn, **({"strengths": strengths} if any(one != 1 for one in strengths) else {})}
+    ways = [(arm.strength, arm.avoid) for arm in job.arms]
+    return {**_trained_from(job), **drawn, **({"drawn with": ways} if any(way != (1.0, 0.0) for way in ways) else {})}
 
 
 def _trained_from(job: Job) -> dict[str, Any]:
@@ -191,7 +191,8 @@ def _draw(job: Job, arm: Arm, workspace: Workspace) -> list[list[np.ndarray]]:
 
     prompts = [_prompt(task, arm) for task in tasks(job.concept)]
     source: Any = arm.drawn if arm.training else "base"
-    overrides = {"generate.count": job.seeds, "generate.batch_size": 20, "generate.strength": arm.strength, "seed": 0}
+    way = {"generate.strength": arm.strength, "generate.avoid": arm.avoid}
+    overrides = {"generate.count": job.seeds, "generate.batch_size": 20, "seed": 0, **way}
     made = generate.run(workspace, prompts, _quiet, overrides=overrides, source=source, step=_step(arm, workspace))
     paths: dict[str, list[Path]] = {}
     for picture in made.pictures:

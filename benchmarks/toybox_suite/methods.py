@@ -17,6 +17,7 @@ TUNED: tuple[Tuned, ...] = (*METHODS, "finetune")
 NOUN = Arm("base-noun", f"{title_of('base')}, by the noun", "noun")
 SHARES = (0.5, 1.0)
 STRENGTHS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
+AVOIDS = (0.25, 0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,20 @@ def configurations(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
-def strengths(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
-    """Those of ``methods`` that change the UNet, with less and more than all of the change."""
+def ways_to_draw(methods: Sequence[Tuned]) -> tuple[Arm, ...]:
+    """Pictures of one training of each of ``methods`` that changes the UNet, with less and more of the change; of ours also
+    led away from the A_i*, and of its stage 1."""
     arms = [WORDS, NOUN]
-    for method in methods:
-        if changes_unet(method):
-            training = Training(f"strength-{method}", title_of(method), {}, _other(method))
-            arms += [
-                Arm(f"{method}x{one:g}", f"{title_of(method)}, {one:g}", method, training, strength=one) for one in STRENGTHS
-            ]
+    for method in filter(changes_unet, methods):
+        training = Training(f"drawing-{method}", title_of(method), {}, _other(method))
+        ways: list[tuple[Stage, float, float]] = [(method, strength, 0.0) for strength in STRENGTHS]
+        if method == "finetune":
+            ways += [("finetune", 1.0, avoid) for avoid in AVOIDS]
+            ways += [("finetune", 0.9, 0.5), ("invert", 1.0, 0.0), ("invert", 1.0, 0.5)]
+        for drawn, strength, avoid in ways:
+            name, about = f"{drawn}-strength-{strength:g}-avoid-{avoid:g}", f"{title_of(drawn)}: strength {strength:g}"
+            about += f", avoid {avoid:g}" if drawn in ("invert", "finetune") else ""
+            arms.append(Arm(name, about, drawn, training, strength=strength, avoid=avoid))
     return tuple(arms)
 
 

@@ -70,6 +70,14 @@ def command(
         float | None,
         typer.Option(metavar="X", help="Of what training changed: less than 1 obeys the prompt more.", show_default=False),
     ] = None,
+    avoid: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Lead away from what single photographs hold, as their backgrounds. Default: generate.avoid.",
+            show_default=False,
+        ),
+    ] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Default: generate.sampler.", show_default=False)] = None,
     negative: Annotated[
         str | None, typer.Option(metavar="PROMPT", help="What not to draw. Default: generate.negative.", show_default=False)
@@ -121,6 +129,7 @@ def command(
             generate__steps=steps,
             generate__guidance=guidance,
             generate__strength=strength,
+            generate__avoid=avoid,
             generate__sampler=sampler.value if sampler else None,
             generate__negative=negative,
             generate__width=width,

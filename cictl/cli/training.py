@@ -36,11 +36,9 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
 
     def say() -> None:
         say_outcome(outcome, next_command)
-        if expected:
-            say_estimate(*expected)
+        say_estimate(*expected)
 
-    estimate = asdict(expected[0]) if expected else None
-    session.result({**asdict(outcome), "estimate": estimate}, say)
+    session.result({**asdict(outcome), "estimate": asdict(expected[0])}, say)
 
 
 def say_estimate(estimate: Estimate, method: str) -> None:

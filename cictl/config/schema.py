@@ -253,6 +253,14 @@ class GenerateConfig(Group):
         ge=0,
         le=2,
     )
+    avoid: float = setting(
+        0.0,
+        "How much guidance leads away from what single photographs hold, their A*: 0 not at all, 1 from that alone.",
+        paper="0",
+        shapes=False,
+        ge=0,
+        le=2,
+    )
     negative: str = setting("", "Negative prompt.", paper=NOT_STATED, shapes=False)
     width: int | None = setting(
         None, "In pixels; null is data.resolution.", paper="512", shapes=False, ge=64, le=2048, multiple_of=8

@@ -37,8 +37,8 @@ class Probe:
 
 def maps_of_picture(
     model: StableDiffusion,
-    text: str,
-    negative: str,
+    context: Tensor,
+    negative: Tensor,
     seed: int,
     probes: Sequence[Probe],
     *,
@@ -50,16 +50,17 @@ def maps_of_picture(
 ) -> tuple[Tensor, Tensor]:
     """Draw a picture, as :func:`sample` does, and note what its positions attend to: of the half with the prompt, at every step.
 
-    The probes whose prompt is ``text`` are what the picture was drawn by; others are what it would have attended to.
+    The probes of the picture's prompt are what it was drawn by; others are what it would have attended to.
+
+    Args:
+        context, negative: the encoded prompt, and what guidance leads away from, [1, L, D] each.
 
     Returns:
         The latents [1, C, h, w], and a heat map for each probe, [P, h, w], in fp32 on the CPU.
     """
-    with torch.no_grad():
-        own, empty = model.encode_text(model.tokenize([text, negative])).split(1)
     with _recording(model, probes, slice(-1, None)) as recorder:
         latents = sample(
-            model, own, empty, [seed], size=size, steps=steps, guidance=guidance, sampler=sampler, after_step=after_step
+            model, context, negative, [seed], size=size, steps=steps, guidance=guidance, sampler=sampler, after_step=after_step
         )
     return latents, _heat(model, recorder, probes, latents)
 

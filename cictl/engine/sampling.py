@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cictl.data.draws import randomness
+from cictl.functional.guidance import classifier_free_guidance
 from cictl.models.stable_diffusion import StableDiffusion
 
 
@@ -54,11 +55,11 @@ def sample(
     sampler: str = "ddim",
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
-    """Latents of a picture for each seed, with classifier-free guidance (Ho & Salimans 2021, Eq. 6).
+    """Latents of a picture for each seed, with classifier-free guidance.
 
     Args:
         context: encoding of the prompt of each picture, [B, L, D].
-        negative: encoding of the negative prompt, [1, L, D].
+        negative: encoding of the negative prompt, or of whatever guidance leads away from, [1, L, D].
         seeds: B seeds.
         size: width and height, in pixels.
         after_step: called with the number of denoising steps that are done.
@@ -77,7 +78,7 @@ def sample(
         prediction = model.predict(torch.cat([scaled, scaled]) if guided else scaled, timestep, contexts).float()
         if guided:
             unconditional, conditional = prediction.chunk(2)
-            prediction = unconditional + guidance * (conditional - unconditional)
+            prediction = classifier_free_guidance(unconditional, conditional, guidance)
         latents = scheduler.step(prediction, timestep, latents).prev_sample
         after_step(done)
     return latents

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cictl.errors import CictlError, ModelAccessError
 from cictl.events import Observer
 from cictl.models import hub, hub_errors
+
+if TYPE_CHECKING:
+    from cictl.models.locate import Located
 
 # Bytes in fp32 of Stable Diffusion 1.5 with its safety checker and of CLIP ViT-L/14: the numbers in their layers, times four.
 USUAL = {"model.id": ("Stable Diffusion 1.5", 5_481_000_000), "model.clip": ("CLIP ViT-L/14", 1_711_000_000)}
@@ -28,6 +33,24 @@ class Download:
 def is_absent(error: CictlError) -> bool:
     """Whether it says no more than that a model on the hub is not on this machine."""
     return error.slug == "hub-switched-off"
+
+
+def require_obtainable(locate: Callable[[], Located], request: hub_errors.Request, observe: Observer) -> Located | None:
+    """The model on this machine, or None if the hub would give it. Nothing is downloaded.
+
+    Args:
+        locate: looks on this machine.
+
+    Raises:
+        ModelAccessError: as the download would, or ``locate``.
+    """
+    try:
+        return locate()
+    except ModelAccessError as error:
+        if not is_absent(error):
+            raise
+    hub.to_download(request, observe)
+    return None
 
 
 def foresee_download(request: hub_errors.Request, observe: Observer, *, ask: bool = True) -> Download:

@@ -53,12 +53,10 @@ def fetch(request: Request, observe: Observer) -> Path:
         ModelAccessError: the hub cannot be reached, refuses, or has not the files.
         ResourceError: there is no room for them.
     """
-    from huggingface_hub import constants
-
     found = snapshot_on_disk(request)
     if found and is_commit(request.revision):
         return found
-    if constants.is_offline_mode():
+    if switched_off():
         if found:
             return found
         raise hub_errors.offline(request)
@@ -72,15 +70,20 @@ def fetch(request: Request, observe: Observer) -> Path:
         return found
 
 
+def switched_off() -> bool:
+    """Whether nothing may be asked of the hub (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode()
+
+
 def to_download(request: Request, observe: Observer) -> int:
     """How many bytes :func:`fetch` would ask for now. Asks the hub what there is, and fetches nothing.
 
     Raises:
         ModelAccessError: as :func:`fetch`.
     """
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
+    if switched_off():
         raise hub_errors.offline(request)
     observe(PhaseStarted(f"asking {hub_errors.hub_name()} for the size of {request.id}"))
     with hub_errors.library_warnings(observe):
@@ -91,9 +94,9 @@ def to_download(request: Request, observe: Observer) -> int:
 
 def branch_head(request: Request) -> str | None:
     """The commit that a branch is at now, or None if the hub does not say so quickly."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
-    if constants.is_offline_mode():
+    if switched_off():
         return None
     try:
         return HfApi().model_info(request.id, revision=request.revision, timeout=_SECONDS_FOR_A_LOOK).sha

@@ -22,7 +22,7 @@ from cictl.files import sha256_bytes
 from cictl.models.locate import Located
 from cictl.placeholders import AUXILIARY_PATTERN
 from cictl.workflow.concept import Concept, Source, TokenLayout, find_concept
-from cictl.workflow.drawing import install
+from cictl.workflow.drawing import install, led_away
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pictures import find_base_of
 from cictl.workflow.plans import Plan, make_plans
@@ -241,7 +241,7 @@ def _look_at_pictures(
     for plan in job.plans:
         probes = [Probe(plan.text, job.tokens.concept_names)]
         probes += [Probe(_behind(plan.text, own), own) for own in names.values()]
-        latents, maps = _draw(model, plan, probes, after_step)
+        latents, maps = _draw(job, model, plan, probes, after_step)
         pictures = model.decode(latents)
         picture = (checker.blank(pictures) if checker else pictures)[0]
         labels = ["S*", *names]
@@ -257,13 +257,17 @@ def _look_at_pictures(
     return rows, shares
 
 
-def _draw(model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
+def _draw(job: _Job, model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
+    import torch
+
     from cictl.engine.attention_maps import maps_of_picture
 
+    with torch.no_grad():
+        context, negative = model.encode_text(model.tokenize([plan.text, plan.negative])).split(1)
     return maps_of_picture(
         model,
-        plan.text,
-        plan.negative,
+        context,
+        led_away(model, job.concept, negative, plan.avoid),
         plan.seed,
         probes,
         size=(plan.width, plan.height),

@@ -13,7 +13,7 @@ from cictl.data.photographs import Photograph, find_photographs, load_pixels
 from cictl.errors import CictlError
 from cictl.events import Observer, PhaseStarted
 from cictl.models.downloads import Download, foresee_download, is_absent
-from cictl.models.hub import cache_folder
+from cictl.models.hub import cache_folder, switched_off
 from cictl.models.hub_errors import Request, hub_name
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
@@ -71,20 +71,23 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
 
 def expect(
     workspace: Workspace, stage: Stage, observe: Observer, overrides: Mapping[str, Any], *, done: int = 0, fresh: bool = False
-) -> tuple[Estimate, str] | None:
-    """What ``stage`` will take and how that was estimated; None if there cannot be such a model.
+) -> tuple[Estimate, str]:
+    """What ``stage`` will take and how that was estimated.
 
     Args:
         done: steps of it.
         fresh: it starts anew, without what --set gave it before.
+
+    Raises:
+        ModelAccessError: there cannot be such a base model, or it is not here and the hub is switched off.
     """
     report = CheckReport(str(workspace.root))
     config = configure(workspace, overrides, upto=stage, fresh=fresh)
     try:
         base = locate_base(config.model.id, config.model.revision, offline=True)
     except CictlError as error:
-        if not is_absent(error):
-            return None
+        if not is_absent(error) or switched_off():
+            raise
         base = _stand_in(config)
     observe(PhaseStarted("estimating memory and time"))
     [estimate] = _estimate(report, config, workspace, base, *_device(config), stages=[stage], done=done)

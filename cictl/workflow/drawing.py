@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import METHODS, Method, group_of
-from cictl.data.prompts import token_names
+from cictl.config import METHODS, Config, Method, group_of
+from cictl.data.prompts import auxiliary_names, token_names
 from cictl.workflow.concept import Concept, Source
+from cictl.workflow.stage import TITLES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,43 @@ def method_words(method: Method, fields: Mapping[str, Any]) -> list[str]:
     else:
         first = [str(fields[f"{group_of(method)}.identifier"])]
     return first if method == "textual-inversion" else [*first, str(fields["evaluate.noun"])]
+
+
+def without_effect(config: Config, concept: Concept) -> Iterator[str]:
+    """Which of the settings that shape a picture make no difference to one of ``concept``, and why."""
+    what = "the untouched base model" if concept.source == "base" else TITLES[concept.source]
+    if config.generate.strength != 1 and not changes_unet(concept.source):
+        yield f"generate.strength makes no difference to {what}: nothing in the UNet has changed"
+    if config.generate.avoid and not auxiliary_texts(concept):
+        yield f"generate.avoid makes no difference to {what}: it has no A*"
+    elif config.generate.avoid and config.generate.guidance == 1:
+        yield "generate.avoid makes no difference with generate.guidance 1, which is no guidance"
+
+
+def auxiliary_texts(concept: Concept) -> dict[str, str]:
+    """ "A photo of A_i*" as the tokenizer reads it, by the photograph's key; nothing where there are no A_i*."""
+    if concept.source not in ("invert", "finetune"):
+        return {}
+    layout = concept.layout()
+    named = {key: auxiliary_names(key, layout.auxiliary_vectors) for key in layout.keys}
+    return {key: f"A photo of {' '.join(names)}" for key, names in named.items() if names}
+
+
+def led_away(model: StableDiffusion, concept: Concept, negative: Tensor, avoid: float) -> Tensor:
+    """What guidance leads away from, [1, L, D]: the encoded ``negative`` prompt, and as much of the A_i* as ``avoid`` says.
+
+    Args:
+        model: in which the concept is installed.
+    """
+    if not avoid:
+        return negative
+    import torch
+
+    from cictl.functional.guidance import steer_away
+
+    with torch.no_grad():
+        auxiliary = model.encode_text(model.tokenize(list(auxiliary_texts(concept).values())))
+    return steer_away(negative, auxiliary, avoid)
 
 
 def install(concept: Concept, model: StableDiffusion, strength: float = 1.0) -> Eject:

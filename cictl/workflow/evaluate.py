@@ -35,7 +35,7 @@ FOLDER = "evaluation"
 RESULTS = "results.json"
 SHEET = "sheet.png"
 PICTURES = "pictures"
-_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength")
+_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength", "avoid")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from cictl.workflow import check, evaluate
 from cictl.workflow.compare import begin, can_tell_the_best
 from cictl.workflow.findings import Estimate
 from cictl.workflow.finetune import can_be_tuned
+from cictl.workflow.pins import read_pins, require_models
 from cictl.workflow.rows import kept_along_the_way
 from cictl.workflow.saving import milestones_of
-from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.stage import LOAD_CLIP, STAGES, configure, reads_clip
 from cictl.workflow.training import TrainingOutcome
 from cictl.workflow.trainings import stages_of, told, train_stage, warn_of_memory
 from cictl.workspace import Workspace
@@ -27,7 +28,7 @@ class Foreseen:
 
     Attributes:
         trainings: of every row, in the order in which they would run.
-        estimates: of those that would run, by stage; none if there cannot be such a model.
+        estimates: of those that would run, by stage.
         method: how that was estimated.
         pictures: of all rows, of which those that are there would be kept.
     """
@@ -60,10 +61,11 @@ def run(
         own = told(stage, overrides)
         outcome = _training(workspace, stage, observe, overrides)
         trainings.append(outcome)
-        if outcome.action != "skip" and (
-            expected := check.expect(workspace, stage, observe, own, done=outcome.first_step, fresh=outcome.action == "run")
-        ):
-            estimates[stage], method = expected
+        if outcome.action != "skip":
+            fresh = outcome.action == "run"
+            estimates[stage], method = check.expect(workspace, stage, observe, own, done=outcome.first_step, fresh=fresh)
+    read = any(one.stage in LOAD_CLIP and one.action != "skip" and reads_clip(config, one.stage) for one in trainings)
+    require_models(config, read_pins(workspace, config), observe, clip=read)
     warn_of_memory(workspace, chosen, {stage: one.memory for stage, one in estimates.items()}, overrides, observe)
     drawn = [one for one in trainings if one.stage in chosen and not last_alone]
     along_the_way = sum(_along_the_way(workspace, one, overrides) for one in drawn)

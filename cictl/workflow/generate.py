@@ -17,10 +17,10 @@ from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
 from cictl.processes import join
 from cictl.workflow.concept import Source, find_concept, last_stage
-from cictl.workflow.drawing import changes_unet, words_of
+from cictl.workflow.drawing import without_effect, words_of
 from cictl.workflow.pictures import draw_pictures, find_base_of
 from cictl.workflow.plans import make_plans
-from cictl.workflow.stage import TITLES, configure
+from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
 
 
@@ -67,9 +67,8 @@ def run(
     observe = observe if processes.first else ignore
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     concept = processes.share(lambda: find_concept(workspace, source, observe, step))
-    if config.generate.strength != 1 and not changes_unet(concept.source):
-        what = "the untouched base model" if concept.source == "base" else TITLES[concept.source]
-        observe(Note(f"generate.strength makes no difference to {what}: nothing in the UNet has changed"))
+    for useless in without_effect(config, concept):
+        observe(Note(useless))
     base = find_base_of(workspace, config, concept, observe)
     names = words_of(concept)
     texts = [(prompt, expand(prompt, names)) for prompt in dict.fromkeys(prompts)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,10 +14,8 @@ from PIL import Image
 from cictl.config import Config
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.prompts import in_words
-from cictl.errors import ModelAccessError
 from cictl.events import Observer, PhaseStarted
-from cictl.models.downloads import is_absent
-from cictl.models.hub import to_download
+from cictl.models.downloads import require_obtainable
 from cictl.models.locate import Located, MetricNetwork, locate_metric, metric_request
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import Task
@@ -91,12 +90,10 @@ def _find_metrics(config: Config, observe: Observer, *, download: bool) -> dict[
     for which, (model, revision) in models.items():
         if not model:
             continue
-        try:
-            found[which] = locate_metric(model, revision, which, observe, offline=not download)
-        except ModelAccessError as error:
-            if download or not is_absent(error):
-                raise
-            to_download(metric_request(model, revision, which), observe)  # refuses as the download would
+        locate = partial(locate_metric, model, revision, which, observe, offline=not download)
+        request = metric_request(model, revision, which)
+        if located := locate() if download else require_obtainable(locate, request, observe):
+            found[which] = located
     return found
 
 

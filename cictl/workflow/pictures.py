@@ -17,7 +17,7 @@ from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Wa
 from cictl.models.locate import Located
 from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
-from cictl.workflow.drawing import install
+from cictl.workflow.drawing import install, led_away
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, read_pins
 from cictl.workflow.plans import Plan, texts_of
@@ -98,7 +98,7 @@ def draw_pictures(
             opened = (shared or SharedBase()).open(config, base, processes, observe)
             eject = install(concept, opened.model, plans[0].strength)
             made = len(plans) - len(missing)
-            for path, pixels in _draw(config, opened, missing, stop, observe, again):
+            for path, pixels in _draw(config, opened, concept, missing, stop, observe, again):
                 write_png(path, pixels, texts[path])
                 made += 1
                 observe(ImageSaved(made, len(plans), path, opened.runtime.memory()))
@@ -111,6 +111,7 @@ def draw_pictures(
 def _draw(
     config: Config,
     opened: Opened,
+    concept: Concept,
     missing: dict[Path, Plan],
     stop: StopRequest,
     observe: Observer,
@@ -122,6 +123,8 @@ def _draw(
     """
     model, runtime = opened.model, opened.runtime
     contexts = _encode(model, missing.values(), observe)
+    first = next(iter(missing.values()))
+    negative = led_away(model, concept, contexts[first.negative].unsqueeze(0), first.avoid)
 
     def heed_stop() -> None:
         if stop:
@@ -132,7 +135,7 @@ def _draw(
         observe(SamplingStep(step, config.generate.steps, runtime.memory()))
 
     def draw(part: Sequence[Plan]) -> np.ndarray:
-        pictures = model.decode(_sample(model, part, contexts, after_step))
+        pictures = model.decode(_sample(model, part, contexts, negative, after_step))
         return opened.checker.blank(pictures) if opened.checker else pictures
 
     def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -167,7 +170,11 @@ def _encode(model: StableDiffusion, plans: Collection[Plan], observe: Observer) 
 
 
 def _sample(
-    model: StableDiffusion, part: Sequence[Plan], contexts: Mapping[str, Tensor], after_step: Callable[[int], None]
+    model: StableDiffusion,
+    part: Sequence[Plan],
+    contexts: Mapping[str, Tensor],
+    negative: Tensor,
+    after_step: Callable[[int], None],
 ) -> Tensor:
     """The latents of pictures that differ in prompt and seed alone."""
     import torch
@@ -178,7 +185,7 @@ def _sample(
     return sample(
         model,
         torch.stack([contexts[plan.text] for plan in part]),
-        contexts[first.negative].unsqueeze(0),
+        negative,
         [plan.seed for plan in part],
         size=(first.width, first.height),
         steps=first.steps,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cictl.config import METHODS, Config, Stage, command_of
 from cictl.events import Observer, Warned, ignore
 from cictl.models import hub
+from cictl.models.downloads import require_obtainable
 from cictl.models.hub_listing import is_commit
-from cictl.models.locate import Located, base_request, locate_base, locate_clip
+from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.records import Checkpoint, latest_checkpoint
 from cictl.workspace import Workspace
 
@@ -74,6 +76,20 @@ def find_clip(config: Config, pins: Pins, observe: Observer = ignore) -> Located
         ModelAccessError, ResourceError: it cannot be had.
     """
     return locate_clip(config.model.clip, pins.clip or config.model.clip_revision, observe=observe)
+
+
+def require_models(config: Config, pins: Pins, observe: Observer, *, clip: bool) -> None:
+    """What :func:`find_base` and, with ``clip``, :func:`find_clip` would find or download can be had. Nothing is downloaded.
+
+    Raises:
+        ModelAccessError, ResourceError: as they would.
+    """
+    model = config.model
+    wanted = [(locate_base, base_request, model.id, pins.model or model.revision)]
+    if clip:
+        wanted.append((locate_clip, clip_request, model.clip, pins.clip or model.clip_revision))
+    for locate, request, model_id, revision in wanted:
+        require_obtainable(partial(locate, model_id, revision, offline=True), request(model_id, revision), observe)
 
 
 def _pin(checkpoint: Checkpoint, fields: tuple[str, str, str], model_id: str, revision: str | None) -> str | None:

@@ -15,7 +15,7 @@ from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept
-from cictl.workflow.drawing import changes_unet
+from cictl.workflow.drawing import auxiliary_texts, changes_unet
 from cictl.workspace import slug
 
 
@@ -30,6 +30,7 @@ class Plan:
         width, height: in pixels.
         safety_checker: whether that of the base model looks at it, on or off; nothing if it ships none.
         strength: of what training changed in the UNet; 1 also where it changed nothing.
+        avoid: how much guidance leads away from the A_i*; 0 also where there are none, or no guidance.
     """
 
     prompt: str
@@ -46,6 +47,7 @@ class Plan:
     concept: str
     safety_checker: str = ""
     strength: float = 1.0
+    avoid: float = 0.0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
         concept=concept.hash,
         safety_checker=checked if ships_checker(base) else "",
         strength=settings.strength if changes_unet(concept.source) else 1.0,
+        avoid=settings.avoid if settings.avoid and settings.guidance != 1 and auxiliary_texts(concept) else 0.0,
     )
 
 
@@ -107,6 +110,7 @@ def texts_of(plan: Plan, config: Config) -> dict[str, str]:
         f"Size: {plan.width}x{plan.height}, Model hash: {plan.model[:10]}, Model: {Path(config.model.id).name}, "
         + (f"Concept hash: {plan.concept[:10]}, " if plan.text != plan.prompt else "")
         + (f"Strength: {plan.strength:g}, " if plan.strength != 1 else "")
+        + (f"Avoid: {plan.avoid:g}, " if plan.avoid else "")
         + ("Safety checker: off, " if plan.safety_checker == "off" else "")
         + f"Version: cictl {cictl.__version__}"
     )

@@ -11,11 +11,11 @@ from PIL import Image
 
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
-from cictl.data.prompts import auxiliary_names
 from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
+from cictl.workflow.drawing import auxiliary_texts
 from cictl.workflow.pictures import draw_pictures, find_base_of
 from cictl.workflow.plans import Plan, make_plans
 from cictl.workflow.shared_base import SharedBase
@@ -85,7 +85,7 @@ def draw(
     Raises:
         StateError: stage 1 has not been run, was run with n = 0, or with other photographs.
     """
-    config = configure(workspace, overrides or {})
+    config = configure(workspace, {**(overrides or {}), "generate.avoid": 0.0})  # the A_i* are what is to be seen
     concept = find_concept(workspace, "invert", observe)
     tokens = concept.layout()
     if not tokens.auxiliary_vectors:
@@ -105,9 +105,8 @@ def draw(
     base = find_base_of(workspace, config, concept, observe)
     prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}
     keys = sorted(tokens.keys, key=lambda key: photographs[key].path.name)
-    for key in keys:
-        label = f"A photo of A* ({photographs[key].path.name})"
-        prompts[label] = f"A photo of {' '.join(auxiliary_names(key, tokens.auxiliary_vectors))}"
+    texts = auxiliary_texts(concept)
+    prompts |= {f"A photo of A* ({photographs[key].path.name})": texts[key] for key in keys}
     count = config.generate.count
     plans = make_plans(config, base, concept, prompts.items(), count)
     folder = workspace.outputs / "preview-aux"

@@ -27,6 +27,7 @@ TITLES: dict[Stage, str] = {
     "custom-diffusion": "Custom Diffusion",
     "disenbooth": "DisenBooth",
 }
+LOAD_CLIP: tuple[Stage, ...] = ("invert", "disenbooth")  # if their settings ask for it; stage 2 has what it needs from stage 1
 _REVISIONS = {"identity.model": "model.revision", "identity.clip": "model.clip_revision"}
 
 Action = Literal["run", "resume", "skip"]

@@ -99,8 +99,9 @@ def run(workspace: Workspace) -> Status:
         [replace(_stage_status(workspace, stage), running=stage == in_hand) for stage in some] for some in (STAGES, begun)
     )
     found = [path.relative_to(workspace.outputs) for path in workspace.outputs.glob("export/**/*.safetensors")]
+    found = [path for path in found if not any(part.startswith(".") for part in path.parts)]  # half-written
     origins = sorted({origin for path in found if (origin := origin_of(workspace.outputs / path))})
-    exports = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    exports = sorted(path.as_posix() for path in found)
     pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
     next_command, problem = _next(workspace, photographs, stages, pictures, exports)
     if running:

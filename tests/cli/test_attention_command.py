@@ -76,7 +76,7 @@ def test_the_picture_is_the_one_that_is_drawn_without_looking(model, trained, so
     with torch.no_grad():
         own, empty = model.encode_text(model.tokenize([text, ""])).split(1)
     plain = sample(model, own, empty, [4], **settings)
-    latents, maps = maps_of_picture(model, text, "", 4, [Probe(text, names)], **settings)
+    latents, maps = maps_of_picture(model, own, empty, 4, [Probe(text, names)], **settings)
     assert torch.equal(latents, plain)
     assert maps.shape == (1, *plain.shape[-2:])
     assert torch.equal(sample(model, own, empty, [4], **settings), plain)

@@ -79,6 +79,36 @@ def test_what_cannot_be_measured_is_refused_as_it_will_be(copy_of_trained, quick
 def test_of_a_network_that_is_not_here_yet_the_hub_is_asked_and_nothing_is_downloaded(copy_of_trained, quick, monkeypatch):
     asked = []
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("cictl.workflow.evaluate.to_download", lambda request, observe: asked.append((request.key, request.id)))
+    monkeypatch.setattr("cictl.models.hub.to_download", lambda request, observe: asked.append((request.key, request.id)))
     foreseen.run(copy_of_trained, silent, methods=["finetune"], overrides={**quick, "evaluate.clip": "owner/clip"})
     assert asked == [("evaluate.clip", "owner/clip")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "slug"),
+    [
+        ({"model__id": "owner/absent"}, "hub-switched-off"), ({"model__id": "./nowhere"}, "model-not-found"),
+        ({"model__clip": "owner/absent"}, "hub-switched-off"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["base", "textual-inversion", "invert"])
+def test_a_model_that_cannot_be_had_is_refused_as_it_will_be(make_workspace, quick, method, changes, slug):
+    workspace, refused, given = make_workspace(**changes), [], {**quick, "evaluate.noun": "dog", "textual_inversion.steps": 1}
+    if "model__clip" in changes and method != "invert":  # which no other of these reads
+        foreseen.run(workspace, silent, methods=[method], overrides=given)
+        return
+    for run in (foreseen.run, compare.run):
+        with pytest.raises(CictlError) as caught:
+            run(workspace, silent, methods=[method], overrides=given)
+        refused.append((caught.value.slug, caught.value.message, caught.value.hint, caught.value.exit_code))
+    assert refused[0] == refused[1] and refused[0][0] == slug
+
+
+def test_a_model_that_the_hub_has_is_foreseen_without_it(make_workspace, quick, monkeypatch):
+    asked = []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("cictl.models.hub.to_download", lambda request, observe: asked.append((request.key, request.id)))
+    absent = {"model.id": "owner/absent", "model.clip": "owner/clip"}
+    would = foreseen.run(make_workspace(), silent, methods=["invert"], overrides={**quick, **absent})
+    assert list(would.estimates) == ["invert"]
+    assert asked == [("model.id", "owner/absent"), ("model.clip", "owner/clip")]

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cictl.errors import Interrupted, ResourceError, StateError, UsageError
@@ -171,7 +172,8 @@ def test_an_interrupted_generation_keeps_what_is_finished_and_makes_the_rest(tra
 @pytest.mark.parametrize(
     "change",
     [{"seed": 5}, {"generate__steps": 4}, {"generate__guidance": 2.0}, {"generate__sampler": "euler"},
-     {"generate__negative": "dog"}, {"generate__width": 96}, {"generate__strength": 0.5}, {"source": "invert"}],
+     {"generate__negative": "dog"}, {"generate__width": 96}, {"generate__strength": 0.5},
+     {"generate__avoid": 0.5}, {"source": "invert"}],
 )  # fmt: skip
 def test_whatever_changes_the_picture_gives_it_another_name(trained, tmp_path, change):
     _, one = draw(trained, tmp_path, generate__count=1)
@@ -309,6 +311,43 @@ def test_where_nothing_in_the_unet_has_changed_a_strength_makes_no_difference(tr
     assert any("makes no difference" in text for text in recorder.texts(Note))
 
 
+@pytest.mark.parametrize(
+    ("source", "settings", "why"),
+    [("base", {}, "it has no A*"), ("invert", {"generate__guidance": 1.0}, "no guidance")],
+)
+def test_where_there_is_nothing_to_avoid_avoiding_makes_no_difference(trained, tmp_path, source, settings, why):
+    prompt, recorder = "a cat" if source == "base" else PROMPT, Recorder()
+    _, plain = draw(trained, tmp_path, prompt, generate__count=1, source=source, **settings)
+    outcome, again = draw(
+        trained, tmp_path, prompt, generate__count=1, source=source, generate__avoid=0.5, observe=recorder, **settings
+    )
+    assert again == plain and outcome.kept == 1
+    assert any(why in text for text in recorder.texts(Note))
+
+
+def test_avoiding_draws_as_a_negative_prompt_that_is_all_of_the_auxiliary_tokens_would(trained, tmp_path, monkeypatch):
+    """What the sampler is given, against the encodings of "A photo of A_i*" one by one."""
+    from cictl.engine import sampling
+    from cictl.workflow.concept import find_concept
+
+    whole, given = sampling.sample, []
+
+    def sample(model, context, negative, seeds, **settings):
+        given.append((model, negative))
+        return whole(model, context, negative, seeds, **settings)
+
+    monkeypatch.setattr(sampling, "sample", sample)
+    draw(trained, tmp_path, generate__count=1, generate__avoid=0.25, generate__negative="dog")
+    [(model, negative)] = given
+    tokens = find_concept(trained, "finetune", silent).tokens()
+    model.add_tokens(tokens)  # they were taken out again
+    texts = [f"A photo of {' '.join(tokens.auxiliary_names(index))}" for index in range(len(tokens.keys))]
+    with torch.no_grad():
+        own = [model.encode_text(model.tokenize([text]))[0] for text in texts]
+        dog = model.encode_text(model.tokenize(["dog"]))[0]
+    torch.testing.assert_close(negative[0], 0.75 * dog + 0.25 * sum(own) / len(own), rtol=1e-4, atol=1e-5)
+
+
 def test_a_picture_says_its_strength_unless_it_is_all(trained, tmp_path):
     texts = []
     for strength in (1.0, 0.5):
@@ -342,6 +381,11 @@ def test_preview_aux_draws_each_auxiliary_token_and_the_concept_alone(copy_of_tr
     modified = [path.stat().st_mtime_ns for path in pictures]
     preview_aux.run(copy_of_trained, silent)
     assert [path.stat().st_mtime_ns for path in pictures] == modified
+
+
+def test_preview_aux_does_not_avoid_what_it_shows(copy_of_trained):
+    plain = preview_aux.run(copy_of_trained, silent, overrides={"generate.count": 1})
+    assert preview_aux.run(copy_of_trained, silent, overrides={"generate.count": 1, "generate.avoid": 1.0}) == plain
 
 
 def test_preview_aux_is_drawn_by_the_untouched_base(copy_of_trained):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.events import CheckpointSaved, PhaseStarted, Progress, StageCompleted
-from cictl.workflow import baseline, finetune, invert, status
+from cictl.workflow import baseline, export, finetune, invert, status
 from tests.support import silent
 
 HOLDER = ".lock-holder.json"
@@ -145,3 +146,15 @@ def test_status_of_a_training_says_the_same_in_json(make_workspace):
     assert (running["stage"], running["certain"], running["step"]) == ("finetune", True, 0)
     invert.run(workspace, silent)
     assert json.loads(CliRunner().invoke(app, ["status", "-C", str(workspace.root), "--json"]).stdout)["running"] is None
+
+
+def test_what_an_export_has_half_written_is_no_export_of_any_training(copy_of_trained):
+    export.run(copy_of_trained, silent)
+    seen = status.run(copy_of_trained)
+    exported = copy_of_trained.outputs / "export"
+    half = shutil.copytree(exported, exported / ".exporting-bundle-1")
+    for path in (*half.rglob("*.safetensors"), *exported.glob("*.safetensors")):
+        hidden = path.with_name(f".{path.name}")
+        hidden.write_bytes(path.read_bytes().replace(b"finetune", b"somewhat"))
+    assert seen.exports and seen.export_origins == ["finetune after 6 steps"]
+    assert status.run(copy_of_trained) == seen
