@@ -219,7 +219,7 @@ def _train(
         saver = Saver(folder, method, optimizer, runtime, facts, milestones_of(config, stage), watch, log)
         if decision.checkpoint:
             require_unchanged(workspace, stage, decision.checkpoint, saver.facts["fingerprint"])  # what was fetched, too
-            require_same_class_pictures(decision.checkpoint.manifest, facts)
+            require_same_class_pictures(workspace, decision.checkpoint.manifest, facts)
             warn_of_other_circumstances(decision.checkpoint, saver.facts, log)
             saver.restore(decision.checkpoint)
         elif start.replaces:
