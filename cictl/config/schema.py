@@ -164,6 +164,9 @@ class InvertConfig(Group):
         return check_prompt(prompt, needs=[AUXILIARY])
 
 
+UNET_PARTS = ("down_blocks", "mid_block", "up_blocks")  # in diffusers' names, of every base model that there can be
+
+
 class FinetuneConfig(Group):
     """stage 2, disentangled cross-attention: trains K, V on S*, and K^a, V^a on A_i*"""
 
@@ -181,7 +184,7 @@ class FinetuneConfig(Group):
     )
     timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
     layers: Texts = setting(
-        ["down_blocks", "mid_block", "up_blocks"],
+        list(UNET_PARTS),
         "Cross-attention layers that train: those whose names begin so, for instance up_blocks.1; the rest keep the base's K, V.",
         paper="the cross-attention",
         min_length=1,
@@ -221,6 +224,16 @@ class FinetuneConfig(Group):
     stop_ratio: float = STOP_RATIO
 
     _accumulation = field_validator("accumulation")(divides_batch)
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, layers: list[str]) -> list[str]:
+        if wrong := [layer for layer in layers if layer.partition(".")[0] not in UNET_PARTS]:
+            raise ValueError(
+                f"{wrong[0]!r} must be {', '.join(UNET_PARTS)}, or a part of one, such as up_blocks.1; several as in "
+                "[mid_block, up_blocks.1]"
+            )
+        return layers
 
     @field_validator("concept_prompts")
     @classmethod

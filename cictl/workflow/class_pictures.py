@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = "class"
 SEEN = "class_pictures"  # in the manifest of a checkpoint: what it was trained with, in this order
+_DRAWN_UNDER = ("cictl", "torch", "diffusers", "transformers", "device", "dtype", "threads")  # of a manifest's circumstances
 _NOTHING_LEARNED = Concept("base", "", ())
 
 
@@ -89,7 +90,7 @@ def identity_of(pixels: np.ndarray) -> str:
     return sha256_bytes(pixels.tobytes())[:16]
 
 
-def require_same_class_pictures(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def require_same_class_pictures(workspace: Workspace, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """A training that goes on must see the class pictures that it began with.
 
     Args:
@@ -102,15 +103,26 @@ def require_same_class_pictures(before: Mapping[str, Any], now: Mapping[str, Any
     if not seen or seen == found:
         return
     command, checked = command_of(now["stage"]), before["config"]["generate"]["safety_checker"]
-    way = "to have them drawn again as they were: delete outputs/class"
-    if checked != now["config"]["generate"]["safety_checker"]:  # it leaves out what it flags
-        way = f"to go on: {command} --set generate.safety_checker={checked}"
+    folder, other = workspace.shown(workspace.outputs / FOLDER), _drawn_otherwise(before, now)
+    again = f"{command} --set generate.safety_checker={checked}" if checked != now["config"]["generate"]["safety_checker"] else ""
+    if again and ({*seen} <= {*found} or {*found} <= {*seen}):  # no more than what the checker leaves out
+        way = f"to go on: {again}"
+    else:
+        back = f"set back what differs ({other}), then " if other else ""
+        way = f"to have them drawn again as they were: {back}delete {folder}{f', then: {again}' if again else ''}"
     raise StateError(
         f"{command} has seen {len(seen)} class pictures so far, and would now see {len(found)}, of them "
         f"{len({*seen} & {*found})} the same",
         f"{way}; or start anew: {command} --restart",
         slug="class-pictures-changed",
     )
+
+
+def _drawn_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What has changed of all that the bits of a drawn picture depend on, beside its own settings."""
+    pairs = {name: [manifest.get("circumstances", {}).get(name) for manifest in (before, now)] for name in _DRAWN_UNDER}
+    pairs["generate.batch_size"] = [manifest["config"]["generate"]["batch_size"] for manifest in (before, now)]
+    return ", ".join(f"{name} {then} -> {found}" for name, (then, found) in pairs.items() if then not in (None, found))
 
 
 def as_drawn(config: Config) -> Config:

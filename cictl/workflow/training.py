@@ -187,7 +187,7 @@ def _take_up(start: Beginning, saver: Saver, stop: StopRequest, log: Observer) -
     """Put back what the last checkpoint holds, or let the training until now give way to the new one."""
     if checkpoint := start.decision.checkpoint:
         require_unchanged(start.workspace, start.stage, checkpoint, saver.facts["fingerprint"])  # what was fetched, too
-        require_same_class_pictures(checkpoint.manifest, saver.facts)
+        require_same_class_pictures(start.workspace, checkpoint.manifest, saver.facts)
         warn_of_other_circumstances(checkpoint, saver.facts, log)
         saver.restore(checkpoint)
     elif start.replaces:

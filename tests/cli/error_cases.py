@@ -378,7 +378,7 @@ CASES: tuple[Case, ...] = (
     Case("prompt-with-concept", "S* for the untouched base model", "cictl generate 'a photo of S*' --stage base", 2),
     Case("prompt-too-long", "A prompt of the training that is longer than the model reads",
          f"cictl invert --set 'invert.prompts=[\"{'a photo of the ' * 8}S* A*\"]'", 2, new),
-    Case("layers-unknown", "A layer in ci.yaml that the model has not", "cictl finetune --set 'finetune.layers=[middle]'", 2,
+    Case("layers-unknown", "A layer in ci.yaml that the model has not", "cictl finetune --set finetune.layers=up_blocks.9", 2,
          changed("inverted")),
     Case("prompts-file-unreadable", "A file of prompts that is not there", "cictl generate --prompts prompts.txt", 2),
     Case("prompts-file-not-utf8", "A file of prompts in another encoding", "cictl generate --prompts prompts.txt", 2,

@@ -340,3 +340,15 @@ def test_one_text_alone_is_a_list_of_one_and_nothing_else_is(load, errors, group
 def test_one_text_that_is_wrong_in_itself_is_named(errors):
     [line] = errors("", invert__prompts="a photo of a dog")
     assert "invert.prompts" in line and "S*" in line
+
+
+@pytest.mark.parametrize("wrong", ["up,down", "up", "up_blocks,down_blocks", ["up_blocks", "middle"], "up_blocks1"])
+def test_layers_that_no_base_model_has_are_refused_before_one_is_loaded(errors, wrong):
+    [line] = errors("", finetune__layers=wrong)
+    named = wrong if isinstance(wrong, str) else wrong[-1]
+    assert f"--set finetune.layers: {named!r} must be" in line and "down_blocks, mid_block, up_blocks" in line
+
+
+@pytest.mark.parametrize("layers", [["up_blocks"], ["mid_block", "up_blocks.1.attentions.0"], ["up_blocks", "down_blocks"]])
+def test_layers_may_be_parts_of_a_unet_in_any_order(load, layers):
+    assert load("", finetune__layers=layers).finetune.layers == layers

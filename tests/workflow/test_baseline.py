@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cictl.events import Note, PicturesPlanned, Warned
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.records import RESULT, STATE, checkpoint_folders
 from cictl.workflow import baseline, check, generate, status
+from cictl.workflow.class_pictures import require_same_class_pictures
 from cictl.workflow.concept import find_concept
 from cictl.workflow.drawing import install, words_of
 from cictl.workspace import Workspace
@@ -203,12 +205,37 @@ def test_other_class_pictures_than_those_it_began_with_are_refused(before, metho
         Image.new("RGB", image.size, "red").save(path, pnginfo=None)
     with pytest.raises(StateError, match="seen 3 class pictures so far, and would now see 3, of them 2") as caught:
         train(before, method)
-    assert caught.value.slug == "class-pictures-changed" and "--set generate.safety_checker=off" in caught.value.hint
+    folder = before.shown(before.outputs / "class")
+    again = f"delete {folder}, then: cictl baseline {method} --set generate.safety_checker=off"
+    assert caught.value.slug == "class-pictures-changed" and again in caught.value.hint
     with pytest.raises(StateError) as caught:
         train(before, method, generate__safety_checker="off")
-    assert "delete outputs/class" in caught.value.hint
+    assert f"as they were: delete {folder}; or" in caught.value.hint
     path.write_bytes(whole)
     assert train(before, method).action == "resume"
+
+
+def manifest(seen: list[str], *, checker: str = "auto", torch: str = "2.5", batch_size: int = 4) -> dict[str, Any]:
+    """What class pictures depend on, as a checkpoint says it."""
+    config = {"generate": {"safety_checker": checker, "batch_size": batch_size}}
+    return {"stage": "dreambooth", "class_pictures": seen, "config": config, "circumstances": {"torch": torch, "python": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("now", "way"),
+    [
+        ({"seen": ["a", "c"]}, "as they were: delete"),
+        ({"seen": ["a", "c"], "torch": "2.6"}, "set back what differs (torch 2.5 -> 2.6), then delete"),
+        ({"seen": ["a", "c"], "batch_size": 8}, "set back what differs (generate.batch_size 4 -> 8), then delete"),
+        ({"seen": ["a"], "checker": "off"}, "to go on: cictl baseline dreambooth --set generate.safety_checker=auto; or"),
+        ({"seen": ["a", "b", "c"], "checker": "off", "torch": "2.6"}, "to go on: cictl baseline dreambooth --set"),
+        ({"seen": ["a", "c"], "checker": "off"}, "class, then: cictl baseline dreambooth --set generate.safety_checker=auto; or"),
+    ],
+)
+def test_the_way_to_the_same_class_pictures_is_one_that_leads_there(tmp_path, now, way):
+    with pytest.raises(StateError) as caught:
+        require_same_class_pictures(Workspace(tmp_path), manifest(["a", "b"]), manifest(**now))
+    assert way in caught.value.hint and "--restart" in caught.value.hint
 
 
 def test_without_a_noun_it_says_what_to_type(make_workspace, method):
