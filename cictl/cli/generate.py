@@ -86,7 +86,12 @@ def command(
     height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: generate.height.", show_default=False)] = None,
     prompts_file: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="A file with a prompt a line (# begins a comment).", show_default=False),
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="A file with a prompt a line; one that begins with # is a comment.",
+            show_default=False,
+        ),
     ] = None,
     source: Annotated[
         Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cictl.config import METHODS, Stage, command_of, settings_of
+from cictl.config import METHODS, Stage, command_of, is_read_by, settings_of
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError
 from cictl.exporters.origin import origin_of
@@ -133,7 +133,8 @@ def _stage_status(workspace: Workspace, stage: Stage) -> StageStatus:
         changed = describe(differences(checkpoint.manifest["fingerprint"], now))
     except CictlError as error:
         changed = [error.message]
-    kept, why = kept_overrides(workspace, upto=stage), ended_early(stage, checkpoint, settings)
+    kept = {key: value for key, value in kept_overrides(workspace, upto=stage).items() if is_read_by(stage, key)}
+    why = ended_early(stage, checkpoint, settings)
     return StageStatus(stage, checkpoint.step, settings.steps, changed, damaged, kept, why)
 
 

@@ -113,3 +113,9 @@ def test_the_usage_of_a_command_is_plain(command):
     usage = result.stdout.splitlines()[0]
     assert result.exit_code == 0 and usage.startswith(f"Usage: cictl {command} [OPTIONS]")
     assert "[[" not in usage and "]]" not in usage
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("cictl fin", ["finetune"]), ("cictl baseline d", ["dreambooth", "disenbooth"])])
+def test_a_shell_completes_commands_and_methods(typed, offered):
+    asked = {"_CICTL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    assert CliRunner().invoke(app, [], env=asked, prog_name="cictl").output.split() == offered

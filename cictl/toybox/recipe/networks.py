@@ -98,8 +98,3 @@ def vision_config() -> Any:
         num_hidden_layers=4,
         num_attention_heads=4,
     )
-
-
-def parameter_count(module: Any) -> int:
-    """How many parameters ``module`` has."""
-    return sum(parameter.numel() for parameter in module.parameters())
