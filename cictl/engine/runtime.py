@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cictl.errors import Interrupted, UsageError
+from cictl.engine.devices import choose_device, overlooked_gpu
+from cictl.errors import Interrupted
 from cictl.events import Memory
 from cictl.processes import ALONE, Processes
 
@@ -28,14 +29,16 @@ class Runtime:
     """The device and the precision, and what depends on them.
 
     Attributes:
-        accelerator: of the library accelerate: the device.
+        device: with a number if there may be several of its kind.
         dtype: of the frozen parts; what is trained is fp32.
         processes: those that train together.
+        overlooked: what is to be said about a GPU that is there and not used; nothing if there is none.
     """
 
-    accelerator: Any
+    device: torch.device
     dtype: torch.dtype
     processes: Processes = ALONE
+    overlooked: str = ""
 
     def __post_init__(self) -> None:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -43,7 +46,7 @@ class Runtime:
 
     @classmethod
     def create(cls, device: str = "auto", dtype: str = "auto", processes: Processes = ALONE) -> Runtime:
-        """Choose the device and the precision.
+        """Choose the device and the precision. On CUDA the device is the current one from then on.
 
         Args:
             device: auto, cpu, cuda, cuda:N, mps. Of several processes on one machine each takes a GPU of its own.
@@ -51,28 +54,11 @@ class Runtime:
             processes: those that work together.
 
         Raises:
-            UsageError: the device is not there, or is one for several processes.
+            UsageError: the device is not there, cannot be used, or is not enough for several processes.
         """
-        from accelerate import Accelerator
-
-        if device not in ("auto", "cpu"):
-            _require_device(device)
-            if processes.count == 1:
-                os.environ["ACCELERATE_TORCH_DEVICE"] = device
-            elif device != "cuda":
-                raise UsageError(
-                    f"model.device is {device} for {processes.count} processes",
-                    "set model.device to auto",
-                    slug="device-for-several-processes",
-                )
-        accelerator = Accelerator(cpu=device == "cpu")
-        chosen = _DTYPES.get(dtype) or _best_dtype(accelerator.device)
-        return cls(accelerator, chosen, processes)
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.accelerator.device
-        return torch.device("cpu") if device.type == "cpu" else device  # a CPU has no number, and in a group it is given one
+        chosen = choose_device(device, processes)
+        overlooked = overlooked_gpu() if device == "auto" and chosen.type == "cpu" else ""
+        return cls(chosen, _DTYPES.get(dtype) or _best_dtype(chosen), processes, overlooked)
 
     @property
     def dtype_name(self) -> str:
@@ -192,12 +178,3 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.float32
-
-
-def _require_device(device: str) -> None:
-    kind, _, index = device.partition(":")
-    available = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
-    if not available or (index and int(index) >= torch.cuda.device_count()):
-        raise UsageError(
-            f"model.device is {device}, which this machine does not have", "set model.device to auto", slug="device-missing"
-        )

@@ -33,6 +33,8 @@ def open_base(located: Located, runtime: Runtime, observe: Observer) -> StableDi
     Raises:
         ModelAccessError: its files cannot be read.
     """
+    if runtime.overlooked:
+        observe(Warned(runtime.overlooked))
     observe(PhaseStarted(f"loading {located.id}"))
     return StableDiffusion.load(located, runtime.device, runtime.dtype)
 

@@ -18,6 +18,7 @@ from cictl.models.hub_errors import Request, hub_name
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.workflow.findings import CheckReport, Estimate
+from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.room import look_at_disks, size_in_words
 from cictl.workflow.saving import milestones_of
 from cictl.workflow.stage import STAGES, configure, reads_clip
@@ -38,6 +39,7 @@ _BLURRED = 2.0
 _SAME_EMBEDDING = 0.97
 _EFFICIENCY = 0.6  # of a large product's speed, which training was seen to reach
 _MEBIBYTE = 2**20
+_FULL = "close what else uses it (nvidia-smi lists it, on a GPU)"
 
 
 def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> CheckReport:
@@ -56,13 +58,13 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         _look_at(report, photographs, pictures, config.data.resolution)
     base, clip, downloads = _find_models(report, config, observe)
     observe(PhaseStarted("loading the libraries"))
-    device = _try(report, "device", lambda: _device(config))
+    device = _try(report, "device", lambda: _device(report, config))
     if clip and pictures and device:
         observe(PhaseStarted("comparing the photographs as CLIP sees them"))
-        _compare(report, photographs or [], pictures, clip, device[0])
+        _try(report, "device", lambda: _compare(report, photographs or [], pictures, clip, device[0]))
     if base and device:
         observe(PhaseStarted("estimating memory and time"))
-        _estimate(report, config, workspace, base, *device)
+        _try(report, "device", lambda: _estimate(report, config, workspace, base, *device))
     elif not base:
         report.add("ok", "estimates", "memory, time and what the disk needs are known once the model is there")
     look_at_disks(report, workspace, downloads)
@@ -90,13 +92,15 @@ def expect(
             raise
         base = _stand_in(config)
     observe(PhaseStarted("estimating memory and time"))
-    [estimate] = _estimate(report, config, workspace, base, *_device(config), stages=[stage], done=done)
+    with out_of_memory_explained(_FULL):
+        [estimate] = _estimate(report, config, workspace, base, *_device(report, config), stages=[stage], done=done)
     return estimate, report.method
 
 
 def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
     try:
-        return work()
+        with out_of_memory_explained(_FULL):
+            return work()
     except CictlError as error:
         report.fail(about, error)
     return None
@@ -195,10 +199,12 @@ def _both(photographs: Sequence[Photograph], one: int, other: int) -> str:
     return " and ".join(sorted((photographs[one].path.name, photographs[other].path.name)))
 
 
-def _device(config: Config) -> tuple[torch.device, torch.dtype]:
+def _device(report: CheckReport, config: Config) -> tuple[torch.device, torch.dtype]:
     from cictl.engine.runtime import Runtime
 
     runtime = Runtime.create(config.model.device, config.model.dtype)
+    if runtime.overlooked:
+        report.add("warning", "device", runtime.overlooked, "train on the GPU, which is many times as fast")
     return runtime.device, runtime.dtype
 
 

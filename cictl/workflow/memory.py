@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Of torch's allocators for GPUs, for the CPU on Linux and on Windows, and of CUDA's libraries.
+_SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
 def means_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether torch or Python says with ``error`` that memory ran out."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(saying in said for saying in _SAYINGS)
 
 
 @contextmanager

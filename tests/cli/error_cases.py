@@ -479,7 +479,8 @@ CASES: tuple[Case, ...] = (
          both(changed(), full("cictl.exporters.writing.open"))),
     # the device, and the base model in a folder
     Case("device-missing", "A GPU that there is not", "cictl invert --set model.device=cuda", 2,
-         both(new, lambda place: place.patch("torch.cuda.is_available", lambda: False))),
+         both(new, lambda place: place.patch("torch.cuda.is_available", lambda: False),
+              lambda place: place.patch("torch.backends.cuda.is_built", lambda: False))),
     Case("toybox-missing", "An installation without the toybox's weights", _INVERT_ON.format("toybox"), 4,
          both(new, lambda place: place.patch("cictl.models.locate.EMBEDDED", place.home))),
     Case("model-not-found", "A model that is nowhere", _INVERT_ON.format("./nowhere"), 4, new),
@@ -641,6 +642,8 @@ CASES: tuple[Case, ...] = (
 
 UNPROVOKED: Mapping[str, str] = {
     "batch-not-divided": "needs several processes; tests/cli/test_several_processes.py has some",
+    "device-unusable": "needs a GPU; tests/engine/test_runtime.py pretends one",
+    "processes-exceed-gpus": "needs several processes; tests/engine/test_runtime.py pretends some",
     "device-for-several-processes": "needs several processes; tests/engine/test_runtime.py has some",
     "process-lost": "needs several processes; tests/cli/test_several_processes.py has some",
     "attention-prompt-too-long": "a prompt of a page; tests/cli/test_attention_command.py has one",

@@ -8,11 +8,13 @@ import time
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from cictl.engine import runtime as runtime_module
 from cictl.engine.runtime import Runtime, graceful_stop
 from cictl.errors import UsageError
 from cictl.processes import Processes
+from tests.pretended_gpu import pretended_gpus
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -59,10 +61,71 @@ def test_of_several_processes_a_signal_that_the_launcher_repeats_at_once_is_no_s
     assert os.waitstatus_to_exitcode(status) == code
 
 
-def test_several_processes_take_no_single_gpu(monkeypatch):
-    monkeypatch.setattr(runtime_module, "_require_device", lambda device: None)  # as if it were there
+@pytest.fixture
+def two_gpus(monkeypatch):
+    with pretended_gpus(monkeypatch, 2) as where:
+        yield where
+
+
+def test_several_processes_take_no_single_gpu(two_gpus):
     with pytest.raises(UsageError, match=r"model\.device is cuda:1 for 2 processes"):
         Runtime.create("cuda:1", processes=TwoProcesses())
+
+
+def test_each_of_several_processes_takes_a_gpu_of_its_own(two_gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Runtime.create(processes=TwoProcesses()).device == torch.device("cuda:1") == two_gpus.current
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UsageError, match="more processes on this machine than GPUs, of which it has 2"):
+        Runtime.create(processes=TwoProcesses())
+
+
+def test_each_runtime_has_the_device_that_it_is_asked_for_whatever_there_was_before(two_gpus):
+    before = dict(os.environ)
+    for asked, device in (("auto", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu"), ("auto", "cuda:0"), ("cuda", "cuda:0")):
+        assert Runtime.create(asked).device == torch.device(device)
+        assert device in ("cpu", str(two_gpus.current))
+    assert os.environ == before
+    with pytest.raises(UsageError, match="there is cuda:0 to cuda:1"):
+        Runtime.create("cuda:2")
+
+
+def test_a_tracker_before_it_changes_no_device(two_gpus):
+    """Accelerate, which starts trackers, chooses a device for the whole process."""
+    from accelerate import Accelerator
+
+    try:
+        Accelerator()
+        assert Runtime.create("cpu").device == torch.device("cpu")
+        assert Runtime.create("cuda:1").device == torch.device("cuda:1")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_gpu_without_bf16_computes_in_fp16(monkeypatch, bf16):
+    with pretended_gpus(monkeypatch, bf16=bf16):
+        runtime = Runtime.create()
+        assert runtime.dtype_name == ("bf16" if bf16 else "fp16")
+        assert bool(runtime.scaler_state()) != bf16
+
+
+def test_a_gpu_that_cannot_be_used_is_said(two_gpus, monkeypatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(UsageError, match=r"cuda:0 is there and cannot be used: CUDA error: no kernel image is .* the device$"):
+        Runtime.create()
+
+
+def test_a_gpu_that_torch_does_not_use_is_told_of_unless_it_was_hidden(monkeypatch):
+    monkeypatch.setattr("cictl.engine.devices.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    assert Runtime.create().overlooked == ""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert "the installed torch is one without CUDA" in Runtime.create().overlooked
+    assert Runtime.create("cpu").overlooked == ""
 
 
 def test_handlers_come_back_after_an_error():
