@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from cictl.engine.tensor_files import serialized
+from cictl.engine.tensor_files import StoredTensors, places, serialized
 from cictl.errors import ResourceError
 from cictl.files import sync_folder, write_atomic
 from cictl.records import MANIFEST, RESULT, SNAPSHOTS, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
@@ -89,15 +89,15 @@ def _write(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], f
 
 def read_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     """The tensors of one of a checkpoint's files, on the CPU."""
-    return parse_tensors((checkpoint.folder / name).read_bytes())
+    return dict(StoredTensors(places(checkpoint.folder / name)))
 
 
-def read_training_state(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, Tensor]:
-    """What :func:`training_state` took of the parameters ``names``, out of the two files of a checkpoint."""
-    state = read_tensors(checkpoint, STATE)
+def read_training_state(checkpoint: Checkpoint, names: Iterable[str]) -> Mapping[str, Tensor]:
+    """What :func:`training_state` took of the parameters ``names``, out of the two files of a checkpoint, read one by one."""
+    state = places(checkpoint.folder / STATE)
     missing = [name for name in names if f"{_PARAMETER}{name}" not in state]
-    result = read_tensors(checkpoint, RESULT) if missing else {}
-    return {**state, **{f"{_PARAMETER}{name}": result[name] for name in missing}}
+    result = places(checkpoint.folder / RESULT) if missing else {}
+    return StoredTensors({**state, **{f"{_PARAMETER}{name}": result[name] for name in missing}})
 
 
 def parse_tensors(content: bytes) -> dict[str, Tensor]:
@@ -120,15 +120,20 @@ def training_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.opti
 def restore_training_state(
     tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put back what :func:`training_state` took, bit for bit."""
+    """Put back what :func:`training_state` took, bit for bit.
+
+    Args:
+        tensors: those of the moments become the optimizer's own.
+    """
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"{_PARAMETER}{name}"])
-            if f"step.{name}" in tensors:
-                optimizer.state[parameter] = {
-                    "step": tensors[f"step.{name}"].clone().to(parameter.device if optimizer.defaults["fused"] else "cpu"),
-                    **{key: tensors[f"{key}.{name}"].clone().to(parameter.device) for key in _MOMENTS},
-                }
+    for name, parameter in parameters.items():
+        if f"step.{name}" in tensors:
+            optimizer.state[parameter] = {
+                "step": tensors[f"step.{name}"].to(parameter.device if optimizer.defaults["fused"] else "cpu"),
+                **{key: tensors[f"{key}.{name}"].to(parameter.device) for key in _MOMENTS},
+            }
 
 
 def _disk_error(error: OSError, folder: Path, needed: int) -> ResourceError:

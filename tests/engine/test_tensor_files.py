@@ -1,4 +1,4 @@
-"""Our own writer of safetensors files, against the library's."""
+"""Our own writer and reader of safetensors files, against the library's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save
 
-from cictl.engine.tensor_files import holds, serialized
+from cictl.engine.tensor_files import StoredTensors, holds, places, serialized
+from tests.support import assert_same_bits
 
 TENSORS = {
     "b": torch.randn(3, 5), "a.weight": torch.randn(2, 2).half(), "c": torch.randn(7).bfloat16(), "ids": torch.arange(4),
@@ -46,3 +47,18 @@ def test_a_file_holds_its_tensors_and_no_others(tmp_path):
         assert not holds(path, other)
     path.write_bytes(path.read_bytes()[:-1])
     assert not holds(path, TENSORS)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"cictl": "ü"}])
+def test_tensors_are_read_one_by_one_with_the_bits_that_were_written(tmp_path, metadata):
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(serialized(TENSORS, metadata)))
+    read = StoredTensors(places(path))
+    assert_same_bits(dict(read), {name: tensor.contiguous() for name, tensor in TENSORS.items()})
+    read["b"].zero_()
+    assert torch.equal(read["b"], TENSORS["b"])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(OSError, match="ends within"):
+        dict(read)
+    path.unlink()
+    assert "b" in read and "d" not in read  # without a look at the tensor

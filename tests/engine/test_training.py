@@ -46,7 +46,8 @@ class Run:
 
     def go(self, first, last, state=None, *, accumulation=1, stop_after=None, report_every=5, save_every=10_000, clip=None):
         optimizer = adamw(self.method, learning_rate=self.rate, weight_decay=0.01)
-        restore_training_state(state or self.start, self.method.trainable(), optimizer)
+        start = {name: tensor.clone() for name, tensor in (state or self.start).items()}
+        restore_training_state(start, self.method.trainable(), optimizer)
         saved: dict[int, dict[str, torch.Tensor]] = {}
         stop, recorder = StopRequest(), Recorder()
 
