@@ -8,18 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    StepOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-    print_json,
-)
+from cictl.cli.options import Common, StepOption, takes_common
+from cictl.cli.session import exit_codes, open_session, print_json
 from cictl.errors import StateError, UsageError
 from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
@@ -41,7 +31,9 @@ class Precision(StrEnum):
     fp32 = "fp32"
 
 
+@takes_common()
 def command(
+    common: Common,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", metavar="NAME", help="May be repeated. Default: safetensors.", show_default=False),
@@ -59,12 +51,6 @@ def command(
     rank: Annotated[str, typer.Option(metavar="R|auto", help="Of LoRAs; auto keeps 99% of each change's energy.")] = "auto",
     dtype: Annotated[Precision, typer.Option(help="In what weights are stored.")] = Precision.fp32,
     force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Write files that ComfyUI, A1111, Forge and diffusers load.
 
@@ -76,13 +62,13 @@ def command(
     cictl export --all --out ~/exports
     cictl export --list
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         if listing:
-            _list(json)
+            _list(common.json)
             return
         from cictl.workflow import export
 
-        session = open_session(directory, assignments, json, quiet, verbose)
+        session = open_session(common)
         with session.display() as observe:
             outcome = export.run(
                 session.workspace,

@@ -9,17 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    StepOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, StepOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
 from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
@@ -48,7 +39,14 @@ class Source(StrEnum):
     base = "base"
 
 
+StageOption = Annotated[
+    Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
+]
+
+
+@takes_common()
 def command(
+    common: Common,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, with S* in it; in quotes.", show_default=False)
     ] = None,
@@ -68,9 +66,7 @@ def command(
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="A file with a prompt a line (# begins a comment).", show_default=False),
     ] = None,
-    source: Annotated[
-        Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
-    ] = None,
+    source: StageOption = None,
     step: StepOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the pictures. Default: outputs/.", show_default=False)
@@ -79,12 +75,6 @@ def command(
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not write prompt and settings into the pictures.")
     ] = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Generate pictures of prompts with S*.
 
@@ -95,15 +85,11 @@ def command(
     cictl generate "S* in the snow" "a sketch of S*" -n 8 --grid
     cictl generate --prompts prompts.txt --sampler dpm++ --steps 25
     """
-    with exit_codes(json=json, debug=debug, shared=True):
+    with exit_codes(common, shared=True):
         from cictl.workflow import generate
 
         session = open_session(
-            directory,
-            assignments,
-            json,
-            quiet,
-            verbose,
+            common,
             generate__count=count,
             seed=seed,
             generate__steps=steps,
