@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cictl.cli.options import Common, takes_common
-from cictl.cli.session import exit_codes, print_json
+from cictl.cli.session import exit_codes, print_outcome
 from cictl.cli.training import say_outcome
 from cictl.ui.display import choose_mode, show
 from cictl.ui.report import print_result
@@ -56,7 +55,7 @@ def command(
             made = generate.run(workspace, demo.PROMPTS, observe, overrides={"generate.count": demo.COUNT})
         outcome = demo.write_sheet(workspace, [Path(picture["path"]) for picture in made.pictures])
         if common.json:
-            print_json(asdict(outcome))
+            print_outcome(outcome)
             return
         print_result(
             "",

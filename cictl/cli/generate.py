@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
 from cictl.placeholders import CONCEPT
 from cictl.ui.report import print_result
+
+if TYPE_CHECKING:
+    from cictl.workflow.generate import GenerateOutcome
 
 
 class Sampler(StrEnum):
@@ -114,22 +117,23 @@ def command(
                 metadata=not no_metadata,
             )
 
-        def say() -> None:
-            total = len(outcome.pictures)
-            if outcome.kept == total:
-                print_result(f"already done: all {total} pictures are there")
-            for picture in outcome.pictures:
-                print_result(picture["path"])
-            if outcome.grid:
-                print_result(f"the grid: {outcome.grid}")
-
-        session.result(outcome, say)
+        session.result(outcome, lambda: _say(outcome))
         if outcome.blanked and len(outcome.blanked) == len(outcome.pictures):
             raise CictlError(
                 f"the base model's safety checker blanked all {len(outcome.pictures)} pictures",
                 "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
                 slug="pictures-all-blanked",
             )
+
+
+def _say(outcome: GenerateOutcome) -> None:
+    total = len(outcome.pictures)
+    if outcome.kept == total:
+        print_result(f"already done: all {total} pictures are there")
+    for picture in outcome.pictures:
+        print_result(picture["path"])
+    if outcome.grid:
+        print_result(f"the grid: {outcome.grid}")
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cictl.cli.options import Common, takes_common
-from cictl.cli.session import exit_codes, print_json
+from cictl.cli.session import exit_codes, print_outcome
 from cictl.errors import UsageError
 from cictl.ui.report import print_result
 from cictl.workflow import init
@@ -58,7 +58,7 @@ def command(
         workspace = init.run(folder, model=model, images=images, kind=kind, name=name)
         shown = workspace.shown(workspace.root)
         if common.json:
-            print_json({"workspace": str(workspace.root)})
+            print_outcome({"workspace": str(workspace.root)})
             return
         print_result(f"made the workspace {shown}")
         if not images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from cictl.errors import BusyError, CictlError, Interrupted, StateError, UsageEr
 from cictl.events import Observer
 from cictl.processes import launched
 from cictl.ui.display import Mode, choose_mode, show
-from cictl.ui.report import exit_code, print_error
+from cictl.ui.report import exit_code, print_error, print_json
 from cictl.workspace import Workspace, find_workspace
 
 _COMMON = (UsageError, StateError, BusyError, Interrupted)  # these meet all processes alike, and the first one tells them
@@ -53,7 +52,7 @@ class Session:
         if launched()[0]:
             return
         if self.mode is Mode.json:
-            print_json(outcome)
+            print_outcome(outcome)
         else:
             say()
 
@@ -73,10 +72,10 @@ def open_session(common: Common, **flags: Any) -> Session:
     return Session(workspace, overrides, mode, common.verbose)
 
 
-def print_json(outcome: Any) -> None:
-    """One object on stdout."""
+def print_outcome(outcome: Any) -> None:
+    """A dataclass, or a dictionary, as one object on stdout."""
     value = asdict(outcome) if is_dataclass(outcome) and not isinstance(outcome, type) else outcome
-    print(json_module.dumps({"event": "Result", **value}, ensure_ascii=False, default=str), flush=True)
+    print_json({"event": "Result", **value})
 
 
 @contextmanager
