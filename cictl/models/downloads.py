@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from cictl.errors import CictlError, ModelAccessError
 from cictl.events import Observer
-from cictl.models import hub, hub_errors
+from cictl.models import hub
+from cictl.models.hub_request import Request
 
 # Bytes in fp32 of Stable Diffusion 1.5 with its safety checker and of CLIP ViT-L/14: the numbers in their layers, times four.
 USUAL = {"model.id": ("Stable Diffusion 1.5", 5_481_000_000), "model.clip": ("CLIP ViT-L/14", 1_711_000_000)}
@@ -30,7 +31,7 @@ def is_absent(error: CictlError) -> bool:
     return error.slug == "hub-switched-off"
 
 
-def foresee_download(request: hub_errors.Request, observe: Observer, *, ask: bool = True) -> Download:
+def foresee_download(request: Request, observe: Observer, *, ask: bool = True) -> Download:
     """How much would come: what the hub says, or, if it cannot be reached or is not to be asked, the usual size.
 
     Raises:
