@@ -161,7 +161,7 @@ def _textual_inversion(bench: _Bench) -> Prepared:
 
 def _dreambooth(bench: _Bench) -> Prepared:
     from cictl.methods.dreambooth import DreamBooth
-    from cictl.models.stable_diffusion import base_unet_weights
+    from cictl.models.base_files import base_unet_weights
     from cictl.workflow.base_model import encode_photographs
 
     settings = bench.config.dreambooth
