@@ -7,16 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, SeedOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.ui.report import print_result
 
 
@@ -27,22 +19,18 @@ class Source(StrEnum):
     finetune = "finetune"
 
 
+@takes_common()
 def command(
+    common: Common,
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", help="What to draw, with S* in it. Default: preview.prompt.", show_default=False),
     ] = None,
     count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Pictures of the prompt.")] = 1,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="First seed. Default: seed.", show_default=False)] = None,
+    seed: SeedOption = None,
     source: Annotated[
         Source, typer.Option("--stage", help="invert: as the A* were trained; finetune: with the tuned keys and values.")
     ] = Source.invert,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Show where S* and each auxiliary token look, on one sheet.
 
@@ -54,10 +42,10 @@ def command(
     cictl attention "a photo of S* in the snow" -n 2
     cictl attention --stage finetune
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         from cictl.workflow import attention
 
-        session = open_session(directory, assignments, json, quiet, verbose, seed=seed)
+        session = open_session(common, seed=seed)
         with session.display() as observe:
             outcome = attention.run(
                 session.workspace, prompt, observe, overrides=session.overrides, source=source.value, count=count

@@ -7,17 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    NounOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, NounOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
 from cictl.config import group_of
 
@@ -31,18 +22,14 @@ class Name(StrEnum):
     disenbooth = "disenbooth"
 
 
+@takes_common()
 def command(
+    common: Common,
     method: Annotated[Name, typer.Argument(metavar="METHOD", help="Which method.", show_default=False)],
     noun: NounOption = None,
     steps: StepsOption = None,
     restart: RestartOption = False,
     dry_run: DryRunOption = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Train another method on the same photographs, to compare with.
 
@@ -55,11 +42,11 @@ def command(
     cictl baseline dreambooth --noun teapot
     cictl generate "a S* in the snow" --stage dreambooth
     """
-    with exit_codes(json=json, debug=debug, shared=not dry_run):
+    with exit_codes(common, shared=not dry_run):
         from cictl.workflow import baseline
 
         flags = {f"{group_of(method.value)}__steps": steps, "evaluate__noun": noun}
-        session = open_session(directory, assignments, json, quiet, verbose, **flags)
+        session = open_session(common, **flags)
         with session.display() as observe:
             outcome = baseline.run(
                 session.workspace,

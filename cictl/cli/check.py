@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, SetOption, exit_codes, open_session
+from cictl.cli.options import Common, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import say_estimate
 from cictl.ui.report import print_text
 from cictl.workflow import check
@@ -13,21 +14,16 @@ from cictl.workflow.findings import CheckReport
 _SIGNS = {"ok": "ok      ", "warning": "warning ", "error": "error   "}
 
 
-def command(
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+@takes_common("directory", "assignments", "json", "quiet", "debug")
+def command(common: Common) -> None:
     """Look at photographs, settings, model, device and disk before training, and say what it will take.
 
     \b
     cictl check
     cictl check --set invert.batch_size=8
     """
-    with exit_codes(json=json, debug=debug):
-        session = open_session(directory, assignments, json, quiet, 0)
+    with exit_codes(common):
+        session = open_session(common)
         with session.display() as observe:
             report = check.run(session.workspace, observe, overrides=session.overrides)
         session.result(report, lambda: say(report))

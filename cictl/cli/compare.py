@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    NounOption,
-    PicturesOption,
-    PromptSetOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, NounOption, PicturesOption, PromptSetOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import DryRunOption, say_estimate, say_outcome
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
@@ -28,7 +17,9 @@ if TYPE_CHECKING:
     from cictl.workflow.foreseen import Foreseen
 
 
+@takes_common()
 def command(
+    common: Common,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -45,12 +36,6 @@ def command(
         bool, typer.Option("--last", help="Measure what each training ended with alone, not what it had along the way.")
     ] = False,
     dry_run: DryRunOption = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Train other methods on the same photographs, and measure all of them: Table 1 for this concept.
 
@@ -62,11 +47,11 @@ def command(
     cictl compare --noun teapot
     cictl compare --noun teapot --methods base,dreambooth,finetune -n 2
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         from cictl.workflow import compare, foreseen, trainings
         from cictl.workflow.results import FIGURES
 
-        session = open_session(directory, assignments, json, quiet, verbose, evaluate__noun=noun)
+        session = open_session(common, evaluate__noun=noun)
         asked = {"evaluate.prompts": prompts, "evaluate.count": count}
         arguments: dict[str, Any] = {
             "methods": [name.strip() for name in methods.split(",")] if methods else (),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.options import DebugOption, JsonOption, QuietOption, VerboseOption, exit_codes, print_json
+from cictl.cli.options import Common, takes_common
+from cictl.cli.session import exit_codes, print_outcome
 from cictl.cli.training import say_outcome
 from cictl.ui.display import choose_mode, show
 from cictl.ui.report import print_result
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from cictl.workflow.demo import DemoOutcome
 
 
+@takes_common("json", "quiet", "verbose", "debug")
 def command(
+    common: Common,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.", show_default=True)] = Path("cictl-demo"),
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Show the whole path on a small embedded model.
 
@@ -33,31 +31,31 @@ def command(
     cictl demo
     cictl demo /tmp/demo
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         from cictl.workflow import demo, finetune, generate, invert
 
-        mode = choose_mode(json, quiet)
+        mode = choose_mode(common.json, common.quiet)
         workspace = demo.prepare(folder)
         where = workspace.shown(workspace.root)
-        say = (lambda text: None) if json or quiet else print_result
+        say = (lambda text: None) if common.json or common.quiet else print_result
         say(f"the workspace {where} has five pictures of a teapot that the embedded model never saw")
         say(f"$ cictl invert -C {where}")
-        with show(mode, title=workspace.root.name, verbose=verbose) as observe:
+        with show(mode, title=workspace.root.name, verbose=common.verbose) as observe:
             trained = invert.run(workspace, observe)
-        if not json:
+        if not common.json:
             say_outcome(trained, "cictl finetune")
         say(f"$ cictl finetune -C {where}")
-        with show(mode, title=workspace.root.name, verbose=verbose) as observe:
+        with show(mode, title=workspace.root.name, verbose=common.verbose) as observe:
             trained = finetune.run(workspace, observe)
-        if not json:
+        if not common.json:
             say_outcome(trained, "cictl generate")
         quoted = " ".join(f'"{prompt}"' for prompt in demo.PROMPTS)
         say(f"$ cictl generate -C {where} {quoted}")
-        with show(mode, title=workspace.root.name, verbose=verbose) as observe:
+        with show(mode, title=workspace.root.name, verbose=common.verbose) as observe:
             made = generate.run(workspace, demo.PROMPTS, observe, overrides={"generate.count": demo.COUNT})
         outcome = demo.write_sheet(workspace, [Path(picture["path"]) for picture in made.pictures])
-        if json:
-            print_json(asdict(outcome))
+        if common.json:
+            print_outcome(outcome)
             return
         print_result(
             "",

@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.generate import Source
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    PicturesOption,
-    PromptSetOption,
-    QuietOption,
-    SetOption,
-    StepOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.generate import StageOption
+from cictl.cli.options import Common, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
@@ -28,7 +17,9 @@ if TYPE_CHECKING:
     from cictl.workflow.results import Results
 
 
+@takes_common()
 def command(
+    common: Common,
     prompts: PromptSetOption = None,
     count: PicturesOption = None,
     noun: Annotated[
@@ -37,10 +28,8 @@ def command(
             metavar="WORD", help="What S* is, for CLIP's reading of a prompt alone. Default: S* is left out.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="First seed. Default: seed.", show_default=False)] = None,
-    source: Annotated[
-        Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
-    ] = None,
+    seed: SeedOption = None,
+    source: StageOption = None,
     step: StepOption = None,
     out: Annotated[
         Path | None,
@@ -51,12 +40,6 @@ def command(
             "in it, such as invert/ or step-0000300/.",
         ),
     ] = None,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Measure how well S* keeps what the photographs share, and how well prompts still work.
 
@@ -69,16 +52,12 @@ def command(
     cictl evaluate --stage invert
     cictl evaluate --prompts pose --out outputs/evaluation-of-poses
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         from cictl.workflow import evaluate
         from cictl.workflow.results import FIGURES
 
         session = open_session(
-            directory,
-            assignments,
-            json,
-            quiet,
-            verbose,
+            common,
             evaluate__prompts=prompts,
             evaluate__count=count,
             evaluate__noun=noun,

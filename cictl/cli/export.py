@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    StepOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-    print_json,
-)
+from cictl.cli.options import Common, StepOption, takes_common
+from cictl.cli.session import exit_codes, open_session, print_outcome
 from cictl.errors import StateError, UsageError
 from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
 from cictl.ui.report import Listing, print_result
+
+if TYPE_CHECKING:
+    from cictl.workflow.export import ExportOutcome
 
 
 class Source(StrEnum):
@@ -41,7 +34,9 @@ class Precision(StrEnum):
     fp32 = "fp32"
 
 
+@takes_common()
 def command(
+    common: Common,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", metavar="NAME", help="May be repeated. Default: safetensors.", show_default=False),
@@ -59,12 +54,6 @@ def command(
     rank: Annotated[str, typer.Option(metavar="R|auto", help="Of LoRAs; auto keeps 99% of each change's energy.")] = "auto",
     dtype: Annotated[Precision, typer.Option(help="In what weights are stored.")] = Precision.fp32,
     force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Write files that ComfyUI, A1111, Forge and diffusers load.
 
@@ -76,13 +65,13 @@ def command(
     cictl export --all --out ~/exports
     cictl export --list
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         if listing:
-            _list(json)
+            _list(common.json)
             return
         from cictl.workflow import export
 
-        session = open_session(directory, assignments, json, quiet, verbose)
+        session = open_session(common)
         with session.display() as observe:
             outcome = export.run(
                 session.workspace,
@@ -99,28 +88,29 @@ def command(
                 overrides=session.overrides,
             )
 
-        def say() -> None:
-            if outcome.already_done:
-                print_result("already done: the files are there, and equal")
-            print_result(f"stage: {described({'stage': outcome.stage, 'step': outcome.step})}")
-            for file in outcome.files:
-                print_result(f"{file['path']}  {_size(file['bytes'])}")
-            for one, why in outcome.left_out.items():
-                print_result(f"left out: {one}: {why}")
-            for one, notes in outcome.notes.items():
-                print_result(*(f"{one}: {note}" for note in notes))
-            for one, usage in outcome.usage.items():
-                print_result(f"what to type ({one}):" if len(outcome.usage) > 1 else "what to type:")
-                for program, text in usage.items():
-                    _say_usage(program, text)
-
-        session.result(outcome, say)
+        session.result(outcome, lambda: _say(outcome))
         if outcome.in_the_way:
             raise StateError(
                 "\n".join(f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()),
                 "the same command with --force replaces it; --out writes elsewhere",
                 slug="exports-exist",
             )
+
+
+def _say(outcome: ExportOutcome) -> None:
+    if outcome.already_done:
+        print_result("already done: the files are there, and equal")
+    print_result(f"stage: {described({'stage': outcome.stage, 'step': outcome.step})}")
+    for file in outcome.files:
+        print_result(f"{file['path']}  {_size(file['bytes'])}")
+    for one, why in outcome.left_out.items():
+        print_result(f"left out: {one}: {why}")
+    for one, notes in outcome.notes.items():
+        print_result(*(f"{one}: {note}" for note in notes))
+    for one, usage in outcome.usage.items():
+        print_result(f"what to type ({one}):" if len(outcome.usage) > 1 else "what to type:")
+        for program, text in usage.items():
+            _say_usage(program, text)
 
 
 def _say_usage(program: str, text: str) -> None:
@@ -134,7 +124,7 @@ def _list(json: bool) -> None:
     columns = ("name", "holds", "read by", "form", "size on SD 1.5")
     rows = [(one.name, one.holds, one.readers, one.fidelity, one.size) for one in FORMATS]
     if json:
-        print_json({"formats": [dict(zip(columns, row, strict=True)) for row in rows]})
+        print_outcome({"formats": [dict(zip(columns, row, strict=True)) for row in rows]})
     else:
         print_result(Listing(columns, rows))
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
 
 
+@takes_common()
 def command(
+    common: Common,
     steps: StepsOption = None,
     restart: RestartOption = False,
     dry_run: DryRunOption = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Stage 2: tune the cross-attention to S*, for the details.
 
@@ -35,10 +23,10 @@ def command(
     cictl finetune --steps 300
     cictl finetune --set finetune.learning_rate=1e-5 --restart
     """
-    with exit_codes(json=json, debug=debug, shared=not dry_run):
+    with exit_codes(common, shared=not dry_run):
         from cictl.workflow import finetune
 
-        session = open_session(directory, assignments, json, quiet, verbose, finetune__steps=steps)
+        session = open_session(common, finetune__steps=steps)
         with session.display() as observe:
             outcome = finetune.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
         finish(session, outcome, 'cictl generate "a photo of S*"')

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    StepOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, StepOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
 from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
 from cictl.placeholders import CONCEPT
 from cictl.ui.report import print_result
+
+if TYPE_CHECKING:
+    from cictl.workflow.generate import GenerateOutcome
 
 
 class Sampler(StrEnum):
@@ -48,7 +42,14 @@ class Source(StrEnum):
     base = "base"
 
 
+StageOption = Annotated[
+    Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
+]
+
+
+@takes_common()
 def command(
+    common: Common,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, with S* in it; in quotes.", show_default=False)
     ] = None,
@@ -93,9 +94,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    source: Annotated[
-        Source | None, typer.Option("--stage", help="Default: the furthest stage that was trained.", show_default=False)
-    ] = None,
+    source: StageOption = None,
     step: StepOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the pictures. Default: outputs/.", show_default=False)
@@ -104,12 +103,6 @@ def command(
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not write prompt and settings into the pictures.")
     ] = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Generate pictures of prompts with S*.
 
@@ -120,15 +113,11 @@ def command(
     cictl generate "S* in the snow" "a sketch of S*" -n 8 --grid
     cictl generate --prompts prompts.txt --sampler dpm++ --steps 25
     """
-    with exit_codes(json=json, debug=debug, shared=True):
+    with exit_codes(common, shared=True):
         from cictl.workflow import generate
 
         session = open_session(
-            directory,
-            assignments,
-            json,
-            quiet,
-            verbose,
+            common,
             generate__count=count,
             seed=seed,
             generate__steps=steps,
@@ -155,23 +144,24 @@ def command(
                 metadata=not no_metadata,
             )
 
+        session.result(outcome, lambda: _say(outcome))
         total = len(outcome.pictures)
-
-        def say() -> None:
-            if outcome.kept == total:
-                print_result("already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there"))
-            for picture in outcome.pictures:
-                print_result(picture["path"])
-            if outcome.grid:
-                print_result(f"the grid: {outcome.grid}")
-
-        session.result(outcome, say)
         if outcome.blanked and len(outcome.blanked) == total:
             raise CictlError(
                 f"the base model's safety checker blanked {'the picture' if total == 1 else f'all {total} pictures'}",
                 "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
                 slug="pictures-all-blanked",
             )
+
+
+def _say(outcome: GenerateOutcome) -> None:
+    total = len(outcome.pictures)
+    if outcome.kept == total:
+        print_result("already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there"))
+    for picture in outcome.pictures:
+        print_result(picture["path"])
+    if outcome.grid:
+        print_result(f"the grid: {outcome.grid}")
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:

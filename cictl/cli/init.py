@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import DebugOption, JsonOption, exit_codes, print_json
+from cictl.cli.options import Common, takes_common
+from cictl.cli.session import exit_codes, print_outcome
 from cictl.errors import UsageError
 from cictl.ui.report import print_result
 from cictl.workflow import init
@@ -22,7 +23,9 @@ class Kind(StrEnum):
     pose = "pose"
 
 
+@takes_common("json", "debug")
 def command(
+    common: Common,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
     more_images: Annotated[list[Path] | None, typer.Argument(metavar="--images PATH", hidden=True)] = None,
     model: Annotated[
@@ -37,8 +40,6 @@ def command(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the concept. Default: the folder's.", show_default=False)
     ] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Make a workspace: images/, ci.yaml, checkpoints/, outputs/.
 
@@ -47,7 +48,7 @@ def command(
     cictl init my-teapot --images ~/photos/teapot/*.jpg
     cictl init line-art --kind style
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         if more_images and not images:
             raise UsageError(
                 f"there is one folder too many: {more_images[0]}", "photographs come behind --images", slug="init-stray-argument"
@@ -56,8 +57,8 @@ def command(
         images = [*(images or []), *(more_images or [])]
         workspace = init.run(folder, model=model, images=images, kind=kind, name=name)
         shown = workspace.shown(workspace.root)
-        if json:
-            print_json({"workspace": str(workspace.root)})
+        if common.json:
+            print_outcome({"workspace": str(workspace.root)})
             return
         print_result(f"made the workspace {shown}")
         if not images:

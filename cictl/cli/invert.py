@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
 
 
+@takes_common()
 def command(
+    common: Common,
     steps: StepsOption = None,
     restart: RestartOption = False,
     dry_run: DryRunOption = False,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
 ) -> None:
     """Stage 1: learn S*, what the photographs share.
 
@@ -36,10 +24,10 @@ def command(
     cictl invert --steps 500 --set invert.auxiliary_vectors=8
     cictl invert --restart
     """
-    with exit_codes(json=json, debug=debug, shared=not dry_run):
+    with exit_codes(common, shared=not dry_run):
         from cictl.workflow import invert, status
 
-        session = open_session(directory, assignments, json, quiet, verbose, invert__steps=steps)
+        session = open_session(common, invert__steps=steps)
         with session.display() as observe:
             outcome = invert.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
         finish(session, outcome, status.run(session.workspace).next)  # which may be to train stage 2 anew

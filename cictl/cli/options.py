@@ -1,41 +1,64 @@
-"""The flags that commands share, and how a command runs: its workspace, its display, its exit code."""
+"""The flags that commands share."""
 
 from __future__ import annotations
 
-import json as json_module
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised
-from cictl.config import parse_overrides
-from cictl.errors import BusyError, CictlError, Interrupted, StateError, UsageError
-from cictl.events import Observer
-from cictl.processes import launched
-from cictl.ui.display import Mode, choose_mode, show
-from cictl.ui.report import exit_code, print_error
-from cictl.workspace import Workspace, find_workspace
 
-DirectoryOption = Annotated[
-    Path | None, typer.Option("-C", "--directory", metavar="DIR", help="The workspace, if it is not here.", show_default=False)
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a key of ci.yaml for this run (a training keeps it until --restart); may be repeated.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")]
+@dataclass(frozen=True)
+class Common:
+    """What can be said to every command, or to most of them, behind what is its own."""
+
+    directory: Annotated[
+        Path | None,
+        typer.Option("-C", "--directory", metavar="DIR", help="The workspace, if it is not here.", show_default=False),
+    ] = None
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of ci.yaml for this run (a training keeps it until --restart); may be repeated.",
+            show_default=False,
+        ),
+    ] = None
+    json: Annotated[bool, typer.Option("--json", help="Results as JSON on stdout; while training a line per event.")] = False
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")] = False
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.", show_default=False)] = 0
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+
+
+def takes_common(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of :class:`Common`, and what was said to them as its first argument.
+
+    Args:
+        names: the fields that the command takes; none are all.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        fields = inspect.signature(Common, eval_str=True).parameters
+        taken = {name: field for name, field in fields.items() if name in (names or fields)}
+        own = inspect.signature(command, eval_str=True)
+
+        @wraps(command)
+        def with_common(**given: Any) -> None:
+            common = Common(**{name: given.pop(name) for name in taken})
+            command(common, **given)
+
+        parameters = [*list(own.parameters.values())[1:], *taken.values()]
+        with_common.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return with_common
+
+    return decorate
+
+
 PromptSetOption = Annotated[
     str | None,
     typer.Option(
@@ -57,119 +80,4 @@ StepOption = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
-VerboseOption = Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.", show_default=False)]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-
-
-_COMMON = (UsageError, StateError, BusyError, Interrupted)  # these meet all processes alike, and the first one tells them
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a command works with.
-
-    Attributes:
-        workspace: the one that was found.
-        overrides: of --set, by dotted key.
-        mode: how progress is shown.
-        verbose: how much of it.
-    """
-
-    workspace: Workspace
-    overrides: dict[str, Any]
-    mode: Mode
-    verbose: int
-
-    @contextmanager
-    def display(self) -> Iterator[Observer]:
-        """Show progress; gives the observer."""
-        with show(self.mode, title=self.workspace.root.name, verbose=self.verbose) as observe:
-            yield observe
-
-    def result(self, outcome: Any, say: Callable[[], None]) -> None:
-        """Print the result: as JSON with --json, else by ``say``. Of several processes the first one does."""
-        if launched()[0]:
-            return
-        if self.mode is Mode.json:
-            print_json(outcome)
-        else:
-            say()
-
-
-def open_session(
-    directory: Path | None, assignments: list[str] | None, json: bool, quiet: bool, verbose: int, **flags: Any
-) -> Session:
-    """Find the workspace and read --set; ``flags`` are keys of ci.yaml that have an option of their own.
-
-    Args:
-        flags: values by key, with ``__`` for the dot; None for an option that was not given.
-    """
-    mode = choose_mode(json, quiet) if launched()[0] == 0 else Mode.quiet
-    workspace, which = find_workspace(directory or Path.cwd(), exact=directory is not None)
-    if which and mode in (Mode.live, Mode.plain):
-        print(which, file=sys.stderr)
-    overrides = parse_overrides(assignments or [])
-    overrides |= {key.replace("__", "."): value for key, value in flags.items() if value is not None}
-    return Session(workspace, overrides, mode, verbose)
-
-
-def print_json(outcome: Any) -> None:
-    """One object on stdout."""
-    value = asdict(outcome) if is_dataclass(outcome) and not isinstance(outcome, type) else outcome
-    print(json_module.dumps({"event": "Result", **value}, ensure_ascii=False, default=str), flush=True)
-
-
-@contextmanager
-def exit_codes(*, json: bool = False, debug: bool = False, shared: bool = False) -> Iterator[None]:
-    """Turn errors into messages and exit codes; with ``debug`` the traceback comes along.
-
-    Args:
-        shared: whether several processes that a launcher started can share the work.
-    """
-    try:
-        if launched()[1] > 1 and not shared:
-            raise UsageError(
-                "this is for one process; invert, finetune, baseline and generate can be shared by several",
-                "run it without accelerate launch (and without WORLD_SIZE in the environment)",
-                slug="one-process-only",
-            )
-        with CtrlCRaised():
-            yield
-    except CictlError as error:
-        _fail(error, json, debug)
-    except KeyboardInterrupt:  # where nothing waits for the end of a step or of a picture: while libraries load, for example
-        _fail(Interrupted(signal.SIGINT, MESSAGE, HINT), json, debug)
-    except BrokenPipeError:
-        raise typer.Exit(1) from None
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        unexpected = CictlError(
-            f"{type(error).__name__}: {error}",
-            "this is a bug of cictl; --debug shows where, and a report with it is welcome",
-            slug="unexpected",
-        )
-        _fail(unexpected, json, debug)
-
-
-def _fail(error: CictlError, json: bool, debug: bool) -> NoReturn:
-    if debug:
-        import traceback
-
-        traceback.print_exc()
-    if not (_elsewhere() and isinstance(error, _COMMON)):
-        print_error(error, json=json)
-    raise typer.Exit(exit_code(error))
-
-
-def _elsewhere() -> bool:
-    """Whether another process than this one shows what all have in common."""
-    try:
-        return launched()[0] > 0
-    except UsageError:  # the environment contradicts itself, which somebody has to say
-        return False
-
-
-__all__ = ["Observer", "Session", "exit_codes", "open_session", "print_json"]
+SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="First seed. Default: seed.", show_default=False)]

@@ -6,30 +6,18 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import (
-    DebugOption,
-    DirectoryOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    exit_codes,
-    open_session,
-)
+from cictl.cli.options import Common, SeedOption, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.ui.report import print_result
 
 
+@takes_common()
 def command(
+    common: Common,
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="Pictures a token. Default: generate.count.", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="First seed. Default: seed.", show_default=False)] = None,
-    directory: DirectoryOption = None,
-    assignments: SetOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
-    debug: DebugOption = False,
+    seed: SeedOption = None,
 ) -> None:
     """Show what each auxiliary token holds, on one sheet.
 
@@ -40,10 +28,10 @@ def command(
     cictl preview-aux
     cictl preview-aux -n 2 --seed 7
     """
-    with exit_codes(json=json, debug=debug):
+    with exit_codes(common):
         from cictl.workflow import preview_aux
 
-        session = open_session(directory, assignments, json, quiet, verbose, generate__count=count, seed=seed)
+        session = open_session(common, generate__count=count, seed=seed)
         with session.display() as observe:
             outcome = preview_aux.run(session.workspace, observe, overrides=session.overrides)
         session.result(outcome, lambda: print_result(f"the sheet: {outcome.sheet}"))

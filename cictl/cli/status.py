@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from cictl.cli.options import DebugOption, DirectoryOption, JsonOption, QuietOption, exit_codes, open_session
+from cictl.cli.options import Common, takes_common
+from cictl.cli.session import exit_codes, open_session
 from cictl.ui.formats import duration
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import status
 from cictl.workflow.stage import TITLES
 
 
-def command(
-    directory: DirectoryOption = None, json: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False
-) -> None:
+@takes_common("directory", "json", "quiet", "debug")
+def command(common: Common) -> None:
     """Say what is done, what changed, and what to type next.
 
     \b
     cictl status
     cictl status -C my-teapot --json
     """
-    with exit_codes(json=json, debug=debug):
-        session = open_session(directory, [], json, quiet, 0)
+    with exit_codes(common):
+        session = open_session(common)
         report = status.run(session.workspace)
 
         def say() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import Session
+from cictl.cli.session import Session
 from cictl.config import METHODS, command_of
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import check

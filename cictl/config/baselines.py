@@ -6,25 +6,25 @@ arXiv 2508.07755, which trains each of them anew.
 
 from __future__ import annotations
 
-from pydantic import field_validator
-
 from cictl.config.fields import (
-    NOT_STATED,
+    ACCUMULATION,
     OURS,
     STOP_EVERY,
     STOP_RATIO,
     STOP_WINDOW,
     TIMESTEPS,
+    ConceptPrompt,
+    ConceptPrompts,
     Group,
-    Texts,
+    Parts,
     Timesteps,
-    check_prompt,
-    divides_batch,
+    batch_size_setting,
+    learning_rate_setting,
     setting,
+    steps_setting,
+    weight_decay_setting,
 )
-from cictl.placeholders import CONCEPT
 
-_ACCUMULATION = "Parts in which a batch is computed, one after another: less memory, equal but for rounding."
 _PROMPT = "What is trained on; S* stands for {}, as in every prompt of the method."
 _CLIP_ABOUT = "Largest norm that the gradients of a step may have together; null is any."
 _CLASS_PICTURES = "Pictures of the noun that the untouched base draws for the prior loss, once; they are kept in outputs/class/."
@@ -33,67 +33,55 @@ _CLASS_PICTURES = "Pictures of the noun that the untouched base draws for the pr
 class _Training(Group):
     """what every method is trained with"""
 
-    weight_decay: float = setting(0.01, "Of AdamW.", paper="1e-2", ge=0, le=1)
-    batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="Table 1: 4", ge=1, le=256)
-    accumulation: int = setting(1, _ACCUMULATION, paper=NOT_STATED, shapes=False, ge=1, le=256)
+    weight_decay: float = weight_decay_setting("1e-2")
+    batch_size: int = batch_size_setting(4, "Table 1: 4")
+    accumulation: Parts = ACCUMULATION
     timesteps: Timesteps = setting("uniform", TIMESTEPS, paper="uniform")
     stop_every: int = STOP_EVERY
     stop_window: int = STOP_WINDOW
     stop_ratio: float = STOP_RATIO
 
-    _accumulation = field_validator("accumulation")(divides_batch)
-
 
 class TextualInversionConfig(_Training):
     """Textual Inversion (arXiv 2208.01618): trains one new token"""
 
-    steps: int = setting(3000, "Training steps.", paper="Table 1: 3000", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = setting(5e-4, "Of AdamW, constant.", paper="Table 1: 5e-4", gt=0, le=10)
+    steps: int = steps_setting(3000, "Table 1: 3000")
+    learning_rate: float = learning_rate_setting(5e-4, "Table 1: 5e-4")
     start: str | None = setting(
         None,
         "A word that the token starts from; null is the noun (evaluate.noun), or, without one, concept.start.",
         paper="a word that describes the concept",
         min_length=1,
     )
-    prompts: Texts = setting(
+    prompts: ConceptPrompts = setting(
         [], "What is trained on, one for each photograph of a batch; none are the paper's, by concept.kind.",
         paper="27 prompts for objects, 19 for styles", max_length=64,
     )  # fmt: skip
     mirror: bool = setting(True, "Mirror every other photograph, by chance.", paper="yes, with probability 0.5")
 
-    @field_validator("prompts")
-    @classmethod
-    def _prompts(cls, prompts: list[str]) -> list[str]:
-        return [check_prompt(prompt, needs=[CONCEPT]) for prompt in prompts]
-
 
 class DreamBoothConfig(_Training):
     """DreamBooth (arXiv 2208.12242): trains the whole UNet"""
 
-    steps: int = setting(150, "Training steps.", paper="Table 1: 150", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = setting(5e-6, "Of AdamW, constant.", paper="Table 1: 5e-6", gt=0, le=10)
+    steps: int = steps_setting(150, "Table 1: 150")
+    learning_rate: float = learning_rate_setting(5e-6, "Table 1: 5e-6")
     gradient_clip: float | None = setting(1.0, _CLIP_ABOUT, paper="1", gt=0)
     identifier: str = setting("sks", "The rare word before the noun.", paper="sks", min_length=1)
-    prompt: str = setting("a photo of S*", _PROMPT.format("identifier and noun"), paper='"a photo of sks dog"')
+    prompt: ConceptPrompt = setting("a photo of S*", _PROMPT.format("identifier and noun"), paper='"a photo of sks dog"')
     prior_weight: float = setting(
         0.0, "Weight of the loss on class pictures; 0 makes none of them.", paper="1, optional; Table 1: not stated", ge=0, le=100
     )
     class_pictures: int = setting(100, _CLASS_PICTURES, paper="100 to 200", ge=1, le=10_000)
 
-    @field_validator("prompt")
-    @classmethod
-    def _prompt(cls, prompt: str) -> str:
-        return check_prompt(prompt, needs=[CONCEPT])
-
 
 class CustomDiffusionConfig(_Training):
     """Custom Diffusion (arXiv 2212.04488): trains the cross-attention's K, V and one new token before the noun"""
 
-    steps: int = setting(300, "Training steps.", paper="Table 1: 300", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = setting(1e-4, "Of AdamW, constant.", paper="Table 1: 1e-4", gt=0, le=10)
+    steps: int = steps_setting(300, "Table 1: 300")
+    learning_rate: float = learning_rate_setting(1e-4, "Table 1: 1e-4")
     gradient_clip: float | None = setting(1.0, _CLIP_ABOUT, paper="1", gt=0)
     start: str = setting("ktn", "A rare word that the token starts from.", paper="ktn", min_length=1)
-    prompt: str = setting("photo of a S*", _PROMPT.format("token and noun"), paper='"photo of a <new1> cat"')
+    prompt: ConceptPrompt = setting("photo of a S*", _PROMPT.format("token and noun"), paper='"photo of a <new1> cat"')
     prior_weight: float = setting(1.0, "Weight of the loss on class pictures; 0 makes none of them.", paper="1", ge=0, le=100)
     class_pictures: int = setting(200, _CLASS_PICTURES, paper="200", ge=1, le=10_000)
     augment: bool = setting(
@@ -107,27 +95,17 @@ class CustomDiffusionConfig(_Training):
         le=1000,
     )
 
-    @field_validator("prompt")
-    @classmethod
-    def _prompt(cls, prompt: str) -> str:
-        return check_prompt(prompt, needs=[CONCEPT])
-
 
 class DisenBoothConfig(_Training):
     """DisenBooth (arXiv 2305.03374): trains LoRA, and what each photograph has of its own through an adapter of its embedding"""
 
-    steps: int = setting(2000, "Training steps.", paper="Table 1: 2000", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = setting(1e-4, "Of AdamW, constant.", paper="1e-4", gt=0, le=10)
-    batch_size: int = setting(1, "Photographs (with their noise) in a step.", paper="1", ge=1, le=256)
+    steps: int = steps_setting(2000, "Table 1: 2000")
+    learning_rate: float = learning_rate_setting(1e-4, "1e-4")
+    batch_size: int = batch_size_setting(1, "1")
     identifier: str = setting("sks", "The rare word before the noun.", paper="a rare word", min_length=1)
-    prompt: str = setting("a photo of S*", _PROMPT.format("identifier and noun"), paper='"a photo of sks dog"')
+    prompt: ConceptPrompt = setting("a photo of S*", _PROMPT.format("identifier and noun"), paper='"a photo of sks dog"')
     rank: int = setting(4, "Of the LoRA.", paper="4", ge=1, le=128)
     weak_weight: float = setting(0.01, "Weight of the loss without the photograph's embedding.", paper="0.01", ge=0, le=100)
     contrast_weight: float = setting(
         0.001, "Weight of the cosine between the two embeddings, which is to fall.", paper="0.001", ge=0, le=100
     )
-
-    @field_validator("prompt")
-    @classmethod
-    def _prompt(cls, prompt: str) -> str:
-        return check_prompt(prompt, needs=[CONCEPT])

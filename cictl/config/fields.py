@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
@@ -60,7 +61,37 @@ STOP_RATIO = setting(
 )
 
 
-def divides_batch(accumulation: int, info: ValidationInfo) -> int:
+def steps_setting(default: int, paper: str) -> Any:
+    """How long a training is."""
+    return setting(default, "Training steps.", paper=paper, shapes=False, ge=1, le=1_000_000)
+
+
+def learning_rate_setting(default: float, paper: str) -> Any:
+    """How fast it goes."""
+    return setting(default, "Of AdamW, constant.", paper=paper, gt=0, le=10)
+
+
+def weight_decay_setting(paper: str) -> Any:
+    """Of what is trained."""
+    return setting(0.01, "Of AdamW.", paper=paper, ge=0, le=1)
+
+
+def batch_size_setting(default: int, paper: str) -> Any:
+    """What a step sees."""
+    return setting(default, "Photographs (with their noise) in a step.", paper=paper, ge=1, le=256)
+
+
+ACCUMULATION = setting(
+    1,
+    "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
+    paper=NOT_STATED,
+    shapes=False,
+    ge=1,
+    le=256,
+)
+
+
+def _divides_batch(accumulation: int, info: ValidationInfo) -> int:
     """Refuse a number of parts that does not divide the batch."""
     batch_size = info.data.get("batch_size")  # absent if it is wrong itself
     if batch_size is not None and batch_size % accumulation:
@@ -68,12 +99,29 @@ def divides_batch(accumulation: int, info: ValidationInfo) -> int:
     return accumulation
 
 
-def check_prompt(prompt: str, *, needs: list[str]) -> str:
-    """A prompt must hold what it ``needs`` once each, as words of their own, and no other token."""
+Parts = Annotated[int, AfterValidator(_divides_batch)]
+
+
+def holding(*needs: str) -> AfterValidator:
+    """Refuse prompts that do not hold each of ``needs`` once, as words of their own, or that hold another token."""
+
+    def check(prompts: str | list[str]) -> str | list[str]:
+        for prompt in [prompts] if isinstance(prompts, str) else prompts:
+            _check_prompt(prompt, needs)
+        return prompts
+
+    return AfterValidator(check)
+
+
+def _check_prompt(prompt: str, needs: Collection[str]) -> None:
     for token, pattern in ((CONCEPT, CONCEPT_PATTERN), (AUXILIARY, AUXILIARY_PATTERN)):
         count = len(pattern.findall(prompt))
         if token in needs and count != 1:
             raise ValueError(f"{prompt!r} must hold {token} exactly once, as a word of its own")
         if token not in needs and count:
             raise ValueError(f"{prompt!r} must not hold {token}")
-    return prompt
+
+
+ConceptPrompt = Annotated[str, holding(CONCEPT)]
+ConceptPrompts = Annotated[Texts, holding(CONCEPT)]
+AuxiliaryPrompt = Annotated[str, holding(AUXILIARY)]

@@ -8,27 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
-from cictl.config.fields import (
-    NOT_STATED,
-    OURS,
-    STOP_EVERY,
-    STOP_RATIO,
-    STOP_WINDOW,
-    TIMESTEPS,
-    Group,
-    MemoryMode,
-    OneOrMore,
-    Texts,
-    Timesteps,
-    check_prompt,
-    divides_batch,
-    setting,
-)
+from cictl.config.contrastive_inversion import FinetuneConfig, InvertConfig
+from cictl.config.fields import NOT_STATED, OURS, Group, MemoryMode, OneOrMore, setting
 from cictl.config.stages import Stage, group_of
-from cictl.placeholders import AUXILIARY, CONCEPT
 
 
 class ConceptConfig(Group):
@@ -101,149 +86,6 @@ class DataConfig(Group):
         le=2048,
         multiple_of=8,
     )
-
-
-class InvertConfig(Group):
-    """stage 1, Contrastive Inversion: trains the tokens S* and A_i*"""
-
-    steps: int = setting(2000, "Training steps.", paper="2000", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = setting(5e-4, "Of AdamW, constant.", paper="5e-4", gt=0, le=10)
-    weight_decay: float = setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
-    batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
-    accumulation: int = setting(
-        1,
-        "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
-        paper=NOT_STATED,
-        shapes=False,
-        ge=1,
-        le=256,
-    )
-    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
-    auxiliary_vectors: int = setting(
-        4,
-        "n, vectors of each auxiliary token A_i*; 0 is plain Textual Inversion (no Eq. 2). Not measured on SD 1.5.",
-        paper="not stated; Fig. 4: larger n separates better",
-        ge=0,
-        le=16,
-    )
-    auxiliary_start: str = setting(
-        "auto",
-        "Start of every vector of A_i*: auto, one or more words, or photographs (the three words that CLIP finds nearer to this "
-        "photograph than to the others).",
-        paper=NOT_STATED,
-        min_length=1,
-    )
-    contrastive_weight: float = setting(1.0, "Weight of Eq. 2 beside Eq. 1.", paper="1 (plain sum)", ge=0, le=1e4)
-    temperature: float = setting(
-        1.0, "Divides the cosines of Eq. 2; smaller is sharper.", paper="not stated; 1 as Eq. 2 is written", gt=0, le=100
-    )
-    prompts: Texts = setting(
-        ["A photo of S* A*"],
-        "Prompts of Eq. 1; S* and A* stand for the tokens. One is drawn for each photograph of a batch.",
-        paper='"A photo of S* A_i*"',
-        min_length=1,
-        max_length=64,
-    )
-    contrastive_prompt: str = setting(
-        "A*", "What the text encoder reads in Eq. 2, tau_T(A_i*).", paper="A_i*; words around it: none stated"
-    )
-    stop_every: int = STOP_EVERY
-    stop_window: int = STOP_WINDOW
-    stop_ratio: float = STOP_RATIO
-
-    _accumulation = field_validator("accumulation")(divides_batch)
-
-    @field_validator("prompts")
-    @classmethod
-    def _prompts(cls, prompts: list[str]) -> list[str]:
-        return [check_prompt(prompt, needs=[CONCEPT, AUXILIARY]) for prompt in prompts]
-
-    @field_validator("contrastive_prompt")
-    @classmethod
-    def _contrastive_prompt(cls, prompt: str) -> str:
-        return check_prompt(prompt, needs=[AUXILIARY])
-
-
-UNET_PARTS = ("down_blocks", "mid_block", "up_blocks")  # in diffusers' names, of every base model that there can be
-
-
-class FinetuneConfig(Group):
-    """stage 2, disentangled cross-attention: trains K, V on S*, and K^a, V^a on A_i*"""
-
-    steps: int = setting(150, "Training steps.", paper="150", shapes=False, ge=1, le=1_000_000)
-    learning_rate: float = setting(5e-6, "Of AdamW, constant.", paper="5e-6", gt=0, le=10)
-    weight_decay: float = setting(0.01, "Of AdamW.", paper="0.01", ge=0, le=1)
-    batch_size: int = setting(4, "Photographs (with their noise) in a step.", paper="4", ge=1, le=256)
-    accumulation: int = setting(
-        1,
-        "Parts in which a batch is computed, one after another: less memory, equal but for rounding.",
-        paper=NOT_STATED,
-        shapes=False,
-        ge=1,
-        le=256,
-    )
-    timesteps: Timesteps = setting("uniform", TIMESTEPS, paper=NOT_STATED)
-    layers: Texts = setting(
-        list(UNET_PARTS),
-        "Cross-attention layers that train: those whose names begin so, for instance up_blocks.1; the rest keep the base's K, V.",
-        paper="the cross-attention",
-        min_length=1,
-        max_length=64,
-    )
-    concept_learning_rate: float = setting(
-        0.0, "Of S*, which then trains along with K, V; 0 keeps it as stage 1 found it.", paper="0", ge=0, le=10
-    )
-    disentangled: bool = setting(
-        True,
-        "Eq. 3: A_i* has K^a, V^a of its own. false trains one K, V on S* and A_i* together, for comparison.",
-        paper="yes",
-    )
-    auxiliary_scale: float = setting(
-        1.0,
-        "lambda of Eq. 3, the share of the auxiliary pathway. Not measured on SD 1.5.",
-        paper=NOT_STATED,
-        ge=0,
-        le=10,
-    )
-    auxiliary_context: Literal["all", "tokens"] = setting(
-        "all",
-        "What K^a, V^a attend to: all positions of the encoded prompt, or those of A_i* alone "
-        "(without beginning, end and padding).",
-        paper=NOT_STATED,
-    )
-    concept_prompts: Texts = setting(
-        ["A photo of S*"],
-        "Prompts that K, V see. One is drawn for each photograph of a batch.",
-        paper="S* only; words around it not stated",
-        min_length=1,
-        max_length=64,
-    )
-    auxiliary_prompt: str = setting("A*", "Prompt that K^a, V^a see.", paper="A_i* only; words around it not stated")
-    stop_every: int = STOP_EVERY
-    stop_window: int = STOP_WINDOW
-    stop_ratio: float = STOP_RATIO
-
-    _accumulation = field_validator("accumulation")(divides_batch)
-
-    @field_validator("layers")
-    @classmethod
-    def _layers(cls, layers: list[str]) -> list[str]:
-        if wrong := [layer for layer in layers if layer.partition(".")[0] not in UNET_PARTS]:
-            raise ValueError(
-                f"{wrong[0]!r} must be {', '.join(UNET_PARTS)}, or a part of one, such as up_blocks.1; several as in "
-                "[mid_block, up_blocks.1]"
-            )
-        return layers
-
-    @field_validator("concept_prompts")
-    @classmethod
-    def _concept_prompts(cls, prompts: list[str]) -> list[str]:
-        return [check_prompt(prompt, needs=[CONCEPT]) for prompt in prompts]
-
-    @field_validator("auxiliary_prompt")
-    @classmethod
-    def _auxiliary_prompt(cls, prompt: str) -> str:
-        return check_prompt(prompt, needs=[AUXILIARY])
 
 
 # One less than the timesteps there are: with all of them DDIM steps past the last, and DPM-Solver++ and UniPC give no numbers.

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +100,7 @@ def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
         try:
             photographs.append(_examine(path, inside, seen))
         except UnusableError as error:
-            faults.append(f"{_shown(path.name)}: {error}")
+            faults.append(f"{shown(path.name)}: {error}")
     if faults:
         count = "1 file" if len(faults) == 1 else f"{len(faults)} files"
         listed = "\n".join(f"  {fault}" for fault in faults)
@@ -140,47 +137,6 @@ def load_pixels(photograph: Photograph, resolution: int) -> np.ndarray:
         UsageError: the file can no longer be used; the message says why.
     """
     return to_training_pixels(open_upright(photograph.path), resolution)
-
-
-def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Copy pictures into ``folder``, which is made if it is absent; the copies, in the order given.
-
-    A name that is taken gets -2, -3, ... before the suffix; but a file that ``folder`` already holds under
-    its name, with the same bytes, is not copied again (the copy would be refused as a duplicate).
-
-    Args:
-        paths: files, or folders that stand for the picture files in them.
-        folder: where the copies go. Nothing in it is overwritten.
-
-    Raises:
-        UsageError: some paths are missing, unreadable, or not pictures; all are named, and nothing is copied.
-        OSError: as the file system gives it (errno 28 on a full disk); no part of a file is left.
-    """
-    sources: list[Path] = []
-    faults: list[str] = []
-    for path in paths:
-        if os.path.isdir(path):
-            pictures = list_files(path)
-            if not pictures:
-                faults.append(f"{_shown(str(path))}: holds no photographs")
-        else:
-            pictures = [path]
-        for picture in pictures:
-            fault = _fault_of_source(picture)
-            if fault:
-                faults.append(f"{_shown(str(picture))}: {fault}")
-            else:
-                sources.append(picture)
-    if faults:
-        listed = "\n".join(f"  {fault}" for fault in faults)
-        raise UsageError(
-            f"these cannot be copied:\n{listed}",
-            "correct the paths, then the same command again; nothing was copied",
-            slug="photographs-not-copied",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    copies = [_copy(source, folder) for source in sources]
-    return list(dict.fromkeys(copies))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -221,7 +177,7 @@ def _examine(path: Path, inside: Path, seen: dict[str, str]) -> Photograph:
         UnusableError: it cannot be used.
     """
     _check_link(path, inside)
-    fault = _fault_of_name(path)
+    fault = fault_of_name(path)
     if fault:
         raise UnusableError(fault)
     image = decode(path)
@@ -233,7 +189,7 @@ def _examine(path: Path, inside: Path, seen: dict[str, str]) -> Photograph:
     for digest, same in ((sha256, "the same file as"), (pixels, "the same picture, pixel for pixel, as")):
         first = seen.setdefault(digest, path.name)
         if first != path.name:
-            raise UnusableError(f"{same} {_shown(first)}; keep one of them")
+            raise UnusableError(f"{same} {shown(first)}; keep one of them")
     return Photograph(path, sha256, image.width, image.height)
 
 
@@ -250,7 +206,7 @@ def _check_link(path: Path, inside: Path) -> None:
         raise UnusableError("not a file; remove it")
 
 
-def _fault_of_name(path: Path) -> str:
+def fault_of_name(path: Path) -> str:
     """Why a file with this suffix is not read; "" if it is."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
@@ -258,39 +214,6 @@ def _fault_of_name(path: Path) -> str:
     if suffix in _PICTURES_NOT_READ:
         return f"the format {suffix} is not supported; save it as JPEG or PNG"
     return "not a picture (cictl reads .jpg .png .webp .bmp .tif .heic); remove it from the folder"
-
-
-def _fault_of_source(path: Path) -> str:
-    """Why ``path`` cannot be copied as a picture; "" if it can."""
-    if not os.path.lexists(path):
-        return "does not exist"
-    if not os.path.isfile(path):
-        return "a broken link" if path.is_symlink() else "not a file"
-    if not os.access(path, os.R_OK):
-        return "cannot be read: permission denied"
-    return _fault_of_name(path)
-
-
-def _copy(source: Path, folder: Path) -> Path:
-    """Copy the bytes of ``source`` to a free name in ``folder``; where it ended up."""
-    name = Path(source.name.lstrip("."))  # A hidden file would not be seen again.
-    for number in itertools.count(1):
-        target = folder / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}")
-        try:
-            with (
-                open(source, "rb") as original,
-                open(target, "xb") as copy,
-            ):  # x: never overwrites, even in a race
-                try:
-                    shutil.copyfileobj(original, copy)
-                except BaseException:
-                    target.unlink(missing_ok=True)
-                    raise
-            return target
-        except FileExistsError:
-            if os.path.isfile(target) and sha256_file(target) == sha256_file(source):
-                return target
-    raise AssertionError("the numbers do not end")
 
 
 def _too_few(folder: Path, found: int, minimum: int) -> str:
@@ -305,6 +228,6 @@ def _too_few(folder: Path, found: int, minimum: int) -> str:
     )
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """``name`` for a message: escaped where it would break the line or the terminal, or is no valid text."""
     return name if name.isprintable() else ascii(name)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cictl.errors import CictlError, ModelAccessError
 from cictl.events import Observer
-from cictl.models import hub, hub_errors
+from cictl.models import hub
+from cictl.models.hub_request import Request
 
 if TYPE_CHECKING:
     from cictl.models.locate import Located
@@ -35,7 +36,7 @@ def is_absent(error: CictlError) -> bool:
     return error.slug == "hub-switched-off"
 
 
-def require_obtainable(locate: Callable[[], Located], request: hub_errors.Request, observe: Observer) -> Located | None:
+def require_obtainable(locate: Callable[[], Located], request: Request, observe: Observer) -> Located | None:
     """The model on this machine, or None if the hub would give it. Nothing is downloaded.
 
     Args:
@@ -53,7 +54,7 @@ def require_obtainable(locate: Callable[[], Located], request: hub_errors.Reques
     return None
 
 
-def foresee_download(request: hub_errors.Request, observe: Observer, *, ask: bool = True) -> Download:
+def foresee_download(request: Request, observe: Observer, *, ask: bool = True) -> Download:
     """How much would come: what the hub says, or, if it cannot be reached or is not to be asked, the usual size.
 
     Raises:

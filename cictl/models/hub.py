@@ -17,8 +17,8 @@ from cictl.errors import CictlError, ResourceError
 from cictl.events import DownloadProgress, Note, Observer, PhaseStarted, Warned
 from cictl.files import write_atomic
 from cictl.models import hub_errors
-from cictl.models.hub_errors import Request
 from cictl.models.hub_listing import File, NoAnswer, is_commit, lacking, listing
+from cictl.models.hub_request import Request
 
 MAIN = "main"
 _SECONDS_BETWEEN_EVENTS = 1.0

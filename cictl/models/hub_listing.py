@@ -9,7 +9,7 @@ from typing import Any
 
 from cictl.errors import CictlError, ModelAccessError
 from cictl.models import hub_errors
-from cictl.models.hub_errors import Request
+from cictl.models.hub_request import Request
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

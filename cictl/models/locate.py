@@ -13,6 +13,7 @@ from cictl.errors import ModelAccessError
 from cictl.events import Observer, ignore
 from cictl.files import sampled_digest, sha256_bytes
 from cictl.models import hub, hub_errors
+from cictl.models.hub_request import Request
 from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
 
 EMBEDDED = Path(__file__).parent / "weights"
@@ -109,23 +110,23 @@ def tokenizer_folder(clip: Located) -> Path:
     return (EMBEDDED / "toybox" if clip.id == "toybox" else SD1_CONFIGS) / "tokenizer"
 
 
-def base_request(model_id: str, revision: str | None) -> hub_errors.Request:
+def base_request(model_id: str, revision: str | None) -> Request:
     """What is asked of the hub for a base model."""
-    return hub_errors.Request(model_id, revision or hub.MAIN, _BASE_FILES, "model.id", "model.revision")
+    return Request(model_id, revision or hub.MAIN, _BASE_FILES, "model.id", "model.revision")
 
 
-def clip_request(model_id: str, revision: str | None) -> hub_errors.Request:
+def clip_request(model_id: str, revision: str | None) -> Request:
     """What is asked of the hub for a CLIP model."""
-    return hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, "model.clip", "model.clip_revision")
+    return Request(model_id, revision or hub.MAIN, _READER_FILES, "model.clip", "model.clip_revision")
 
 
-def metric_request(model_id: str, revision: str | None, which: MetricNetwork) -> hub_errors.Request:
+def metric_request(model_id: str, revision: str | None, which: MetricNetwork) -> Request:
     """What is asked of the hub for a model that `cictl evaluate` measures with."""
     key = f"evaluate.{which}"
-    return hub_errors.Request(model_id, revision or hub.MAIN, _READER_FILES, key, f"{key}_revision")
+    return Request(model_id, revision or hub.MAIN, _READER_FILES, key, f"{key}_revision")
 
 
-def _locate(request: hub_errors.Request, *, embedded: str, offline: bool, observe: Observer) -> Located:
+def _locate(request: Request, *, embedded: str, offline: bool, observe: Observer) -> Located:
     model_id = request.id
     folder = EMBEDDED / model_id / embedded
     if model_id == "toybox":

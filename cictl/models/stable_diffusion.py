@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,13 @@ from torch import Tensor
 
 from cictl.data.draws import pick
 from cictl.data.prompts import as_written, decoded_as_written
-from cictl.errors import ModelAccessError, UsageError, lacking
+from cictl.errors import ModelAccessError, UsageError
 from cictl.functional.losses import diffuse, prediction_target
+from cictl.models.base_files import KEY_VALUE, load_networks, load_small
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.convolutions import multiply_at_few_positions
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
-from cictl.models.single_file import load_parts, load_tokenizer, load_unet_weights
-
-_KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 
 @dataclass
@@ -56,9 +54,9 @@ class StableDiffusion:
             ModelAccessError: a part is missing, incomplete, or of another kind.
         """
         quiet_libraries()
-        parts = load_parts(located.file, located.folder) if located.file else _load_folder(located)
+        parts = load_networks(located)
         unet, text_encoder, vae = parts["unet"], parts["text_encoder"], parts["vae"]
-        tokenizer, scheduler = _load_small(located)
+        tokenizer, scheduler = load_small(located)
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ModelAccessError(
                 f"{located.id} is no Stable Diffusion 1.x: its UNet reads {unet.config.cross_attention_dim} numbers "
@@ -67,7 +65,7 @@ class StableDiffusion:
                 slug="model-not-sd1",
             )
         key_values = {
-            name: weight.detach().float().clone() for name, weight in unet.named_parameters() if name.endswith(_KEY_VALUE)
+            name: weight.detach().float().clone() for name, weight in unet.named_parameters() if name.endswith(KEY_VALUE)
         }
         for part in (unet, text_encoder, vae):
             part.eval().requires_grad_(False)
@@ -224,82 +222,3 @@ class StableDiffusion:
         if isinstance(context, Tensor):
             context = context.to(dtype)
         return self.unet(noisy.to(dtype), timesteps, encoder_hidden_states=context).sample
-
-
-def base_key_values(located: Located) -> dict[str, Tensor]:
-    """W_k, W_v of a base model's cross-attention in fp32, read from its file without loading the rest.
-
-    Raises:
-        ModelAccessError: the file cannot be read.
-    """
-    return base_unet_weights(located, lambda name: name.endswith(_KEY_VALUE))
-
-
-def base_unet_weights(located: Located, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
-    """The ``wanted`` weights of a base model's UNet by name in fp32, whatever it runs in, read from its file.
-
-    Raises:
-        ModelAccessError: the file cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if located.file:
-        return load_unet_weights(located.file, located.folder, wanted)
-    try:
-        with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys() if wanted(name)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(located, "unet", str(error)) from None
-
-
-_WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
-
-
-def _load_folder(located: Located) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel
-
-    kinds = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel, "vae": AutoencoderKL}
-    return {part: _load_part(kind, located, part) for part, kind in kinds.items()}
-
-
-def _load_small(located: Located) -> tuple[Any, Any]:
-    """The tokenizer and the noise schedule."""
-    from diffusers import DDIMScheduler
-    from transformers import CLIPTokenizer
-
-    folder = located.folder / "tokenizer"
-    for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
-        if not needed.exists():  # the libraries would take its path for an id on the hub, and say so
-            raise ModelAccessError(
-                f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
-            )
-    try:
-        packed = (folder / "merges.txt.gz").is_file()
-        tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
-        return tokenizer, DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
-    except (OSError, ValueError) as error:
-        raise ModelAccessError(
-            f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE, slug="model-tokenizer-unreadable"
-        ) from None
-
-
-def _load_part(kind: Any, located: Located, part: str) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        model, report = kind.from_pretrained(
-            located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
-            **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise _unreadable(located, part, first_line) from None
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
-    if missing:
-        raise ModelAccessError(f"{located.id}: {part} {lacking(missing)}", _WHOLE, slug="model-incomplete")
-    return model
-
-
-def _unreadable(located: Located, part: str, why: str) -> ModelAccessError:
-    return ModelAccessError(f"{located.id}: {part} cannot be loaded ({why})", _WHOLE, slug="model-part-unreadable")

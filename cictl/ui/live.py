@@ -13,7 +13,8 @@ from rich.text import Text
 from cictl.events import Event, Observer
 from cictl.ui.console import live_console
 from cictl.ui.glyphs import glyphs_for
-from cictl.ui.screen import Outcome, Screen
+from cictl.ui.panel import Outcome
+from cictl.ui.screen import Screen
 from cictl.ui.terminal import cursor_restored
 
 _REFRESHES_PER_SECOND = 8

@@ -1,15 +1,12 @@
-"""The panel's content: takes events, and draws itself whenever it is asked to."""
+"""What the panel shows: takes events, and draws how far the work is whenever it is asked to."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
 from threading import RLock
-from typing import Literal
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.panel import Panel
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from cictl.events import (
@@ -33,15 +30,13 @@ from cictl.events import (
 from cictl.files import as_typed
 from cictl.ui import draw, formats
 from cictl.ui.glyphs import Glyphs, printable
+from cictl.ui.panel import Moment, Outcome
 from cictl.ui.state import Download, Phase, Sampling, Training
 
 Clock = Callable[[], float]
-Outcome = Literal["running", "finished", "stopped"]
 
 _WIDEST = 100  # a panel much wider than this is a long way for the eye
 _ROOM_FOR_ECHO = 2  # a terminal writes ^C after the last line, which must not wrap and move the panel
-_WIDEST_LABEL = 14
-_LOSS_STYLES = ("magenta", "blue", "yellow", "cyan")
 
 
 class Screen:
@@ -87,17 +82,12 @@ class Screen:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width - _ROOM_FOR_ECHO, _WIDEST)
         with self._lock:
-            now = self._clock()
-            lines = [*self._training_lines(width - 4, now), *self._sampling_lines(width - 4, now)]
-            phase = self._phase_lines(width - (4 if lines else 0), now)
-            style = self._border()
-            title, subtitle = self._heading(width - 8), self._subtitle(width - 8)
-        if lines:
-            body = Group(*lines, *phase)
-            yield Panel(body, title=title, title_align="left", subtitle=subtitle, subtitle_align="right",
-                        border_style=style, width=width)  # fmt: skip
-        else:
-            yield from phase
+            moment = Moment(
+                self._title, self._glyphs, self._encoding, width, self._clock(),
+                self._outcome, self._phase, self._download, self._training, self._sampling,
+            )  # fmt: skip
+            panel = list(moment.drawn())
+        yield from panel
 
     def _take(self, event: Event, now: float) -> Iterable[RenderableType]:
         if not isinstance(event, Note | Warned):
@@ -196,115 +186,3 @@ class Screen:
         if sampling:
             spent = formats.duration(sampling.elapsed(now))
             yield self._ticked(f"{sampling.done}/{sampling.total} pictures in {spent}")
-
-    def _border(self) -> str:
-        if self._outcome == "stopped":
-            return "yellow"
-        over = self._sampling.finished_at is not None if self._sampling else not self._in_training
-        return "green" if over else "cyan"
-
-    def _heading(self, width: int) -> Text:
-        stage = self._text(self._training.start.stage) if self._training else "pictures"
-        end = " (stopped)" if self._outcome == "stopped" else ""
-        name = formats.clip(f"{stage} {self._glyphs.separator} {self._title}", width - len(end), self._glyphs.ellipsis)
-        return Text.assemble((name, "bold"), (end, "bold yellow"))
-
-    def _subtitle(self, width: int) -> Text | None:
-        if not self._training:
-            return None
-        start = self._training.start
-        parts = (start.device, start.dtype, f"{start.trainable_parameters:,} parameters")
-        line = f" {self._glyphs.separator} ".join(map(self._text, parts))
-        return Text(formats.clip(line, width, self._glyphs.ellipsis), "dim")
-
-    def _training_lines(self, width: int, now: float) -> Iterable[Text]:
-        state = self._training
-        if not state:
-            return
-        glyphs, steps = self._glyphs, state.start.steps
-        yield draw.counted_bar(state.step, steps, width, glyphs, "green" if state.completed else "cyan")
-        yield self._clip(draw.facts(self._training_facts(state, now), glyphs), width)
-        yield Text()
-        column = self._column()
-        room = width - column - 2
-        for index, name in enumerate(dict.fromkeys([*state.losses, *state.histories])):
-            style = _LOSS_STYLES[index % len(_LOSS_STYLES)]
-            history = state.histories.get(name)
-            if history is not None:
-                line = draw.loss_line(state.losses.get(name), history, room, glyphs, style)
-                yield self._row(name, line, column, room)
-        if state.memory and not self._sampling:
-            memory = state.memory
-            yield self._row(formats.memory_label(memory), draw.meter(memory, room, glyphs), column, room)
-        if state.checkpoint:
-            line = Text(f"step {state.checkpoint.step}  {self._text(state.checkpoint.path.name)}")
-            yield self._row("checkpoint", line, column, room)
-        if state.preview:
-            path = formats.clip_path(self._text(as_typed(state.preview.path)), room, glyphs.ellipsis)
-            yield self._row("preview", Text(path), column, room)
-
-    def _training_facts(self, state: Training, now: float) -> Iterable[tuple[str, str]]:
-        if state.seconds_per_step is not None:
-            yield "", formats.rate(state.seconds_per_step)
-        yield "elapsed", formats.duration(state.elapsed(now))
-        if state.completed:
-            yield "", "done" if state.completed.steps >= state.start.steps else "ended early"
-        elif self._outcome == "running":
-            eta = state.eta(now)
-            yield "ETA", "--" if eta is None else formats.duration(eta)
-
-    def _sampling_lines(self, width: int, now: float) -> Iterable[Text]:
-        state = self._sampling
-        if not state:
-            return
-        glyphs = self._glyphs
-        column = self._column()
-        room = width - column - 2
-        over = state.finished_at is not None
-        if not self._in_training:
-            style = "green" if over else "cyan"
-            yield draw.counted_bar(state.done, state.total, width, glyphs, style, " pictures")
-            yield self._clip(draw.facts(self._sampling_facts(state, now), glyphs), width)
-            yield Text()
-        if state.steps and not over:
-            line = draw.counted_bar(state.step, state.steps, room, glyphs, "magenta")
-            yield self._row("denoising", line, column, room)
-        if state.memory:
-            memory = state.memory
-            yield self._row(formats.memory_label(memory), draw.meter(memory, room, glyphs), column, room)
-        if state.last:
-            path = formats.clip_path(self._text(as_typed(state.last.path)), room, glyphs.ellipsis)
-            yield self._row("saved", Text(path), column, room)
-
-    def _sampling_facts(self, state: Sampling, now: float) -> Iterable[tuple[str, str]]:
-        yield "elapsed", formats.duration(state.elapsed(now))
-        if state.finished_at is not None:
-            yield "", "done"
-        elif self._outcome == "running":
-            eta = state.eta(now)
-            yield "ETA", "--" if eta is None else formats.duration(eta)
-
-    def _phase_lines(self, width: int, now: float) -> list[Text]:
-        if self._download:
-            model, file = self._text(self._download.model), self._text(self._download.file)
-            return draw.download(self._download, width, self._glyphs, now, model, file)
-        if not self._phase:
-            return []
-        frames = self._glyphs.spinner
-        spent = formats.duration(now - self._phase.started_at)
-        message = formats.clip(self._phase.message, width - len(spent) - 4, self._glyphs.ellipsis)
-        return [Text.assemble((frames[int(now * 8) % len(frames)], "cyan"), f" {message}  ", (spent, "dim"))]
-
-    def _column(self) -> int:
-        """The width of the labels, the same in all of the panel."""
-        names = ["denoising"]
-        if self._training:
-            names += ["checkpoint", *self._training.losses, *self._training.histories]
-        return min(_WIDEST_LABEL, max(cell_len(self._text(name)) for name in names))
-
-    def _row(self, name: str, content: Text, column: int, room: int) -> Text:
-        return Text.assemble(draw.label(self._text(name), column, self._glyphs), self._clip(content, room))
-
-    def _clip(self, line: Text, width: int) -> Text:
-        line.truncate(max(0, width), overflow="crop")
-        return line

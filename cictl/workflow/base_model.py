@@ -83,6 +83,17 @@ def encode_photographs(
     return EncodedPhotographs(tuple(photograph.key for photograph in photographs), mean, std, embeddings)
 
 
+def prompt_encoder(model: StableDiffusion, text: str) -> Callable[[], tuple[Tensor, Tensor]]:
+    """A function that gives the contexts of ``text`` and of the empty prompt, [1, L, D] each, as they are by then."""
+    ids = model.tokenize([text, ""])
+
+    def encode() -> tuple[Tensor, Tensor]:
+        context, negative = model.encode_text(ids).split(1)
+        return context, negative
+
+    return encode
+
+
 def previewer(
     workspace: Workspace,
     stage: Stage,
@@ -94,7 +105,7 @@ def previewer(
     """A function that draws one picture after a number of steps.
 
     Args:
-        encode: gives the contexts of the preview's prompt and of the empty one, [1, L, D] each.
+        encode: of the preview's prompt; see :func:`prompt_encoder`.
     """
 
     checker = cache(lambda: open_checker(config, model, observe))  # loaded for the first preview, if there is one

@@ -22,7 +22,6 @@ from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from cictl.data.draws import EncodedPhotographs
     from cictl.engine.runtime import Runtime
@@ -135,12 +134,9 @@ class _Bench:
 
     def preview(self, model: StableDiffusion) -> Callable[[int], None]:
         """A function that draws the preview's prompt after a number of steps."""
-        from cictl.workflow.base_model import previewer
+        from cictl.workflow.base_model import previewer, prompt_encoder
 
-        def encode() -> tuple[Tensor, Tensor]:
-            context = model.encode_text(model.tokenize([self.text(self.config.preview.prompt), ""]))
-            return context[:1], context[1:]
-
+        encode = prompt_encoder(model, self.text(self.config.preview.prompt))
         return previewer(self.workspace, self.method, self.config, model, encode, self.observe)
 
 
@@ -161,7 +157,7 @@ def _textual_inversion(bench: _Bench) -> Prepared:
 
 def _dreambooth(bench: _Bench) -> Prepared:
     from cictl.methods.dreambooth import DreamBooth
-    from cictl.models.stable_diffusion import base_unet_weights
+    from cictl.models.base_files import base_unet_weights
     from cictl.workflow.base_model import encode_photographs
 
     settings = bench.config.dreambooth

@@ -14,7 +14,8 @@ from cictl.errors import CictlError
 from cictl.events import Observer, PhaseStarted
 from cictl.models.downloads import Download, foresee_download, is_absent
 from cictl.models.hub import cache_folder, switched_off
-from cictl.models.hub_errors import Request, hub_name
+from cictl.models.hub_errors import hub_name
+from cictl.models.hub_request import Request
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.workflow.findings import CheckReport, Estimate

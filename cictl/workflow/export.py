@@ -186,7 +186,7 @@ def _missing(one: Format, concept: Concept) -> str:
 
 def _exportable(concept: Concept, base: Located, name: str, model_id: str) -> Exportable:
     from cictl.exporters.content import Exportable
-    from cictl.models.stable_diffusion import base_key_values
+    from cictl.models.base_files import base_key_values
 
     last = concept.checkpoints[-1]
     return Exportable(

@@ -19,8 +19,6 @@ from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cictl.engine.runtime import Runtime
 
 
@@ -71,7 +69,7 @@ def _prepare(
     from cictl.engine.checkpoint import read_tensors
     from cictl.methods.disentangled_finetuning import DisentangledFinetuning
     from cictl.models.concept_tokens import ConceptTokens
-    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
+    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer, prompt_encoder
 
     base = find_base(config, pins, observe)
     require_same_base([inverted], base.identity)
@@ -86,12 +84,7 @@ def _prepare(
         )
     model.add_tokens(tokens)
     method = DisentangledFinetuning(model, tokens, encoded, config.finetune)
-    ids = model.tokenize([expand(config.preview.prompt, tokens.concept_names), ""])
-
-    def encode() -> tuple[Tensor, Tensor]:
-        context, negative = model.encode_text(ids).split(1)
-        return context, negative
-
+    encode = prompt_encoder(model, expand(config.preview.prompt, tokens.concept_names))
     if not method.rates:  # the contexts of a frozen S* never change
         with torch.no_grad():
             contexts = encode()

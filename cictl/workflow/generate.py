@@ -13,13 +13,12 @@ from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, mentions_concept, require_concept
 from cictl.errors import UsageError
 from cictl.events import Note, Observer, ignore
-from cictl.files import sha256_bytes
 from cictl.placeholders import CONCEPT
 from cictl.processes import join
 from cictl.workflow.concept import Source, find_concept, last_stage
 from cictl.workflow.drawing import without_effect, words_of
 from cictl.workflow.pictures import draw_pictures, find_base_of
-from cictl.workflow.plans import make_plans
+from cictl.workflow.plans import listed, make_plans, sheet_name
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
 
@@ -79,10 +78,7 @@ def run(
     )
     grid = grid and processes.first
     return GenerateOutcome(
-        pictures=[
-            {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
-            for path, plan in zip(drawn.paths, plans, strict=True)
-        ],
+        pictures=listed(workspace, drawn.paths, plans),
         kept=drawn.kept,
         grid=workspace.shown(_write_grid(folder, list(dict.fromkeys(prompts)), drawn.paths)) if grid else None,
         blanked=[workspace.shown(path) for path in drawn.blanked],
@@ -111,7 +107,6 @@ def _write_grid(folder: Path, prompts: Sequence[str], paths: Sequence[Path]) -> 
     for index, prompt in enumerate(prompts):
         pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
         rows.append(Row(prompt, pictures))
-    digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
-    path = folder / f"{slug(prompts[0])}-grid-{digest}.png"
+    path = folder / sheet_name(f"{slug(prompts[0])}-grid", paths)
     write_png(path, sheet(rows))
     return path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cictl.config import commented_yaml, initial_config
 from cictl.config.templates import templates_folder
-from cictl.data.photographs import copy_into
+from cictl.data.copying import copy_into
 from cictl.errors import StateError, UsageError
 from cictl.files import write_atomic
 from cictl.workspace import CONFIG_NAME, Workspace, check_name, slug

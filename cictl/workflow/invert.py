@@ -17,8 +17,6 @@ from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cictl.engine.runtime import Runtime
 
 
@@ -44,7 +42,7 @@ def _prepare(
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import own_text_tower, text_projection
     from cictl.models.concept_tokens import initial_tokens, inject_tokens
-    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer
+    from cictl.workflow.base_model import encode_photographs, open_to_train, previewer, prompt_encoder
 
     settings = config.invert
     base = find_base(config, pins, observe)
@@ -73,11 +71,6 @@ def _prepare(
         inject_tokens(model.tokenizer, tower, tokens)  # before the base, so that both give the tokens the same ids
     model.add_tokens(tokens)
     method = ContrastiveInversion(model, tokens, encoded, projection, settings, tower)
-
-    def encode() -> tuple[Tensor, Tensor]:
-        prompt = expand(config.preview.prompt, tokens.concept_names)
-        context = model.encode_text(model.tokenize([prompt, ""]))
-        return context[:1], context[1:]
-
+    encode = prompt_encoder(model, expand(config.preview.prompt, tokens.concept_names))
     preview = previewer(workspace, "invert", config, model, encode, observe)
     return Prepared(method, encoded, preview, model.timesteps)

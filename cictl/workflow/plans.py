@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -11,12 +10,13 @@ from typing import Any
 
 import cictl
 from cictl.config import Config
+from cictl.files import sha256_bytes
 from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept
 from cictl.workflow.drawing import auxiliary_texts, changes_unet
-from cictl.workspace import slug
+from cictl.workspace import Workspace, slug
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """Of everything in it."""
-        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
+        return sha256_bytes(json.dumps(self.facts, sort_keys=True).encode())
 
     @property
     def file_name(self) -> str:
@@ -120,3 +120,16 @@ def texts_of(plan: Plan, config: Config) -> dict[str, str]:
         "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id,
     }
     return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
+
+
+def sheet_name(lead: str, paths: Iterable[Path]) -> str:
+    """The name of a sheet of pictures: of the same ones the same."""
+    names = "\n".join(path.name for path in paths)
+    return f"{lead}-{sha256_bytes(names.encode())[:8]}.png"
+
+
+def listed(workspace: Workspace, paths: Iterable[Path], plans: Iterable[Plan]) -> list[dict[str, Any]]:
+    """Drawn pictures as an outcome names them."""
+    return [
+        {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed} for path, plan in zip(paths, plans, strict=True)
+    ]

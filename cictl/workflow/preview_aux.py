@@ -13,11 +13,10 @@ from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.errors import StateError
 from cictl.events import Observer
-from cictl.files import sha256_bytes
 from cictl.workflow.concept import find_concept
 from cictl.workflow.drawing import auxiliary_texts
 from cictl.workflow.pictures import draw_pictures, find_base_of
-from cictl.workflow.plans import Plan, make_plans
+from cictl.workflow.plans import Plan, listed, make_plans, sheet_name
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
@@ -62,16 +61,9 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
     rows.append(Row("A photo of S*: what they share", [Image.open(path) for path in drawn.shared]))
     paths = [*drawn.shared, *(path for own in drawn.own for path in own)]
-    digest = sha256_bytes("\n".join(path.name for path in paths).encode())[:8]
-    path = workspace.outputs / f"preview-aux-{digest}.png"
+    path = workspace.outputs / sheet_name("preview-aux", paths)
     write_png(path, sheet(rows))
-    return PreviewOutcome(
-        sheet=workspace.shown(path),
-        pictures=[
-            {"path": workspace.shown(path), "prompt": plan.prompt, "seed": plan.seed}
-            for path, plan in zip(paths, drawn.plans, strict=True)
-        ],
-    )
+    return PreviewOutcome(workspace.shown(path), listed(workspace, paths, drawn.plans))
 
 
 def draw(

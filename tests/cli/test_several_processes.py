@@ -153,13 +153,14 @@ def test_a_command_that_cannot_be_shared_says_so(copy_of_trained, tmp_path):
 
 @pytest.mark.parametrize(("rank", "count"), [("2", "2"), ("one", "2"), ("0", "two")])
 def test_an_environment_that_contradicts_itself_is_named(monkeypatch, rank, count, capsys):
-    from cictl.cli.options import exit_codes
+    from cictl.cli.options import Common
+    from cictl.cli.session import exit_codes
 
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", count)
     import typer
 
-    with pytest.raises(typer.Exit) as caught, exit_codes(shared=True):
+    with pytest.raises(typer.Exit) as caught, exit_codes(Common(), shared=True):
         raise AssertionError("it went on")
     assert caught.value.exit_code == 2
     assert f"process {rank} of {count}" in capsys.readouterr().err

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from cictl.data import photographs, pixels
+from cictl.data.copying import copy_into
 from cictl.data.photographs import (
     Photograph,
-    copy_into,
     find_photographs,
     fingerprints,
     list_files,

@@ -24,9 +24,9 @@ from cictl.methods.disenbooth import DisenBooth
 from cictl.methods.disentangled_finetuning import DisentangledFinetuning
 from cictl.methods.dreambooth import DreamBooth
 from cictl.methods.textual_inversion import TextualInversion
+from cictl.models.base_files import base_unet_weights
 from cictl.models.clip import text_projection
 from cictl.models.concept_tokens import initial_tokens
-from cictl.models.stable_diffusion import base_unet_weights
 from tests.support import encoded
 
 PHOTOGRAPHS = encoded(side=8)

@@ -10,11 +10,11 @@ from cictl.methods.contrastive_inversion import ContrastiveInversion
 from cictl.methods.disenbooth import DisenBooth
 from cictl.methods.disentangled_finetuning import DisentangledFinetuning
 from cictl.methods.dreambooth import DreamBooth
+from cictl.models.base_files import base_unet_weights
 from cictl.models.checkpointing import compute_again, set_memory
 from cictl.models.clip import text_projection
 from cictl.models.concept_tokens import initial_tokens
 from cictl.models.cost import fastest_that_fits
-from cictl.models.stable_diffusion import base_unet_weights
 from tests.support import assert_same_bits, batch_of, encoded
 
 PHOTOGRAPHS = encoded()

@@ -12,10 +12,11 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from cictl.errors import ModelAccessError, UsageError
+from cictl.models.base_files import base_key_values
 from cictl.models.clip import text_projection
 from cictl.models.concept_tokens import ConceptTokens
 from cictl.models.locate import locate_base
-from cictl.models.stable_diffusion import StableDiffusion, base_key_values
+from cictl.models.stable_diffusion import StableDiffusion
 from tests.tiny import LENGTH
 
 CPU = torch.device("cpu")

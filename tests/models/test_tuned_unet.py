@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cictl.models.stable_diffusion import base_unet_weights
+from cictl.models.base_files import base_unet_weights
 from cictl.models.tuned_unet import AttentionLoRA, TunedUNet, attention_projections
 from tests.support import assert_same_bits
 

@@ -1,0 +1,131 @@
+"""How a command runs: its workspace, its display, its exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised
+from cictl.cli.options import Common
+from cictl.config import parse_overrides
+from cictl.errors import BusyError, CictlError, Interrupted, StateError, UsageError
+from cictl.events import Observer
+from cictl.processes import launched
+from cictl.ui.display import Mode, choose_mode, show
+from cictl.ui.report import exit_code, print_error, print_json
+from cictl.workspace import Workspace, find_workspace
+
+_COMMON = (UsageError, StateError, BusyError, Interrupted)  # these meet all processes alike, and the first one tells them
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with.
+
+    Attributes:
+        workspace: the one that was found.
+        overrides: of --set, by dotted key.
+        mode: how progress is shown.
+        verbose: how much of it.
+    """
+
+    workspace: Workspace
+    overrides: dict[str, Any]
+    mode: Mode
+    verbose: int
+
+    @contextmanager
+    def display(self) -> Iterator[Observer]:
+        """Show progress; gives the observer."""
+        with show(self.mode, title=self.workspace.root.name, verbose=self.verbose) as observe:
+            yield observe
+
+    def result(self, outcome: Any, say: Callable[[], None]) -> None:
+        """Print the result: as JSON with --json, else by ``say``. Of several processes the first one does."""
+        if launched()[0]:
+            return
+        if self.mode is Mode.json:
+            print_outcome(outcome)
+        else:
+            say()
+
+
+def open_session(common: Common, **flags: Any) -> Session:
+    """Find the workspace and read --set; ``flags`` are keys of ci.yaml that have an option of their own.
+
+    Args:
+        flags: values by key, with ``__`` for the dot; None for an option that was not given.
+    """
+    mode = choose_mode(common.json, common.quiet) if launched()[0] == 0 else Mode.quiet
+    workspace, which = find_workspace(common.directory or Path.cwd(), exact=common.directory is not None)
+    if which and mode in (Mode.live, Mode.plain):
+        print(which, file=sys.stderr)
+    overrides = parse_overrides(common.assignments or [])
+    overrides |= {key.replace("__", "."): value for key, value in flags.items() if value is not None}
+    return Session(workspace, overrides, mode, common.verbose)
+
+
+def print_outcome(outcome: Any) -> None:
+    """A dataclass, or a dictionary, as one object on stdout."""
+    value = asdict(outcome) if is_dataclass(outcome) and not isinstance(outcome, type) else outcome
+    print_json({"event": "Result", **value})
+
+
+@contextmanager
+def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
+    """Turn errors into messages and exit codes; with --debug the traceback comes along.
+
+    Args:
+        shared: whether several processes that a launcher started can share the work.
+    """
+    try:
+        if launched()[1] > 1 and not shared:
+            raise UsageError(
+                "this is for one process; invert, finetune, baseline and generate can be shared by several",
+                "run it without accelerate launch (and without WORLD_SIZE in the environment)",
+                slug="one-process-only",
+            )
+        with CtrlCRaised():
+            yield
+    except CictlError as error:
+        _fail(error, common)
+    except KeyboardInterrupt:  # where nothing waits for the end of a step or of a picture: while libraries load, for example
+        _fail(Interrupted(signal.SIGINT, MESSAGE, HINT), common)
+    except BrokenPipeError:
+        raise typer.Exit(1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if common.debug:
+            raise
+        unexpected = CictlError(
+            f"{type(error).__name__}: {error}",
+            "this is a bug of cictl; --debug shows where, and a report with it is welcome",
+            slug="unexpected",
+        )
+        _fail(unexpected, common)
+
+
+def _fail(error: CictlError, common: Common) -> NoReturn:
+    if common.debug:
+        import traceback
+
+        traceback.print_exc()
+    if not (_elsewhere() and isinstance(error, _COMMON)):
+        print_error(error, json=common.json)
+    raise typer.Exit(exit_code(error))
+
+
+def _elsewhere() -> bool:
+    """Whether another process than this one shows what all have in common."""
+    try:
+        return launched()[0] > 0
+    except UsageError:  # the environment contradicts itself, which somebody has to say
+        return False
