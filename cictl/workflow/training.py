@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config, Stage, Training, command_of, group_of, settings_of
-from cictl.data.photographs import Photograph, find_photographs
+from cictl.config import Stage, Training, command_of, group_of, settings_of
+from cictl.data.photographs import find_photographs
 from cictl.errors import ProcessLost
 from cictl.events import (
     CheckpointSaved,
@@ -30,7 +30,6 @@ from cictl.workflow.beginning import Beginning, begin
 from cictl.workflow.class_pictures import require_same_class_pictures
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.pins import Pins
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.restart import begin_anew
 from cictl.workflow.saving import Saver, make_saver, warn_of_other_circumstances
@@ -42,7 +41,7 @@ from cictl.workspace import Workspace
 if TYPE_CHECKING:
     from cictl.engine.runtime import Runtime, StopRequest
 
-    Prepare = Callable[[Runtime, Config, list[Photograph], Pins, Observer], Prepared]
+    Prepare = Callable[[Beginning, Runtime, Observer], Prepared]
 
 _LESS_MEMORY = (
     "keep less for the backward pass, with --set model.memory=lowest, compute the batch in parts, with --set {}.accumulation=4, "
@@ -142,7 +141,7 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
     with graceful_stop(processes) as stop, _recorded(start, observe, processes) as log:
         log(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(config.model.device, config.model.dtype, processes)
-        prepared = prepare(runtime, config, start.photographs, start.pins, _heeding(stop, log))
+        prepared = prepare(start, runtime, _heeding(stop, log))
         saver = make_saver(start, prepared, runtime, log)
         _take_up(start, saver, stop, log)
         count = sum(parameter.numel() for parameter in prepared.method.trainable().values())
