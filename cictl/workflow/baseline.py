@@ -13,8 +13,9 @@ from cictl.errors import UsageError
 from cictl.events import Note, Observer, PhaseStarted
 from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
+from cictl.workflow.beginning import Beginning
 from cictl.workflow.drawing import method_words
-from cictl.workflow.pins import Pins, find_base, find_clip
+from cictl.workflow.pins import find_base, find_clip
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import TITLES, configure
 from cictl.workflow.training import TrainingOutcome, run_stage
@@ -48,8 +49,8 @@ def run(
     if method in NEED_A_NOUN:
         require_noun(config, TITLES[method], command_of(method))
 
-    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer) -> Prepared:
-        return _PREPARE[method](_Bench(workspace, method, config, runtime, photographs, pins, observe))
+    def prepare(start: Beginning, runtime: Runtime, observe: Observer) -> Prepared:
+        return _PREPARE[method](_Bench(method, start, runtime, observe))
 
     return run_stage(workspace, method, prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
@@ -77,17 +78,24 @@ def require_noun(config: Config, what: str, command: str) -> str:
 class _Bench:
     """What every method is prepared from."""
 
-    workspace: Workspace
     method: Method
-    config: Config
+    start: Beginning
     runtime: Runtime
-    photographs: Sequence[Photograph]
-    pins: Pins
     observe: Observer
+
+    @property
+    def config(self) -> Config:
+        """Of the run."""
+        return self.start.config
+
+    @property
+    def photographs(self) -> Sequence[Photograph]:
+        """That it trains on."""
+        return self.start.photographs
 
     def find_base(self) -> Located:
         """The base model that this training stays with."""
-        return find_base(self.config, self.pins, self.observe)
+        return find_base(self.config, self.start.pins, self.observe)
 
     def open(self, base: Located) -> StableDiffusion:
         """Load it."""
@@ -109,9 +117,9 @@ class _Bench:
             return []
         from cictl.workflow.class_pictures import class_pictures
 
-        again, processes = "the same command", self.runtime.processes
+        workspace, prompt, processes = self.start.workspace, self.class_prompt(prompt), self.runtime.processes
         return class_pictures(
-            self.workspace, self.config, base, self.class_prompt(prompt), count, self.observe, again=again, processes=processes
+            workspace, self.config, base, prompt, count, self.observe, again="the same command", processes=processes
         )
 
     def encode(self, model: StableDiffusion, pictures: Sequence[np.ndarray], views: int = 1) -> EncodedPhotographs:
@@ -137,7 +145,7 @@ class _Bench:
         from cictl.workflow.base_model import previewer, prompt_encoder
 
         encode = prompt_encoder(model, self.text(self.config.preview.prompt))
-        return previewer(self.workspace, self.method, self.config, model, encode, self.observe)
+        return previewer(self.start.workspace, self.method, self.config, model, encode, self.observe)
 
 
 def _textual_inversion(bench: _Bench) -> Prepared:
@@ -208,7 +216,7 @@ def _disenbooth(bench: _Bench) -> Prepared:
 
     config, settings = bench.config, bench.config.disenbooth
     base = bench.find_base()
-    clip = find_clip(config, bench.pins, bench.observe)
+    clip = find_clip(config, bench.start.pins, bench.observe)
     model = bench.open(base)
     encoded = encode_photographs(model, bench.photographs, config.data.resolution, clip, bench.observe)
     method = DisenBooth(model, encoded, bench.text(settings.prompt), settings, config.seed)

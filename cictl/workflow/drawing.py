@@ -136,7 +136,7 @@ def _add_tokens_and_tune(concept: Concept, model: StableDiffusion, strength: flo
 
 def _replace_unet(concept: Concept, model: StableDiffusion, strength: float) -> Eject:
     from cictl.engine.checkpoint import parse_tensors
-    from cictl.models.stable_diffusion import base_unet_weights
+    from cictl.models.base_files import base_unet_weights
     from cictl.models.tuned_unet import TunedUNet
 
     weights = interpolate(lambda: base_unet_weights(model.located), parse_tensors(concept.results[0]), strength)

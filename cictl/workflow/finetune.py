@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config, InvertConfig
-from cictl.data.photographs import Photograph
+from cictl.config import InvertConfig
 from cictl.data.prompts import expand
 from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.records import RESULT, Checkpoint
+from cictl.workflow.beginning import Beginning
 from cictl.workflow.concept import require_inverted, require_same_base
-from cictl.workflow.pins import Pins, find_base
+from cictl.workflow.pins import find_base
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import configure, is_over
 from cictl.workflow.training import TrainingOutcome, run_stage
@@ -43,10 +44,7 @@ def run(
             f"cictl invert goes on with it; to take it as it is: cictl finetune --set invert.steps={inverted.step}",
             slug="stage-1-unfinished",
         )
-
-    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer) -> Prepared:
-        return _prepare(workspace, inverted, runtime, config, photographs, pins, observe)
-
+    prepare = partial(_prepare, inverted)
     return run_stage(workspace, "finetune", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
 
@@ -55,15 +53,7 @@ def can_be_tuned(inverted: Checkpoint, settings: InvertConfig) -> bool:
     return inverted.complete or is_over("invert", inverted, settings)
 
 
-def _prepare(
-    workspace: Workspace,
-    inverted: Checkpoint,
-    runtime: Runtime,
-    config: Config,
-    photographs: list[Photograph],
-    pins: Pins,
-    observe: Observer,
-) -> Prepared:
+def _prepare(inverted: Checkpoint, start: Beginning, runtime: Runtime, observe: Observer) -> Prepared:
     import torch
 
     from cictl.engine.checkpoint import read_tensors
@@ -71,10 +61,11 @@ def _prepare(
     from cictl.models.concept_tokens import ConceptTokens
     from cictl.workflow.base_model import encode_photographs, open_to_train, previewer, prompt_encoder
 
-    base = find_base(config, pins, observe)
+    config = start.config
+    base = find_base(config, start.pins, observe)
     require_same_base([inverted], base.identity)
     model = open_to_train(config, "finetune", base, runtime, observe)
-    encoded = encode_photographs(model, photographs, config.data.resolution, None, observe)
+    encoded = encode_photographs(model, start.photographs, config.data.resolution, None, observe)
     tokens = ConceptTokens.from_tensors(config.concept.name, read_tensors(inverted, RESULT))
     if tokens.keys and tokens.keys != encoded.keys:
         raise StateError(
@@ -89,5 +80,5 @@ def _prepare(
         with torch.no_grad():
             contexts = encode()
         model.free_text_encoder()
-    preview = previewer(workspace, "finetune", config, model, encode if method.rates else lambda: contexts, observe)
+    preview = previewer(start.workspace, "finetune", config, model, encode if method.rates else lambda: contexts, observe)
     return Prepared(method, encoded, preview, model.timesteps, rates=method.rates)

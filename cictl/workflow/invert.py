@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config
-from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.events import Note, Observer
-from cictl.workflow.pins import Pins, find_base, find_clip
+from cictl.workflow.beginning import Beginning
+from cictl.workflow.pins import find_base, find_clip
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.stage import reads_clip
 from cictl.workflow.starts import Sight, find_starts
@@ -29,25 +28,19 @@ def run(
     dry_run: bool = False,
 ) -> TrainingOutcome:
     """Train S* and the A_i*, or go on training them; see :func:`run_stage` for what it raises."""
-
-    def prepare(runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer) -> Prepared:
-        return _prepare(workspace, runtime, config, photographs, pins, observe)
-
-    return run_stage(workspace, "invert", prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
+    return run_stage(workspace, "invert", _prepare, observe, overrides=overrides or {}, restart=restart, dry_run=dry_run)
 
 
-def _prepare(
-    workspace: Workspace, runtime: Runtime, config: Config, photographs: list[Photograph], pins: Pins, observe: Observer
-) -> Prepared:
+def _prepare(start: Beginning, runtime: Runtime, observe: Observer) -> Prepared:
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import own_text_tower, text_projection
     from cictl.models.concept_tokens import initial_tokens, inject_tokens
     from cictl.workflow.base_model import encode_photographs, open_to_train, previewer, prompt_encoder
 
-    settings = config.invert
-    base = find_base(config, pins, observe)
+    config, settings, photographs = start.config, start.config.invert, start.photographs
+    base = find_base(config, start.pins, observe)
     read = reads_clip(config, "invert")
-    clip = find_clip(config, pins, observe) if read else None  # before anything large is loaded, since it may fail
+    clip = find_clip(config, start.pins, observe) if read else None  # before anything large is loaded, since it may fail
     model = open_to_train(config, "invert", base, runtime, observe)
     encoded = encode_photographs(model, photographs, config.data.resolution, clip, observe)
     tower = own_text_tower(clip, model) if clip else None
@@ -55,7 +48,7 @@ def _prepare(
         observe(Note(f"the text encoder of {config.model.id} is not that of {config.model.clip}: Eq. 2 uses the latter's"))
     projection = text_projection(clip).to(model.device) if clip else None
     sight = Sight(encoded.embeddings, projection, tower)
-    starts = runtime.processes.share(lambda: find_starts(workspace, config, model, photographs, sight, observe))
+    starts = runtime.processes.share(lambda: find_starts(start.workspace, config, model, photographs, sight, observe))
     tokens = initial_tokens(
         model.tokenizer,
         model.text_encoder,
@@ -72,5 +65,5 @@ def _prepare(
     model.add_tokens(tokens)
     method = ContrastiveInversion(model, tokens, encoded, projection, settings, tower)
     encode = prompt_encoder(model, expand(config.preview.prompt, tokens.concept_names))
-    preview = previewer(workspace, "invert", config, model, encode, observe)
+    preview = previewer(start.workspace, "invert", config, model, encode, observe)
     return Prepared(method, encoded, preview, model.timesteps)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import Config, Stage, Training, command_of, settings_of
-from cictl.data.photographs import Photograph, find_photographs
+from cictl.config import Stage, Training, command_of, settings_of
+from cictl.data.photographs import find_photographs
 from cictl.events import (
     CheckpointSaved,
     DownloadProgress,
@@ -29,7 +29,6 @@ from cictl.workflow.beginning import Beginning, begin
 from cictl.workflow.class_pictures import require_same_class_pictures
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.going_on import going_on_explained
-from cictl.workflow.pins import Pins
 from cictl.workflow.prepared import Prepared
 from cictl.workflow.restart import begin_anew
 from cictl.workflow.saving import Saver, make_saver, warn_of_other_circumstances
@@ -41,7 +40,7 @@ from cictl.workspace import Workspace
 if TYPE_CHECKING:
     from cictl.engine.runtime import Runtime, StopRequest
 
-    Prepare = Callable[[Runtime, Config, list[Photograph], Pins, Observer], Prepared]
+    Prepare = Callable[[Beginning, Runtime, Observer], Prepared]
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
     with graceful_stop(processes) as stop, _recorded(start, observe, processes) as log:
         log(PhaseStarted("loading the libraries"))
         runtime = Runtime.create(config.model.device, config.model.dtype, processes)
-        prepared = prepare(runtime, config, start.photographs, start.pins, _heeding(stop, log))
+        prepared = prepare(start, runtime, _heeding(stop, log))
         saver = make_saver(start, prepared, runtime, log)
         _take_up(start, saver, stop, log)
         count = sum(parameter.numel() for parameter in prepared.method.trainable().values())
