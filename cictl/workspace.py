@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -82,6 +83,13 @@ class Workspace:
     def shown(self, path: Path) -> str:
         """``path`` as a person would type it from where they are."""
         return as_typed(path)
+
+    def typed(self, command: str) -> str:
+        """``command`` as it works from where a person is: behind ``cd`` where this workspace would not be found from there."""
+        with suppress(StateError):
+            if find_workspace(Path.cwd())[0].root.resolve() == self.root.resolve():
+                return command
+        return f"cd {shlex.quote(self.shown(self.root))} && {command}"
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:

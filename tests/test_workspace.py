@@ -55,6 +55,18 @@ def test_several_workspaces_below_are_listed(make, tmp_path):
     assert "-C a" in caught.value.hint
 
 
+def test_a_command_to_type_finds_its_workspace_from_where_one_is(make, tmp_path, monkeypatch):
+    one = make("my one")
+    monkeypatch.chdir(tmp_path)
+    assert Workspace(one).typed("cictl invert") == "cictl invert"
+    make("two")
+    assert Workspace(one).typed("cictl invert") == "cd 'my one' && cictl invert"
+    monkeypatch.chdir(tmp_path / "two")
+    assert Workspace(one).typed("cictl invert") == "cd '../my one' && cictl invert"
+    monkeypatch.chdir(one)
+    assert Workspace(one).typed("cictl invert") == "cictl invert"
+
+
 def test_a_workspace_further_below_is_not_searched_for(make, tmp_path):
     make("a/b")
     with pytest.raises(StateError, match="no workspace in") as caught:

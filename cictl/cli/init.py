@@ -62,6 +62,7 @@ def command(
             return
         print_result(f"made the workspace {shown}")
         if not images:
-            print_result(f"next: put three to six photographs into {workspace.shown(workspace.images)}, then: cictl invert")
+            then = workspace.typed("cictl invert")
+            print_result(f"next: put three to six photographs into {workspace.shown(workspace.images)}, then: {then}")
         else:
-            print_result("next: cictl invert && cictl finetune")
+            print_result(f"next: {workspace.typed('cictl invert && cictl finetune')}")

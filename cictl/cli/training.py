@@ -26,6 +26,7 @@ _NAMES = {"invert": "stage 1", "finetune": "stage 2"}
 
 def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:
     """Print the outcome; after a dry run also what the training will take."""
+    next_command = session.workspace.typed(next_command)
     if not outcome.dry_run or outcome.action == "skip":
         session.result(outcome, lambda: say_outcome(outcome, next_command))
         return

@@ -167,7 +167,7 @@ def test_stage_2_notices_that_stage_1_was_trained_again(copy_of_trained):
 def test_a_longer_stage_1_names_the_command_that_then_works(copy_of_trained):
     result = CliRunner().invoke(app, ["invert", "-C", str(copy_of_trained.root), "--steps", "9"])
     assert result.exit_code == 0
-    assert "next: cictl finetune --restart" in result.output
+    assert "copy && cictl finetune --restart" in result.output
 
 
 def test_status_says_what_changed_and_the_next_command(copy_of_trained):
