@@ -124,8 +124,19 @@ def latest_checkpoint(stage_folder: Path, *, verify: bool | str = True) -> tuple
 
 def snapshots(stage_folder: Path, *, verify: bool = True) -> list[Checkpoint]:
     """The whole results that a stage has kept along the way, the earliest first; nothing can be trained from them."""
-    read = [read_checkpoint(folder, verify=verify)[0] for folder in reversed(checkpoint_folders(stage_folder / SNAPSHOTS))]
-    return [snapshot for snapshot in read if snapshot]
+    return read_snapshots(stage_folder, verify=verify)[0]
+
+
+def read_snapshots(stage_folder: Path, *, verify: bool = True) -> tuple[list[Checkpoint], list[str]]:
+    """What :func:`snapshots` gives, and a sentence about each that is not whole."""
+    whole, damaged = [], []
+    for folder in reversed(checkpoint_folders(stage_folder / SNAPSHOTS)):
+        snapshot, problem = read_checkpoint(folder, verify=verify)
+        if snapshot:
+            whole.append(snapshot)
+        else:
+            damaged.append(f"the snapshot {stage_folder.name}/{SNAPSHOTS}/{folder.name} is passed over: {problem}")
+    return whole, damaged
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

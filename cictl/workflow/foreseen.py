@@ -68,18 +68,18 @@ def run(
     require_models(config, read_pins(workspace, config), observe, clip=read)
     warn_of_memory(workspace, chosen, {stage: one.memory for stage, one in estimates.items()}, overrides, observe)
     drawn = [one for one in trainings if one.stage in chosen and not last_alone]
-    along_the_way = sum(_along_the_way(workspace, one, overrides) for one in drawn)
+    along_the_way = sum(_along_the_way(workspace, one, overrides, observe) for one in drawn)
     pictures = (len(chosen) + along_the_way) * len(terms.asked.prompts) * config.evaluate.count
     if chosen[-1] in STAGES and config.invert.auxiliary_vectors:
         pictures += 1 + len(terms.photographs)  # of S* and of each A_i*
     return Foreseen(trainings, estimates, method, pictures)
 
 
-def _along_the_way(workspace: Workspace, training: TrainingOutcome, overrides: Mapping[str, Any]) -> int:
+def _along_the_way(workspace: Workspace, training: TrainingOutcome, overrides: Mapping[str, Any], observe: Observer) -> int:
     """How many results there will be that the training did not end with: those that are there, and those still to come."""
     stage = training.stage
     if training.action == "skip":
-        return len(kept_along_the_way(workspace, stage, verify=False))
+        return len(kept_along_the_way(workspace, stage, observe, verify=False))
     there = {one.step for one in snapshots(workspace.stage_folder(stage), verify=False)}
     milestones = milestones_of(configure(workspace, told(stage, overrides), upto=stage), stage)
     return len(there | {step for step in milestones if step >= training.first_step})

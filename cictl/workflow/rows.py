@@ -8,8 +8,8 @@ from typing import Any
 
 from cictl.config import METHODS
 from cictl.errors import UsageError
-from cictl.events import Observer
-from cictl.records import Checkpoint, latest_checkpoint, snapshots, step_folder
+from cictl.events import Observer, Warned, ignore
+from cictl.records import Checkpoint, latest_checkpoint, read_snapshots, step_folder
 from cictl.workflow import evaluate
 from cictl.workflow.concept import Source
 from cictl.workflow.shared_base import SharedBase
@@ -64,26 +64,30 @@ def draw_and_measure(
     Raises:
         CictlError: as :func:`cictl.workflow.evaluate.run`.
     """
-    wanted = [one for row in rows for one in _wanted(workspace, row, out / row, last_alone=last_alone)]
+    wanted = [one for row in rows for one in _wanted(workspace, row, observe, out / row, last_alone=last_alone)]
     found = evaluate.run_all(workspace, wanted, observe, overrides=overrides, shared=shared)
     return {row: [one for asked, one in zip(wanted, found, strict=True) if asked.source == row] for row in rows}
 
 
-def kept_along_the_way(workspace: Workspace, row: Source, *, verify: bool = True) -> list[Checkpoint]:
+def kept_along_the_way(workspace: Workspace, row: Source, observe: Observer = ignore, *, verify: bool = True) -> list[Checkpoint]:
     """The whole results that a method has kept along its training, the earliest first, but not of the step that it ended with.
 
     Args:
+        observe: is warned of those that are not whole.
         verify: compare the sha256 of each; otherwise only look whether it is there.
     """
     if row == "base":
         return []
     folder = workspace.stage_folder(row)
     last, _ = latest_checkpoint(folder, verify=False)
-    return [one for one in snapshots(folder, verify=verify) if last is None or one.step != last.step]
+    whole, damaged = read_snapshots(folder, verify=verify)
+    for line in damaged:
+        observe(Warned(line))
+    return [one for one in whole if last is None or one.step != last.step]
 
 
-def _wanted(workspace: Workspace, row: Source, out: Path, *, last_alone: bool) -> list[evaluate.Wanted]:
-    along_the_way = [] if last_alone else kept_along_the_way(workspace, row)
+def _wanted(workspace: Workspace, row: Source, observe: Observer, out: Path, *, last_alone: bool) -> list[evaluate.Wanted]:
+    along_the_way = [] if last_alone else kept_along_the_way(workspace, row, observe)
     return [
         evaluate.Wanted(row, out=out, title=f"drawing: {title_of(row)}"),
         *(

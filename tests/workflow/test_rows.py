@@ -8,12 +8,13 @@ from collections import Counter
 import pytest
 
 from cictl import records
+from cictl.events import Warned
 from cictl.records import RESULT, SNAPSHOTS, step_folder
 from cictl.workflow import baseline, compare, invert
 from cictl.workflow.rows import draw_and_measure, kept_along_the_way
 from cictl.workflow.stage import configure
 from tests.evaluation_models import make_clip
-from tests.support import silent
+from tests.support import Recorder, silent
 from tests.workflow.test_concept import flip
 
 
@@ -54,9 +55,12 @@ def test_a_precision_that_set_gave_one_training_alone_draws_none_of_its_rows(cop
     assert {one["sampling"]["dtype"] for one in found} == {"auto"}
 
 
-def test_a_damaged_snapshot_is_left_out(copy_of_trained, quick, tmp_path):
+def test_a_damaged_snapshot_is_left_out_and_named(copy_of_trained, quick, tmp_path):
+    recorder = Recorder()
     flip(copy_of_trained.stage_folder("invert") / SNAPSHOTS / step_folder(4) / RESULT)
-    found = draw_and_measure(copy_of_trained, ["invert"], silent, out=tmp_path / "out", overrides=quick)
+    found = draw_and_measure(copy_of_trained, ["invert"], recorder, out=tmp_path / "out", overrides=quick)
+    [warning] = recorder.texts(Warned)
+    assert warning.startswith(f"the snapshot invert/{SNAPSHOTS}/{step_folder(4)} is passed over: {RESULT} is damaged")
     assert [one.measured.steps for one in found["invert"]] == [8, 2, 6]
 
 
