@@ -7,11 +7,12 @@
 #   --out FILE      the JSON; default: benchmarks/results/gpu.json
 #   --device cpu --tiny   tries all of this out without a GPU, in a minute or two, and is never cut off
 #
-# Takes less than eight minutes: rounds of turns end when their time is up, and what is left then is cut off. PYTHON names the
-# interpreter. Exits 2 if a script of the peers is missing, 1 if a part failed; what was measured is in the file all the same.
+# Takes less than eight minutes: rounds of turns end when their time is up, and a part that takes longer is cut off, so that those
+# after it have their time. PYTHON names the interpreter. Exits 2 if a script of the peers is missing, 1 if a part failed; what was measured is in the file all the same.
 set -euo pipefail
 
 python=${PYTHON:-python3}
+[[ $python != */* ]] || python=$(realpath -s "$python")  # not what a link of a virtual environment leads to
 seconds=470
 wheels=""
 if [[ $# -gt 0 && $1 != --* ]]; then
@@ -47,14 +48,23 @@ if [[ -n $wheels ]]; then
   "${install[@]}" --no-deps torchvision || echo "no torchvision among the wheels: a stand-in is used where there is none" >&2
 fi
 
+if [[ $device == cuda ]] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "torch finds no GPU: nvidia-smi shows whether there is one, and --device cpu --tiny tries this out without" >&2
+  exit 1
+fi
+
 rm -f "$out"
 shared=(--device "$device" --work "$work" --out "$out" "${tiny[@]}")
 failed=0
+part() { # LEFT MODULE OPTION ...: cut off when LEFT seconds of all are left, which the parts after it need
+  local limit=$((seconds - SECONDS - $1))
+  shift
+  timeout -k 10 "$((limit > 0 ? limit : 1))" "$python" -m "$@" "${shared[@]}" || failed=$?  # of timeout, 0 is no limit
+}
 # With loading about four and a half minutes (both stages and the reference of the first gradient), half a minute, and two.
-timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 80 "${best[@]}" "${shared[@]}" || failed=$?
+part 150 benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 80 "${best[@]}"
 [[ $failed -eq 2 ]] && exit 2
-timeout $((seconds - SECONDS)) "$python" -m benchmarks.steps --alone --part steps-lowest --stages invert --set model.memory=lowest \
-  --block 2 --limit 10 "${shared[@]}" || failed=$?
-timeout $((seconds - SECONDS)) "$python" -m benchmarks.generate --limit 45 "${shared[@]}" || failed=$?
+part 110 benchmarks.steps --alone --part steps-lowest --stages invert --set model.memory=lowest --block 2 --limit 10
+part 0 benchmarks.generate --limit 45
 echo "in $SECONDS seconds: $out"
 exit $((failed ? 1 : 0))

@@ -39,6 +39,7 @@ class Setting:
     dtype: str
 
 
+_KEPT = {"model.memory": "full"}  # auto would go by what the programs that wait beside it have left
 _DOCUMENTED = Setting("as documented, fp32", (), False, "fp32")
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cuda": (
@@ -88,7 +89,7 @@ class Run:
         arguments = {
             "workspace": workspace,
             "stage": stage,
-            "settings": {**self._common, **group, **intervals, **self.settings},
+            "settings": {**self._common, **_KEPT, **group, **intervals, **self.settings},
             "gradient": self.gradient if stage == "invert" else None,
         }
         return Program(f"cictl {stage}", run_cictl, arguments, dtype)

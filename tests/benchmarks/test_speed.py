@@ -152,6 +152,37 @@ def test_a_missing_script_is_named_with_where_to_get_it(tmp_path: Path):
     assert run_script("--peer").returncode == 2
 
 
+STUB = """#!/usr/bin/env bash
+echo "$@" >> {calls}
+[[ "$*" != *{fails}* ]] || exit {code}
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "code", "parts", "left"),
+    [("--peers", 1, 3, 1), ("lowest", 139, 3, 1), ("generate", 124, 3, 1), ("nothing", 0, 3, 0), ("--peers", 2, 1, 2)],
+)
+def test_a_part_that_fails_takes_none_of_the_others_along(tmp_path: Path, monkeypatch, fails, code, parts, left):
+    calls, stub = tmp_path / "calls", tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    stub.write_text(STUB.format(calls=calls, fails=fails, code=code))
+    stub.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, "PYTHON": "bin/python"}
+    command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu", "--out", "out.json", "--work", "work"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == left
+    assert len(calls.read_text().splitlines()) == parts
+    assert str(tmp_path / "out.json") in calls.read_text()
+
+
+def test_without_a_gpu_nothing_is_begun(tmp_path: Path):
+    done = run_script("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json"))
+    assert done.returncode == 1
+    assert "torch finds no GPU" in done.stderr and "Traceback" not in done.stderr
+    assert not any((tmp_path / "work").iterdir())
+
+
 def test_the_one_command_for_a_gpu_writes_one_json(tmp_path: Path):
     out = tmp_path / "out.json"
     scripts = peers(tmp_path / "peers")
