@@ -70,6 +70,13 @@ class ModelConfig(Group):
         paper=NOT_STATED,
         shapes=False,
     )
+    cuda_graph: bool = setting(
+        True,
+        "Let a GPU record a step (of training with model.memory full, of drawing) and replay it: faster, with the same bits. Off "
+        "for a GPU or a driver that cannot.",
+        paper=NOT_STATED,
+        shapes=False,
+    )
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1, mps.", paper=NOT_STATED, shapes=False, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -37,25 +37,40 @@ class EncodedPhotographs:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass trains on; B samples.
+    """What one forward pass trains on: B samples, all on the device.
 
     Attributes:
-        photographs: index of each sample's photograph, B integers.
-        choices: a number in [0, 1) for each sample, by which a prompt is chosen.
+        photographs: index of each sample's photograph, [B].
+        choices: a number in [0, 1) for each sample, by which a prompt is chosen, [B].
         latents: z_0, drawn anew from the posterior, [B, C, H, W].
         noise: eps, [B, C, H, W].
         timesteps: t, [B].
-        rows: of each sample's view in the encoded photographs, B integers; where V = 1, ``photographs``.
+        rows: of each sample's view in the encoded photographs, [B]; where V = 1, ``photographs``.
         class_pictures: as many samples of pictures that keep what the noun meant, if a loss asks for them.
     """
 
-    photographs: list[int]
-    choices: list[float]
+    photographs: Tensor
+    choices: Tensor
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    rows: list[int]
+    rows: Tensor
     class_pictures: Batch | None = None
+
+    def chosen(self, count: int) -> Tensor:
+        """Which of ``count`` prompts each sample has, [B]."""
+        return (self.choices * count).long()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it, for what can be given nothing but tensors."""
+        own = [value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)]
+        return (*own, *(self.class_pictures.tensors() if self.class_pictures else ()))
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Batch:
+        """The batch whose :meth:`tensors` these are."""
+        own, others = tensors[: len(fields(cls)) - 1], tensors[len(fields(cls)) - 1 :]
+        return cls(*own, class_pictures=cls.of(others) if others else None)
 
 
 def randomness(seed: int, *names: object) -> torch.Generator:
@@ -63,11 +78,6 @@ def randomness(seed: int, *names: object) -> torch.Generator:
     text = "/".join(str(name) for name in (seed, *names))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
     return torch.Generator().manual_seed(number)
-
-
-def pick(table: Tensor, rows: Sequence[int]) -> Tensor:
-    """``rows`` of ``table`` [N, ...], as [B, ...]; a list as an index would make a GPU's queue run dry, to send it over."""
-    return torch.stack([table[row] for row in rows])
 
 
 def stratified_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
@@ -109,26 +119,27 @@ def draw_batch(
     if spread == "stratified":
         strata = stratified_timesteps(batch_size, timesteps, randomness(seed, stage, step, "timesteps"))
     count = len(photographs.keys)
-    chosen, rows, choices, times, noises, latents = [], [], [], [], [], []
+    chosen, views, choices, times, noises, latents = [], [], [], [], [], []
     for sample in samples:
         epoch, place = divmod(step * batch_size + sample, count)
         order = torch.randperm(count, generator=randomness(seed, stage, "epoch", epoch))
-        index = int(order[place])
         generator = randomness(seed, stage, step, sample)
         shape = photographs.mean.shape[1:]
-        chosen.append(index)
-        choices.append(float(torch.rand((), generator=generator)))
+        chosen.append(order[place])
+        choices.append(torch.rand((), generator=generator))
         time = torch.randint(timesteps, (), generator=generator)
         times.append(time if strata is None else strata[sample])
         noises.append(torch.randn(shape, generator=generator))
         latents.append(torch.randn(shape, generator=generator))
-        view = int(torch.randint(photographs.views, (), generator=generator)) if photographs.views > 1 else 0
-        rows.append(index * photographs.views + view)
+        if photographs.views > 1:
+            views.append(torch.randint(photographs.views, (), generator=generator))
     device = photographs.mean.device
+    own = _send(chosen, device)
+    rows = own * photographs.views + _send(views, device) if views else own
     return Batch(
-        photographs=chosen,
-        choices=choices,
-        latents=_send(latents, device) * pick(photographs.std, rows) + pick(photographs.mean, rows),
+        photographs=own,
+        choices=_send(choices, device),
+        latents=_send(latents, device) * photographs.std[rows] + photographs.mean[rows],
         noise=_send(noises, device),
         timesteps=_send(times, device),
         rows=rows,

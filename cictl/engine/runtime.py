@@ -33,36 +33,44 @@ class Runtime:
         dtype: of the frozen parts; what is trained is fp32.
         processes: those that train together.
         overlooked: what is to be said about a GPU that is there and not used; nothing if there is none.
+        graphs: whether this is a GPU that may record a step as a CUDA graph.
     """
 
     device: torch.device
     dtype: torch.dtype
     processes: Processes = ALONE
     overlooked: str = ""
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self._peak = 0
 
     @classmethod
-    def create(cls, device: str = "auto", dtype: str = "auto", processes: Processes = ALONE) -> Runtime:
+    def create(cls, device: str = "auto", dtype: str = "auto", processes: Processes = ALONE, *, graphs: bool = False) -> Runtime:
         """Choose the device and the precision. On CUDA the device is the current one from then on.
 
         Args:
             device: auto, cpu, cuda, cuda:N, mps. Of several processes on one machine each takes a GPU of its own.
             dtype: auto, fp32, bf16, fp16.
             processes: those that work together.
+            graphs: whether a GPU may record a step as a CUDA graph.
 
         Raises:
             UsageError: the device is not there, cannot be used, or is not enough for several processes.
         """
         chosen = choose_device(device, processes)
         overlooked = overlooked_gpu() if device == "auto" and chosen.type == "cpu" else ""
-        return cls(chosen, _DTYPES.get(dtype) or _best_dtype(chosen), processes, overlooked)
+        return cls(chosen, _DTYPES.get(dtype) or _best_dtype(chosen), processes, overlooked, graphs and chosen.type == "cuda")
 
     @property
     def dtype_name(self) -> str:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+    @property
+    def records(self) -> bool:
+        """Whether steps of training are recorded: not with the scaler of fp16, nor where processes add up in between."""
+        return self.graphs and not self._scaler.is_enabled() and self.processes.count == 1
 
     def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """Add the gradient of every process's ``loss``, scaled if the precision needs it.
@@ -88,7 +96,7 @@ class Runtime:
         return total
 
     def step(self, optimizer: torch.optim.Optimizer, gradient_clip: float | None = None) -> None:
-        """Step by the gradients, and clear them.
+        """Step by the gradients, and clear them; a recorded step adds to them where they are.
 
         Args:
             gradient_clip: the largest norm that all gradients may have together. Every process has the same sum of
@@ -100,7 +108,7 @@ class Runtime:
             nn.utils.clip_grad_norm_(parameters, gradient_clip)
         self._scaler.step(optimizer)
         self._scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not self.records)
 
     def scaler_state(self) -> dict[str, Any]:
         """The gradient scaler's state, for the manifest; empty unless the precision is fp16."""
@@ -111,12 +119,16 @@ class Runtime:
         if state and self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
 
-    def memory(self) -> Memory:
-        """What is in use now: VRAM on a GPU, the resident memory of this process on a CPU."""
+    def memory(self, held: int = 0) -> Memory:
+        """What is in use now: VRAM on a GPU, the resident memory of this process on a CPU.
+
+        Args:
+            held: bytes of a GPU that recordings work in, which its allocator counts as free between two of their runs.
+        """
         if self.device.type == "cuda":
             _, total = torch.cuda.mem_get_info(self.device)
-            allocated, peak = torch.cuda.memory_allocated(self.device), torch.cuda.max_memory_allocated(self.device)
-            return Memory(str(self.device), allocated, peak, total)
+            allocated, peak = torch.cuda.memory_allocated(self.device) + held, torch.cuda.max_memory_allocated(self.device)
+            return Memory(str(self.device), allocated, max(allocated, peak), total)
         if self.device.type == "mps":
             allocated, total = torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory()
         else:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cictl.data.draws import randomness
+from cictl.engine.recorded import Recorded
 from cictl.functional.guidance import classifier_free_guidance
 from cictl.models.stable_diffusion import StableDiffusion
 
@@ -53,6 +54,7 @@ def sample(
     steps: int = 50,
     guidance: float = 5.0,
     sampler: str = "ddim",
+    record: bool = False,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
     """Latents of a picture for each seed, with classifier-free guidance.
@@ -62,6 +64,7 @@ def sample(
         negative: encoding of the negative prompt, or of whatever guidance leads away from, [1, L, D].
         seeds: B seeds.
         size: width and height, in pixels.
+        record: whether the UNet's work is recorded on the GPU and replayed at every step.
         after_step: called with the number of denoising steps that are done.
 
     Returns:
@@ -73,9 +76,10 @@ def sample(
     latents = noise.to(model.device) * scheduler.init_noise_sigma
     guided = guidance != 1
     contexts = torch.cat([negative.expand_as(context), context]) if guided else context
+    predict = Recorded(lambda *inputs: {"prediction": model.predict(*inputs).float()}, record=record)
     for done, timestep in enumerate(scheduler.timesteps, 1):
         scaled = scheduler.scale_model_input(latents, timestep)
-        prediction = model.predict(torch.cat([scaled, scaled]) if guided else scaled, timestep, contexts).float()
+        prediction = predict(torch.cat([scaled, scaled]) if guided else scaled, timestep, contexts)["prediction"]
         if guided:
             unconditional, conditional = prediction.chunk(2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance)

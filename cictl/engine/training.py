@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cictl.data.draws import Batch
+from cictl.engine.recorded import Recorded
 from cictl.engine.runtime import Runtime, StopRequest
 from cictl.events import Observer, Progress, StepCompleted
 from cictl.processes import Processes
@@ -87,20 +88,15 @@ def fit(
     Returns:
         The steps that are done. The last of them is checkpointed.
     """
-    parameters = list(method.trainable().values())
+    add_gradient = _Gradient(method, runtime)
     processes = runtime.processes
     pending: list[list[dict[str, Tensor]]] = []  # losses that are still on the device: reading them makes it wait
     began = time.perf_counter()
     for step in range(schedule.first, schedule.last):
         parts = draw(step)
         count = len(parts) * processes.count
-        terms: list[dict[str, Tensor]] = []
-        for part in parts:
-            loss = method.loss(part)
-            runtime.backward(loss.total / count, parameters)
-            terms.append({name: value / count for name, value in loss.terms.items()})
+        pending.append([add_gradient(part, count) for part in parts])
         runtime.step(optimizer, gradient_clip)
-        pending.append(terms)
 
         done = step + 1
         ends = converged(done) or done == schedule.last or stop.agreed(processes)
@@ -108,7 +104,7 @@ def fit(
         if saves or done % schedule.report_every == 0:
             latest = _report(pending, done, processes, observe)
             seconds = (time.perf_counter() - began) / len(pending)
-            observe(Progress(done, schedule.last, latest, seconds, runtime.memory()))
+            observe(Progress(done, schedule.last, latest, seconds, runtime.memory(add_gradient.held)))
             pending = []
         if saves:
             checkpoint(done)
@@ -118,6 +114,30 @@ def fit(
         if ends:
             return done
     return schedule.first
+
+
+class _Gradient:
+    """The gradient of a part of a batch, added to what the parameters have; recorded where ``runtime`` records."""
+
+    def __init__(self, method: TrainingMethod, runtime: Runtime) -> None:
+        self.method = method
+        self.runtime = runtime
+        self.parameters = list(method.trainable().values())
+        self._recorded = Recorded(lambda *tensors, parts: self._add(Batch.of(tensors), parts), record=runtime.records)
+
+    def __call__(self, part: Batch, parts: int) -> dict[str, Tensor]:
+        """The terms of the part's loss, as the share of all ``parts`` that it is."""
+        return self._recorded(*part.tensors(), parts=parts) if self.runtime.records else self._add(part, parts)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the GPU's memory that the recording works in."""
+        return self._recorded.held
+
+    def _add(self, part: Batch, parts: int) -> dict[str, Tensor]:
+        loss = self.method.loss(part)
+        self.runtime.backward(loss.total / parts, self.parameters)
+        return {name: value / parts for name, value in loss.terms.items()}
 
 
 def _report(

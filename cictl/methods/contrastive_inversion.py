@@ -59,8 +59,7 @@ class ContrastiveInversion:
 
     def diffusion(self, batch: Batch) -> Tensor:
         """Eq. 1 over the batch."""
-        prompts, count = len(self.settings.prompts), len(self.photographs.keys)
-        rows = [int(choice * prompts) * count + index for choice, index in zip(batch.choices, batch.photographs, strict=True)]
+        rows = batch.chosen(len(self.settings.prompts)) * len(self.photographs.keys) + batch.photographs
         context = self.model.encode_rows(self.prompt_ids, rows)
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)

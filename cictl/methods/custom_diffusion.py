@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cictl.config import CustomDiffusionConfig
-from cictl.data.draws import Batch, pick
+from cictl.data.draws import Batch
 from cictl.functional.losses import ldm_loss, masked_ldm_loss
 from cictl.methods.denoising import denoise
 from cictl.methods.loss import Loss
@@ -54,7 +54,7 @@ class CustomDiffusion:
         different = list(dict.fromkeys(prompts))
         model.require_fit([*different, class_prompt], "custom_diffusion.prompt")
         self.prompt_ids = model.tokenize(different)
-        self.prompt_of_row = [different.index(prompt) for prompt in prompts]
+        self.prompt_of_row = torch.tensor([different.index(prompt) for prompt in prompts], device=model.device)
         with torch.no_grad():
             self.class_context = model.encode_text(model.tokenize([class_prompt]))
         self.attention = TunedCrossAttention(model.unet, model.key_values, detach_first=True)
@@ -66,9 +66,9 @@ class CustomDiffusion:
 
     def diffusion(self, batch: Batch) -> Tensor:
         """The diffusion loss where the photograph is."""
-        context = self.model.encode_rows(self.prompt_ids, [self.prompt_of_row[row] for row in batch.rows])
+        context = self.model.encode_rows(self.prompt_ids, self.prompt_of_row[batch.rows])
         target, prediction = denoise(self.model, batch, context)
-        return masked_ldm_loss(target, prediction, pick(self.masks, batch.rows))
+        return masked_ldm_loss(target, prediction, self.masks[batch.rows])
 
     def loss(self, batch: Batch) -> Loss:
         """The diffusion loss, plus the weight times that of pictures of the noun."""

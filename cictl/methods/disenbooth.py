@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cictl.config import DisenBoothConfig
-from cictl.data.draws import Batch, EncodedPhotographs, pick, randomness
+from cictl.data.draws import Batch, EncodedPhotographs, randomness
 from cictl.errors import ModelAccessError
 from cictl.functional.losses import ldm_loss
 from cictl.methods.denoising import denoise
@@ -107,7 +107,7 @@ class DisenBooth:
 
     def _own(self, batch: Batch) -> Tensor:
         """f of each sample, [B, D]."""
-        own: Tensor = self.adapter(pick(self.embeddings, batch.photographs))
+        own: Tensor = self.adapter(self.embeddings[batch.photographs])
         return own
 
     def _with(self, own: Tensor, batch: Batch) -> Tensor:

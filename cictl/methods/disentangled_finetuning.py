@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cictl.config import FinetuneConfig
-from cictl.data.draws import Batch, EncodedPhotographs, pick
+from cictl.data.draws import Batch, EncodedPhotographs
 from cictl.data.prompts import expand
 from cictl.functional.losses import ldm_loss
 from cictl.methods.loss import Loss
@@ -72,15 +72,14 @@ class DisentangledFinetuning:
     def diffusion(self, batch: Batch) -> Tensor:
         """Eq. 1 with the attention of Eq. 3."""
         prompts = len(self.settings.concept_prompts)
-        own = batch.photographs if self.together else [0] * len(batch.photographs)
-        rows = [index * prompts + int(choice * prompts) for index, choice in zip(own, batch.choices, strict=True)]
+        rows = batch.chosen(prompts) + (batch.photographs * prompts if self.together else 0)
         noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        concept = self.model.encode_rows(self.concept_ids, rows) if self.rates else pick(self.concept_contexts, rows)
+        concept = self.model.encode_rows(self.concept_ids, rows) if self.rates else self.concept_contexts[rows]
         context: Tensor | DisentangledContext = concept
         if self.disentangled:
-            mask = None if self.auxiliary_masks is None else pick(self.auxiliary_masks, batch.photographs)
-            context = DisentangledContext(concept, pick(self.auxiliary_contexts, batch.photographs), mask)
+            mask = None if self.auxiliary_masks is None else self.auxiliary_masks[batch.photographs]
+            context = DisentangledContext(concept, self.auxiliary_contexts[batch.photographs], mask)
         return ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
 
     def loss(self, batch: Batch) -> Loss:

@@ -63,8 +63,8 @@ class TextualInversion:
 
     def diffusion(self, batch: Batch) -> Tensor:
         """Eq. 2 of the paper: the mean squared error of the denoising, with a drawn prompt for each sample."""
-        chosen = [int(choice * len(self.prompt_ids)) for choice in batch.choices]
-        return ldm_loss(*denoise(self.model, batch, self.model.encode_rows(self.prompt_ids, chosen)))
+        context = self.model.encode_rows(self.prompt_ids, batch.chosen(len(self.prompt_ids)))
+        return ldm_loss(*denoise(self.model, batch, context))
 
     def loss(self, batch: Batch) -> Loss:
         """The diffusion loss, and nothing else."""

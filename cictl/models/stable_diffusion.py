@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cictl.data.draws import pick
 from cictl.data.prompts import as_written, decoded_as_written
 from cictl.errors import ModelAccessError, UsageError
 from cictl.functional.losses import diffuse, prediction_target
@@ -126,11 +125,16 @@ class StableDiffusion:
         """Ids [B, L] to the context that the cross-attention reads, [B, L, D]."""
         return self.text_encoder(input_ids=ids).last_hidden_state
 
-    def encode_rows(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
-        """The contexts of ``rows`` of ids [P, L], as [B, L, D]; a row that comes twice is encoded once."""
-        distinct = list(dict.fromkeys(rows))
-        contexts = self.encode_text(pick(ids, distinct))
-        return contexts if len(distinct) == len(rows) else pick(contexts, [distinct.index(row) for row in rows])
+    def encode_rows(self, ids: Tensor, rows: Tensor) -> Tensor:
+        """The contexts of ``rows`` [B] of ids [P, L], as [B, L, D].
+
+        On a CPU a row that comes twice is encoded once; a GPU would have to say first how many there are.
+        """
+        if rows.device.type == "cpu":
+            distinct, places = rows.unique(return_inverse=True)
+            if len(distinct) < len(rows):
+                return self.encode_text(ids[distinct])[places]
+        return self.encode_text(ids[rows])
 
     def cut_behind_end(self, ids: Tensor) -> Tensor:
         """Ids [B, L] up to the last of their first end-of-text tokens; what stands behind it is padding.

@@ -49,6 +49,7 @@ def open_to_train(config: Config, stage: Stage, located: Located, runtime: Runti
     if memory != "full":
         free = free_memory(runtime.device) / 2**20
         observe(Note(f"model.memory is {memory}: {_AGAIN[memory]} again in the backward pass ({free:,.0f} MiB free)"))
+        runtime.graphs = False  # a recording keeps its memory to itself, and previews would need theirs beside it
     model = open_base(located, runtime, observe)
     set_memory(model.unet, memory)
     return model

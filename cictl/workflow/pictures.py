@@ -135,7 +135,7 @@ def _draw(
         observe(SamplingStep(step, config.generate.steps, runtime.memory()))
 
     def draw(part: Sequence[Plan]) -> np.ndarray:
-        pictures = model.decode(_sample(model, part, contexts, negative, after_step))
+        pictures = model.decode(_sample(model, part, contexts, negative, runtime.graphs, after_step))
         return opened.checker.blank(pictures) if opened.checker else pictures
 
     def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -174,6 +174,7 @@ def _sample(
     part: Sequence[Plan],
     contexts: Mapping[str, Tensor],
     negative: Tensor,
+    record: bool,
     after_step: Callable[[int], None],
 ) -> Tensor:
     """The latents of pictures that differ in prompt and seed alone."""
@@ -191,6 +192,7 @@ def _sample(
         steps=first.steps,
         guidance=first.guidance,
         sampler=first.sampler,
+        record=record,
         after_step=after_step,
     )
 

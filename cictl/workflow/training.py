@@ -118,7 +118,7 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
     stage, config, settings, first = start.stage, start.config, start.settings, start.first_step
     with graceful_stop(processes) as stop, _recorded(start, observe, processes) as log:
         log(PhaseStarted("loading the libraries"))
-        runtime = Runtime.create(config.model.device, config.model.dtype, processes)
+        runtime = Runtime.create(config.model.device, config.model.dtype, processes, graphs=config.model.cuda_graph)
         prepared = prepare(start, runtime, _heeding(stop, log))
         saver = make_saver(start, prepared, runtime, log)
         _take_up(start, saver, stop, log)

@@ -12,6 +12,7 @@ from cictl.config.schema import MOST_STEPS
 from cictl.engine.sampling import initial_noise, make_scheduler, sample
 from cictl.models.convolutions import multiply_at_few_positions
 from cictl.models.stable_diffusion import StableDiffusion
+from tests.pretended_graph import pretended_graphs
 
 SAMPLERS = ["ddim", "dpm++", "euler", "unipc"]
 
@@ -27,6 +28,15 @@ def draw(model, contexts, seeds, **settings):
     context, negative = contexts
     rows = context[[seed % 2 for seed in seeds]]
     return sample(model, rows, negative, seeds, size=(64, 64), **{"steps": 4, **settings})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_picture_is_the_same_bit_for_bit_if_the_unet_is_recorded_and_replayed(model, contexts, sampler, monkeypatch):
+    expected = draw(model, contexts, [0, 1], sampler=sampler)
+    with pretended_graphs(monkeypatch) as graphs:
+        found = draw(model, contexts, [0, 1], sampler=sampler, record=True)
+    assert torch.equal(found, expected)
+    assert [graph.replays for graph in graphs] == [3]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

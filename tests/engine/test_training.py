@@ -19,6 +19,7 @@ from cictl.methods.disentangled_finetuning import DisentangledFinetuning
 from cictl.models.clip import text_projection
 from cictl.models.concept_tokens import initial_tokens
 from cictl.models.stable_diffusion import StableDiffusion
+from tests.pretended_graph import pretended_graphs
 from tests.support import Recorder, assert_same_bits, encoded
 
 STEPS = 24
@@ -44,7 +45,19 @@ class Run:
     def __post_init__(self) -> None:
         self.start = {f"parameter.{name}": p.detach().clone() for name, p in self.method.trainable().items()}
 
-    def go(self, first, last, state=None, *, accumulation=1, stop_after=None, report_every=5, save_every=10_000, clip=None):
+    def go(
+        self,
+        first,
+        last,
+        state=None,
+        *,
+        accumulation=1,
+        stop_after=None,
+        report_every=5,
+        save_every=10_000,
+        clip=None,
+        graphs=False,
+    ):
         optimizer = adamw(self.method, learning_rate=self.rate, weight_decay=0.01)
         start = {name: tensor.clone() for name, tensor in (state or self.start).items()}
         restore_training_state(start, self.method.trainable(), optimizer)
@@ -60,8 +73,9 @@ class Run:
             saved[step] = {name: tensor.clone() for name, tensor in training_state(self.method.trainable(), optimizer).items()}
 
         done = fit(
-            self.method, optimizer, draw, Schedule(first, last, report_every, save_every), Runtime.create("cpu"), recorder,
-            checkpoint=save, after_step=lambda step: None, stop=stop, gradient_clip=clip,
+            self.method, optimizer, draw, Schedule(first, last, report_every, save_every),
+            Runtime(CPU, torch.float32, graphs=graphs), recorder, checkpoint=save, after_step=lambda step: None, stop=stop,
+            gradient_clip=clip,
         )  # fmt: skip
         losses = [(event.step, event.losses) for event in recorder.events if isinstance(event, StepCompleted)]
         return done, saved[done] if save_every > 1 else saved, losses
@@ -131,6 +145,22 @@ def test_clipped_gradients_are_those_of_a_plain_loop(run: Run):
 
 def test_a_limit_that_no_gradient_reaches_changes_no_bit(run: Run):
     assert_same_bits(run.go(0, 3, clip=1e9)[1], run.go(0, 3)[1])
+
+
+@pytest.mark.parametrize(("parts", "limit"), [(1, None), (2, None), (1, 1e-4)])
+def test_steps_that_are_recorded_and_replayed_change_no_bit(run: Run, monkeypatch, parts, limit):
+    how = {"accumulation": parts, "clip": limit}
+    # As on a GPU: how many prompts are different is not asked.
+    monkeypatch.setattr(StableDiffusion, "encode_rows", lambda self, ids, rows: self.encode_text(ids[rows]))
+    expected = run.go(0, 6, **how)
+    with pretended_graphs(monkeypatch) as graphs:
+        found = run.go(0, 6, **how, graphs=True)
+        _, half, _ = run.go(0, 3, **how, graphs=True)
+        resumed = run.go(3, 6, half, **how, graphs=True)
+    assert [graph.replays for graph in graphs] == [6 * parts - 1, 3 * parts - 1, 3 * parts - 1]
+    for one in (found, resumed):
+        assert_same_bits(one[1], expected[1])
+    assert found[2] == expected[2] and resumed[2] == expected[2][3:]
 
 
 def test_training_changes_the_parameters(run: Run, uninterrupted):

@@ -56,7 +56,7 @@ def test_textual_inversions_prompts_are_the_papers_numbers_of_them():
 
 def test_textual_inversions_loss_is_the_denoising_with_the_drawn_prompts_and_moves_the_token_alone(model):
     method = TextualInversion(model, token(model), ["a photo of S*", "a red S*", "S* on the beach"])
-    batch = dataclasses.replace(batch_of(PHOTOGRAPHS), choices=[0.1, 0.5, 0.9, 0.34])
+    batch = dataclasses.replace(batch_of(PHOTOGRAPHS), choices=torch.tensor([0.1, 0.5, 0.9, 0.34]))
     texts = ["a photo of <my-teapot>", "a red <my-teapot>", "<my-teapot> on the beach", "a red <my-teapot>"]
     loss = method.loss(batch)
     torch.testing.assert_close(loss.total.detach(), squared(model, batch, texts).mean())

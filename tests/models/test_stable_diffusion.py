@@ -84,7 +84,7 @@ def test_what_is_behind_the_end_of_text_can_be_cut_for_a_text_embedding_and_not_
 def test_a_prompt_that_comes_twice_is_encoded_once_with_the_gradient_of_both(model, monkeypatch):
     with_tokens(model)
     ids = model.tokenize(["a photo of <my-teapot>", "a sketch of <my-teapot>_1"])
-    table, rows = model.text_encoder.get_input_embeddings(), [1, 0, 1, 1]
+    table, rows = model.text_encoder.get_input_embeddings(), torch.tensor([1, 0, 1, 1])
     weights = torch.randn(4, LENGTH, 32, generator=torch.Generator().manual_seed(0))
     (model.encode_text(ids[rows]) * weights).sum().backward()
     expected, table.tokens.concept.grad = table.tokens.concept.grad, None

@@ -15,6 +15,7 @@ from cictl.events import StageStarted
 from cictl.workflow import attention, baseline, check, evaluate, finetune, generate, init, invert, preview_aux
 from tests.evaluation_models import make_clip, make_dinov2
 from tests.pretended_gpu import pretended_gpus
+from tests.pretended_graph import pretended_graphs
 from tests.support import Recorder, quick, silent, write_settings
 from tests.workflow.test_baseline import QUICK
 from tests.workflow.test_safety_checker import NOTHING, add_checker
@@ -24,7 +25,7 @@ ON_THE_WAY = {"preview.interval": 2, "preview.steps": 2, "tracking.interval": 1}
 
 @pytest.fixture
 def gpu(monkeypatch):
-    with pretended_gpus(monkeypatch) as where:
+    with pretended_gpus(monkeypatch) as where, pretended_graphs(monkeypatch):
         yield where
 
 
@@ -57,10 +58,12 @@ class _Trains:
         return {"parameter": self.parameter}
 
 
-@pytest.mark.parametrize(("dtype", "named"), [("auto", "bf16"), ("fp16", "fp16")])
-def test_both_stages_train_and_go_on(gpu, make_workspace, dtype, named):
+@pytest.mark.parametrize(
+    ("dtype", "named", "memory"), [("auto", "bf16", "full"), ("auto", "bf16", "lowest"), ("fp16", "fp16", "auto")]
+)
+def test_both_stages_train_and_go_on(gpu, make_workspace, dtype, named, memory):
     by_stage = {"steps": 4, "accumulation": 2, "stop_every": 2}
-    workspace = make_workspace(model__dtype=dtype, model__memory="lowest", finetune__auxiliary_context="tokens")
+    workspace = make_workspace(model__dtype=dtype, model__memory=memory, finetune__auxiliary_context="tokens")
     every = {**ON_THE_WAY, **{f"{stage}.{key}": value for stage in ("invert", "finetune") for key, value in by_stage.items()}}
     every |= {"finetune.concept_learning_rate": 1e-4, "concept.start": "photographs", "invert.auxiliary_start": "photographs"}
     for stage in (invert, finetune):

@@ -1,0 +1,60 @@
+"""Work that is recorded and replayed, with graphs that are pretended on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from cictl.engine.recorded import Recorded
+from tests.pretended_graph import pretended_graphs
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    with pretended_graphs(monkeypatch) as made:
+        yield made
+
+
+def test_new_inputs_are_read_and_what_is_changed_in_place_is_changed_once_a_call(graphs):
+    total = torch.zeros(2)
+
+    def add(x: Tensor, *, times: int) -> dict[str, Tensor]:
+        total.add_(x * times)
+        return {"total": total.clone(), "square": x * x}
+
+    recorded = Recorded(add, record=True)
+    for call, value in enumerate((1.0, 2.0, 3.0, 4.0), 1):
+        found = recorded(torch.full((2,), value), times=2)
+        assert found["square"].tolist() == [value**2] * 2
+        assert found["total"].tolist() == total.tolist() == [float(call * (call + 1))] * 2
+    assert [graph.replays for graph in graphs] == [3]
+
+
+def test_what_was_returned_stays_when_the_next_call_comes(graphs):
+    recorded = Recorded(lambda x: {"twice": 2 * x}, record=True)
+    found = [recorded(torch.tensor([float(value)]))["twice"] for value in range(4)]
+    assert torch.cat(found).tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_other_shapes_and_other_fixed_arguments_have_recordings_of_their_own(graphs):
+    recorded = Recorded(lambda x, *, times: {"times": x * times}, record=True)
+    for _ in range(3):
+        for size, times in ((1, 2), (2, 2), (1, 3)):
+            assert recorded(torch.ones(size), times=times)["times"].tolist() == [float(times)] * size
+    assert [graph.replays for graph in graphs] == [2, 2, 2]
+
+
+def test_without_recording_every_call_runs_as_it_is(graphs):
+    calls: list[Tensor] = []
+    recorded = Recorded(lambda x: calls.append(x) or {"same": x}, record=False)
+    for _ in range(3):
+        recorded(torch.ones(1))
+    assert len(calls) == 3 and not graphs
+
+
+def test_reading_from_the_gpu_while_it_records_would_be_noticed(graphs):
+    recorded = Recorded(lambda x: {"number": x * float(x.sum())}, record=True)
+    recorded(torch.ones(1))
+    with pytest.raises(RuntimeError, match="not permitted"):
+        recorded(torch.ones(1))
