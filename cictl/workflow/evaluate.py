@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ FOLDER = "evaluation"
 RESULTS = "results.json"
 SHEET = "sheet.png"
 PICTURES = "pictures"
+_OF_ONE_ALONE = "evaluation-all-blanked"  # every other error would meet the next one as well
 _SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength", "avoid")
 
 
@@ -102,6 +103,7 @@ def run_all(
     *,
     overrides: Mapping[str, Any] | None = None,
     shared: SharedBase | None = None,
+    on_blank: Callable[[Wanted, CictlError], None] | None = None,
 ) -> list[EvaluateOutcome]:
     """Evaluate several, each as :func:`run` does alone, bit for bit, but load nothing twice.
 
@@ -111,6 +113,8 @@ def run_all(
     Args:
         overrides: of ci.yaml. Prompts, networks and device are the same for all.
         shared: the base model that drew before.
+        on_blank: is told of those whose every picture was blanked; the outcomes are those of the others. Without it that is
+            an error.
 
     Raises:
         CictlError: as :func:`run`.
@@ -126,10 +130,16 @@ def run_all(
         terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         folder = one.out or default_folder(workspace, concept, one.step)
         pictures = (one.out or workspace.outputs / FOLDER) / PICTURES  # the same ones, whoever asks for them
-        drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
+        try:
+            drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
+        except CictlError as error:
+            if on_blank is None or error.slug != _OF_ONE_ALONE:
+                raise
+            on_blank(one, error)
         del concept  # DreamBooth's tensors take gigabytes
     shared.free()
-    assert terms is not None
+    if terms is None or not drawn:
+        return []
     measured = measure(terms, drawn, observe)
     return [_save(workspace, terms, one, columns) for one, columns in zip(drawn, measured, strict=True)]
 
@@ -204,7 +214,7 @@ def _draw(
     if len(pictures.blanked) == len(plans):
         raise CictlError(
             f"the base model's safety checker blanked all {len(plans)} pictures, so that nothing can be measured",
-            "try other --prompts or another --seed; --set generate.safety_checker=off draws without it",
+            "try other --prompts; --set generate.safety_checker=off draws without it",
             slug="evaluation-all-blanked",
         )
     prompts = [prompt for prompt in asked for _ in range(terms.count)]
