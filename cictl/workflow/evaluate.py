@@ -62,7 +62,7 @@ class Wanted:
         source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
         step: what it had learned after so many steps; None is the last.
         kept: that, where it has been found whole, so that it need not be read for it again.
-        out: folder of the results; None is :func:`default_folder`.
+        out: folder of the results; None is that of :func:`folders`.
         title: what is said before it is drawn.
     """
 
@@ -123,13 +123,12 @@ def run_all(
     terms, drawn = None, []
     for one in wanted:
         config = configure(workspace, overrides, upto=last_stage(one.source))
-        _check_settings(config, one.source)
+        check_settings(config, one.source)
         if one.title:
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
         terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
-        folder = one.out or default_folder(workspace, concept, one.step)
-        pictures = (one.out or workspace.outputs / FOLDER) / PICTURES  # the same ones, whoever asks for them
+        folder, pictures = folders(workspace, concept, one.step, one.out)
         try:
             drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
         except CictlError as error:
@@ -153,25 +152,30 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer, 
     Raises:
         UsageError, ModelAccessError, ResourceError: as :func:`run`.
     """
-    _check_settings(config, None)
+    check_settings(config, None)
     return find_terms(workspace, config, observe, download=download)
 
 
-def default_folder(workspace: Workspace, concept: Concept, step: int | None) -> Path:
-    """outputs/evaluation/ for the furthest stage as it ended; in it there is a folder for each other stage and step.
+def folders(workspace: Workspace, concept: Concept, step: int | None, out: Path | None) -> tuple[Path, Path]:
+    """Where results and pictures lie; the pictures of all stages and steps in one folder, the same ones whoever asks for them.
 
     Args:
         step: that was asked for; None is the last.
+        out: for both. None is outputs/evaluation/ for the furthest stage as it ended; in it there is a folder with the results
+            of each other stage and step.
     """
+    if out:
+        return out, out / PICTURES
     folder, last = workspace.outputs / FOLDER, None
     if concept.source != furthest_stage(workspace):
         folder = folder / concept.source
     if step is not None and concept.source != "base":
         last, _ = latest_checkpoint(workspace.stage_folder(concept.source), verify=False)
-    return folder if step is None or (last and last.step == step) else folder / step_folder(step)
+    folder = folder if step is None or (last and last.step == step) else folder / step_folder(step)
+    return folder, workspace.outputs / FOLDER / PICTURES
 
 
-def _check_settings(config: Config, source: Source | None) -> None:
+def check_settings(config: Config, source: Source | None) -> None:
     if not config.evaluate.dinov2 and not config.evaluate.clip:
         raise UsageError(
             "evaluate.dinov2 and evaluate.clip are both null, so that there is nothing to measure with",
@@ -186,13 +190,20 @@ def _check_settings(config: Config, source: Source | None) -> None:
         )
 
 
-def _warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograph], observe: Observer) -> None:
+def warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograph], observe: Observer) -> None:
     if concept.source == "base":
         return
     first = concept.checkpoints[0].manifest
     if set(first["fingerprint"]["photographs"]) != {photograph.sha256 for photograph in photographs}:
         what = "stage 1" if first["stage"] == "invert" else TITLES[first["stage"]]
         observe(Warned(f"the photographs are not those that {what} was trained with; pictures are compared with those of now"))
+
+
+def plans_of(config: Config, terms: Terms, concept: Concept, base: Located) -> list[Plan]:
+    """The plans of all pictures, prompt by prompt."""
+    asked, names = terms.asked.prompts, words_of(concept)
+    drawn = [terms.text(prompt) for prompt in asked] if concept.source == "base" else asked
+    return make_plans(config, base, concept, [(text, expand(text, names)) for text in drawn], terms.count)
 
 
 def _draw(
@@ -205,11 +216,9 @@ def _draw(
     shared: SharedBase,
     observe: Observer,
 ) -> DrawnConcept:
-    _warn_of_other_photographs(concept, terms.photographs, observe)
+    warn_of_other_photographs(concept, terms.photographs, observe)
     base = find_base_of(workspace, config, concept, observe)
-    asked, names = terms.asked.prompts, words_of(concept)
-    drawn = [terms.text(prompt) for prompt in asked] if concept.source == "base" else asked
-    plans = make_plans(config, base, concept, [(text, expand(text, names)) for text in drawn], terms.count)
+    plans = plans_of(config, terms, concept, base)
     pictures = draw_pictures(config, base, concept, plans, pictures_folder, observe, again="the same command", shared=shared)
     if len(pictures.blanked) == len(plans):
         raise CictlError(
@@ -217,9 +226,9 @@ def _draw(
             "try other --prompts; --set generate.safety_checker=off draws without it",
             slug="evaluation-all-blanked",
         )
-    prompts = [prompt for prompt in asked for _ in range(terms.count)]
+    prompts = [prompt for prompt in terms.asked.prompts for _ in range(terms.count)]
     shown = {path: prompt for path, prompt in zip(pictures.paths, prompts, strict=True) if path not in pictures.blanked}
-    words = " ".join(names) or str(config.evaluate.noun)
+    words = " ".join(words_of(concept)) or str(config.evaluate.noun)
     return DrawnConcept(config, replace(concept, results=()), words, base, folder, plans, pictures, shown)
 
 
