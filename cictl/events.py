@@ -32,9 +32,9 @@ class Event:
     def name(self) -> str:
         return type(self).__name__
 
-    def as_json(self) -> dict[str, Any]:
-        """A dictionary of plain values, with the event's name first."""
-        values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+    def as_json(self, shown: Callable[[Path], str] = str) -> dict[str, Any]:
+        """A dictionary of plain values, with the event's name first, and paths as ``shown`` writes them."""
+        values = {key: shown(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
         return {"event": self.name, **values}
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, SeedOption, takes_common
+from cictl.cli.options import Common, DryRunOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
+
+if TYPE_CHECKING:
+    from cictl.workflow.foreseen_pictures import ForeseenAttention
 
 
 class Source(StrEnum):
@@ -31,6 +34,7 @@ def command(
     source: Annotated[
         Source, typer.Option("--stage", help="invert: as the A* were trained; finetune: with the tuned keys and values.")
     ] = Source.invert,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Show where S* and each auxiliary token look, on one sheet.
 
@@ -43,13 +47,17 @@ def command(
     cictl attention --stage finetune
     """
     with exit_codes(common):
-        from cictl.workflow import attention
+        from cictl.workflow import attention, foreseen_pictures
 
         session = open_session(common, seed=seed)
+        arguments: dict[str, Any] = {"overrides": session.overrides, "source": source.value, "count": count}
+        if dry_run:
+            with session.display() as observe:
+                would = foreseen_pictures.foresee_attention(session.workspace, prompt, observe, **arguments)
+            session.result(would, lambda: _say_foreseen(would))
+            return
         with session.display() as observe:
-            outcome = attention.run(
-                session.workspace, prompt, observe, overrides=session.overrides, source=source.value, count=count
-            )
+            outcome = attention.run(session.workspace, prompt, observe, **arguments)
 
         def say() -> None:
             if outcome.kept:
@@ -57,3 +65,13 @@ def command(
             print_result(f"the sheet: {outcome.sheet}")
 
         session.result(outcome, say)
+
+
+def _say_foreseen(would: ForeseenAttention) -> None:
+    if would.kept:
+        print_text("already done: the sheet is there; nothing would be drawn")
+    else:
+        pictures = "1 picture" if would.pictures == 1 else f"{would.pictures} pictures"
+        print_text(f"would look at {would.photographs} photographs and draw {pictures}")
+    if would.sheet:
+        print_result(f"the sheet: {would.sheet}")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import Common, NounOption, takes_common
+from cictl.cli.options import Common, DryRunOption, NounOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
+from cictl.cli.training import RestartOption, StepsOption, finish
 from cictl.config import group_of
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, NounOption, PicturesOption, PromptSetOption, takes_common
+from cictl.cli.options import Common, DryRunOption, NounOption, PicturesOption, PromptSetOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import DryRunOption, say_estimate, say_outcome
+from cictl.cli.training import say_estimate, say_outcome
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 

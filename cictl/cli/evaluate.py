@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cictl.cli.generate import StageOption
-from cictl.cli.options import Common, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
+from cictl.cli.options import Common, DryRunOption, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
+    from cictl.workflow.foreseen_pictures import ForeseenEvaluation
     from cictl.workflow.results import Results
 
 
@@ -40,6 +41,7 @@ def command(
             "in it, such as invert/ or step-0000300/.",
         ),
     ] = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Measure how well S* keeps what the photographs share, and how well prompts still work.
 
@@ -53,7 +55,7 @@ def command(
     cictl evaluate --prompts pose --out outputs/evaluation-of-poses
     """
     with exit_codes(common):
-        from cictl.workflow import evaluate
+        from cictl.workflow import evaluate, foreseen_pictures
         from cictl.workflow.results import FIGURES
 
         session = open_session(
@@ -63,19 +65,23 @@ def command(
             evaluate__noun=noun,
             seed=seed,
         )
+        arguments: dict[str, Any] = {
+            "overrides": session.overrides,
+            "source": source.value if source else None,
+            "step": step,
+            "out": out,
+        }
+        if dry_run:
+            with session.display() as observe:
+                would = foreseen_pictures.foresee_evaluation(session.workspace, observe, **arguments)
+            session.result(would, lambda: _say_foreseen(would, FIGURES))
+            return
         with session.display() as observe:
-            outcome = evaluate.run(
-                session.workspace,
-                observe,
-                overrides=session.overrides,
-                source=source.value if source else None,
-                step=step,
-                out=out,
-            )
+            outcome = evaluate.run(session.workspace, observe, **arguments)
 
         def say() -> None:
             print_result(_table(outcome.measured, FIGURES))
-            for name, value in _facts(outcome.measured).items():
+            for name, value in (_facts(outcome.measured) | {"std": outcome.measured.std}).items():
                 print_text(value, f"{name + ':':<10}")
             print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
 
@@ -88,7 +94,16 @@ def _table(results: Results, titles: dict[str, str]) -> ScoreTable:
     return ScoreTable("prompt", [titles[name] for name in results.overall], rows, overall)
 
 
-def _facts(results: Results) -> dict[str, str]:
+def _say_foreseen(would: ForeseenEvaluation, titles: dict[str, str]) -> None:
+    print_text(_would_draw(would.pictures, would.kept))
+    for name, value in (_facts(would) | {"figures": ", ".join(titles[name] for name in would.figures)}).items():
+        print_text(value, f"{name + ':':<10}")
+    print_result(f"{'results:':<10}{would.results}", f"{'sheet:':<10}{would.sheet}")
+    if would.replaced:
+        print_text("which are there already and would be replaced", " " * 10)
+
+
+def _facts(results: Results | ForeseenEvaluation) -> dict[str, str]:
     """What the figures depend on, in a few lines."""
     pictures = f"{results.count} {'picture' if results.count == 1 else 'pictures'}"
     facts = {
@@ -96,7 +111,7 @@ def _facts(results: Results) -> dict[str, str]:
         "prompts": f"{results.prompt_set}, {pictures} of each, seeds from {results.seed} on",
     }
     for name, model in (("DINOv2", results.dinov2), ("CLIP", results.clip)):
-        facts[name] = f"{model['id']}, {model['identity'][:12]}" if model else "left out"
+        facts[name] = f"{model['id']}, {_which(model['identity'])}" if model else "left out"
     if results.clip:
         facts["S*"] = (
             f"read by CLIP as {results.noun!r}"
@@ -105,4 +120,19 @@ def _facts(results: Results) -> dict[str, str]:
         )
     if results.known_as:
         facts["judge"] = f"the toybox's, against the ground truth of {results.known_as}; less leakage is better"
-    return facts | {"std": results.std}
+    return facts
+
+
+def _which(identity: str | None) -> str:
+    return identity[:12] if identity else "still to be downloaded"
+
+
+def _would_draw(total: int, kept: int | None) -> str:
+    pictures = "1 picture" if total == 1 else f"{total} pictures"
+    if kept is None:
+        return f"{pictures} would be drawn and measured, of which those that are there are kept"
+    if kept == total:
+        return f"{pictures} would be measured; all are there already"
+    if kept == 0:
+        return f"{pictures} would be drawn and measured"
+    return f"{total - kept} of {pictures} would be drawn, the rest is there already; all would be measured"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cictl.cli.options import Common, takes_common
+from cictl.cli.options import Common, DryRunOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import DryRunOption, RestartOption, StepsOption, finish
+from cictl.cli.training import RestartOption, StepsOption, finish
 
 
 @takes_common()

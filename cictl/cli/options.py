@@ -80,4 +80,5 @@ StepOption = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="First seed. Default: seed.", show_default=False)]

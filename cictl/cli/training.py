@@ -19,7 +19,6 @@ StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all
 RestartOption = Annotated[
     bool, typer.Option("--restart", help="Start anew; once that has begun, the old training goes to checkpoints/archive.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 _NAMES = {"invert": "stage 1", "finetune": "stage 2"}
 

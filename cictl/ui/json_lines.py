@@ -7,6 +7,7 @@ import math
 from typing import Any, TextIO
 
 from cictl.events import Event, SamplingStep, StepCompleted
+from cictl.files import as_typed
 
 
 def json_line(values: dict[str, Any]) -> str:
@@ -15,7 +16,7 @@ def json_line(values: dict[str, Any]) -> str:
 
 
 class JsonLines:
-    """An observer that writes every event but the single steps to ``stream``, each at once."""
+    """An observer that writes every event but the single steps to ``stream``, each at once, with paths as results have them."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -23,7 +24,7 @@ class JsonLines:
     def __call__(self, event: Event) -> None:
         """Writes ``event``."""
         if not isinstance(event, StepCompleted | SamplingStep):
-            print(json_line(event.as_json()), file=self._stream, flush=True)
+            print(json_line(event.as_json(as_typed)), file=self._stream, flush=True)
 
 
 def _strict(value: Any) -> Any:

@@ -24,7 +24,7 @@ from cictl.placeholders import AUXILIARY_PATTERN
 from cictl.workflow.concept import Concept, Source, TokenLayout, find_concept
 from cictl.workflow.drawing import install, led_away
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.pictures import find_base_of
+from cictl.workflow.pictures import find_base_of, foresee_base_of
 from cictl.workflow.plans import Plan, make_plans
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
@@ -65,7 +65,7 @@ class AttentionOutcome:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """Everything that the sheet depends on."""
 
     config: Config
@@ -87,6 +87,10 @@ class _Job:
     def has_auxiliary(self) -> bool:
         """Whether there are A_i*: not with n = 0."""
         return self.tokens.auxiliary_vectors > 0
+
+    def path(self, workspace: Workspace) -> Path:
+        """Of the sheet."""
+        return workspace.outputs / "attention" / f"{slug(self.plans[0].prompt)}-{self.digest[:8]}.png"
 
     def auxiliary(self, photograph: Photograph) -> list[str]:
         """The stored tokens of a photograph's A_i*; none with n = 0."""
@@ -113,6 +117,35 @@ def run(
         UsageError: a prompt without S*, with A*, or too long.
         StateError: stage 1 has not been run, or with other photographs.
     """
+    job = prepare(workspace, prompt, observe, overrides=overrides, source=source, count=count)
+    assert job
+    path = job.path(workspace)
+    shares = kept_shares(path)
+    if shares is None:
+        rows, shares = _look(job, observe)
+        write_png(path, sheet(rows), {"cictl": json.dumps([asdict(share) for share in shares])})
+        return AttentionOutcome(workspace.shown(path), shares, kept=False)
+    return AttentionOutcome(workspace.shown(path), shares, kept=True)
+
+
+def prepare(
+    workspace: Workspace,
+    prompt: str | None,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None,
+    source: Source,
+    count: int,
+    download: bool = True,
+) -> Job | None:
+    """What a sheet needs, all but the loaded model.
+
+    Args:
+        download: the base model, where it is not here yet; otherwise None is returned.
+
+    Raises:
+        UsageError, StateError: as :func:`run`, but for a prompt that is too long.
+    """
     config = configure(workspace, overrides or {})
     prompt = config.preview.prompt if prompt is None else prompt
     require_concept(prompt, command="cictl attention")
@@ -122,17 +155,6 @@ def run(
             "leave A* out: every A* is asked about anyway",
             slug="prompt-with-auxiliary",
         )
-    job = _prepare(workspace, config, prompt, source, count, observe)
-    path = workspace.outputs / "attention" / f"{slug(prompt)}-{job.digest[:8]}.png"
-    shares = _kept(path)
-    if shares is None:
-        rows, shares = _look(job, observe)
-        write_png(path, sheet(rows), {"cictl": json.dumps([asdict(share) for share in shares])})
-        return AttentionOutcome(workspace.shown(path), shares, kept=False)
-    return AttentionOutcome(workspace.shown(path), shares, kept=True)
-
-
-def _prepare(workspace: Workspace, config: Config, prompt: str, source: Source, count: int, observe: Observer) -> _Job:
     concept = find_concept(workspace, source, observe)
     tokens = concept.layout()
     photographs = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
@@ -142,16 +164,17 @@ def _prepare(workspace: Workspace, config: Config, prompt: str, source: Source, 
             "put them back (cictl status names them), or: cictl invert --restart",
             slug="attention-photographs-differ",
         )
-    base = find_base_of(workspace, config, concept, observe)
-    text = expand(prompt, tokens.concept_names)
-    plans = make_plans(config, base, concept, [(prompt, text)], count)
+    base = (find_base_of if download else foresee_base_of)(workspace, config, concept, observe)
+    if base is None:
+        return None
+    plans = make_plans(config, base, concept, [(prompt, expand(prompt, tokens.concept_names))], count)
     training_prompt = config.invert.prompts[0]
     if not tokens.auxiliary_vectors:
         training_prompt = without_auxiliary(training_prompt)
-    return _Job(config, concept, base, tokens, photographs, plans, training_prompt)
+    return Job(config, concept, base, tokens, photographs, plans, training_prompt)
 
 
-def _kept(path: Path) -> list[Share] | None:
+def kept_shares(path: Path) -> list[Share] | None:
     """What the sheet says of itself, if it is there and whole."""
     try:
         with Image.open(path) as image:
@@ -161,7 +184,7 @@ def _kept(path: Path) -> list[Share] | None:
         return None
 
 
-def _look(job: _Job, observe: Observer) -> tuple[list[Row], list[Share]]:
+def _look(job: Job, observe: Observer) -> tuple[list[Row], list[Share]]:
     from cictl.engine.runtime import Runtime, graceful_stop
     from cictl.workflow.base_model import open_base
 
@@ -176,7 +199,7 @@ def _look(job: _Job, observe: Observer) -> tuple[list[Row], list[Share]]:
         return [*of_photographs, *of_pictures], [*shares, *more]
 
 
-def _require_fit(job: _Job, model: StableDiffusion) -> None:
+def _require_fit(job: Job, model: StableDiffusion) -> None:
     """Refuse a prompt that, with A_i* behind it, is longer than the model reads: there would be nothing to look for."""
     for text in (job.plans[0].text, *(_behind(job.plans[0].text, job.auxiliary(photo)) for photo in job.photographs)):
         if model.overlong(text):
@@ -194,9 +217,7 @@ def _behind(text: str, names: Sequence[str]) -> str:
     return " ".join([text, *names])
 
 
-def _look_at_photographs(
-    job: _Job, model: StableDiffusion, stop: StopRequest, observe: Observer
-) -> tuple[list[Row], list[Share]]:
+def _look_at_photographs(job: Job, model: StableDiffusion, stop: StopRequest, observe: Observer) -> tuple[list[Row], list[Share]]:
     from cictl.engine.attention_maps import Probe, maps_of_photograph
 
     pixels = [load_pixels(photograph, job.config.data.resolution) for photograph in job.photographs]
@@ -223,7 +244,7 @@ def _look_at_photographs(
 
 
 def _look_at_pictures(
-    job: _Job, model: StableDiffusion, runtime: Runtime, stop: StopRequest, observe: Observer
+    job: Job, model: StableDiffusion, runtime: Runtime, stop: StopRequest, observe: Observer
 ) -> tuple[list[Row], list[Share]]:
     from cictl.engine.attention_maps import Probe
     from cictl.workflow.base_model import open_checker
@@ -257,7 +278,7 @@ def _look_at_pictures(
     return rows, shares
 
 
-def _draw(job: _Job, model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
+def _draw(job: Job, model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
     import torch
 
     from cictl.engine.attention_maps import maps_of_picture

@@ -12,8 +12,9 @@ from PIL import Image
 import cictl
 from cictl.config import Config
 from cictl.data.photographs import find_photographs, open_upright
+from cictl.errors import CictlError
 from cictl.evaluation.scores import Score
-from cictl.events import Note, Observer
+from cictl.events import Note, Observer, Warned
 from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.workflow import evaluate, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
@@ -25,7 +26,7 @@ from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import STAGES, configure
-from cictl.workflow.trainings import Failure, needed_memory, train, warn_of_memory
+from cictl.workflow.trainings import Failure, missing_rows, needed_memory, train, warn_of_memory
 from cictl.workspace import Workspace
 
 FOLDER = "compare"
@@ -130,8 +131,18 @@ def run(
     alike = _drawn_alike(config)
     folder, shared = workspace.outputs / FOLDER, SharedBase()
     auxiliary = _auxiliary(workspace, config, alike, shared, observe) if there[-1] in STAGES else []
-    found = draw_and_measure(workspace, there, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared)
-    measured = [one for row in there for one in _last_and_best(row, found[row])]
+
+    def leave_out(row: Source, error: CictlError) -> None:
+        failed.append(Failure.of(row, error))
+        if len(failed) < len(chosen):
+            observe(Warned(f"{title_of(row)} left out, the others go on: {failed[-1].reason}"))
+
+    found = draw_and_measure(
+        workspace, there, observe, out=folder, overrides=alike, last_alone=last_alone, shared=shared, on_blank=leave_out
+    )
+    if not found:
+        raise missing_rows(failed, [])
+    measured = [one for row in found for one in _last_and_best(row, found[row])]
     rows = [row for row, _ in measured]
     outcome = _outcome(workspace, config, measured[0][1], rows, failed, last_alone=last_alone)
     save_json(folder / RESULTS, _as_stored(outcome))

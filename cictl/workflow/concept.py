@@ -152,11 +152,11 @@ def find_concept(
             raise UsageError("the untouched base model has no steps", "leave out --step", slug="base-without-steps")
         return Concept("base", "", ())
     for _ in range(_ATTEMPTS):
-        with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it
-            kept = kept or (_kept_of(workspace, source, step) if source and step else None)
+        with suppress(FileNotFoundError):  # a training replaced the checkpoint between two looks at it, or put it aside
+            found = kept or (_kept_of(workspace, source, step) if source and step else None)
             if source in METHODS:
-                return _find_learned(workspace, source, observe, step, kept)
-            return _find_concept(workspace, source, observe, step, kept)
+                return _find_learned(workspace, source, observe, step, found)
+            return _find_concept(workspace, source, observe, step, found)
     raise StateError(
         "the checkpoints change faster than they can be read",
         "try again, or raise checkpoint.interval",
@@ -231,6 +231,8 @@ def _find_concept(
 def _last_tuned(workspace: Workspace, source: Source | None, observe: Observer) -> Checkpoint | None:
     """What stage 2 has learned; nothing if it has not been run and ``source`` does not ask for it."""
     tuned, damaged = latest_checkpoint(workspace.stage_folder("finetune"), verify=RESULT)
+    if tuned is None and damaged and source == "finetune":
+        raise none_is_whole("finetune", damaged)
     for line in damaged:
         observe(Warned(line))
     if tuned and tuned.step:
@@ -251,6 +253,8 @@ def _not_kept(workspace: Workspace, stage: Stage, step: int) -> StateError:
     folder = workspace.stage_folder(stage)
     last = (read_checkpoint(one, verify=RESULT)[0] for one in checkpoint_folders(folder))
     kept = sorted({one.step for one in (*snapshots(folder), *last) if one and one.step})
+    if not kept:  # though a last checkpoint had been found
+        raise FileNotFoundError(folder)
     return StateError(
         f"{command_of(stage)} has kept nothing of step {step}, but of: {', '.join(map(str, kept))}",
         f"--step {kept[-1]}, or leave --step out (checkpoint.snapshots says how much is kept along the way)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ FOLDER = "evaluation"
 RESULTS = "results.json"
 SHEET = "sheet.png"
 PICTURES = "pictures"
+_OF_ONE_ALONE = "evaluation-all-blanked"  # every other error would meet the next one as well
 _SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength", "avoid")
 
 
@@ -61,7 +62,7 @@ class Wanted:
         source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
         step: what it had learned after so many steps; None is the last.
         kept: that, where it has been found whole, so that it need not be read for it again.
-        out: folder of the results; None is :func:`default_folder`.
+        out: folder of the results; None is that of :func:`folders`.
         title: what is said before it is drawn.
     """
 
@@ -102,6 +103,7 @@ def run_all(
     *,
     overrides: Mapping[str, Any] | None = None,
     shared: SharedBase | None = None,
+    on_blank: Callable[[Wanted, CictlError], None] | None = None,
 ) -> list[EvaluateOutcome]:
     """Evaluate several, each as :func:`run` does alone, bit for bit, but load nothing twice.
 
@@ -111,6 +113,8 @@ def run_all(
     Args:
         overrides: of ci.yaml. Prompts, networks and device are the same for all.
         shared: the base model that drew before.
+        on_blank: is told of those whose every picture was blanked; the outcomes are those of the others. Without it that is
+            an error.
 
     Raises:
         CictlError: as :func:`run`.
@@ -119,17 +123,22 @@ def run_all(
     terms, drawn = None, []
     for one in wanted:
         config = configure(workspace, overrides, upto=last_stage(one.source))
-        _check_settings(config, one.source)
+        check_settings(config, one.source)
         if one.title:
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
         terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
-        folder = one.out or default_folder(workspace, concept, one.step)
-        pictures = (one.out or workspace.outputs / FOLDER) / PICTURES  # the same ones, whoever asks for them
-        drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
+        folder, pictures = folders(workspace, concept, one.step, one.out)
+        try:
+            drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
+        except CictlError as error:
+            if on_blank is None or error.slug != _OF_ONE_ALONE:
+                raise
+            on_blank(one, error)
         del concept  # DreamBooth's tensors take gigabytes
     shared.free()
-    assert terms is not None
+    if terms is None or not drawn:
+        return []
     measured = measure(terms, drawn, observe)
     return [_save(workspace, terms, one, columns) for one, columns in zip(drawn, measured, strict=True)]
 
@@ -143,25 +152,30 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer, 
     Raises:
         UsageError, ModelAccessError, ResourceError: as :func:`run`.
     """
-    _check_settings(config, None)
+    check_settings(config, None)
     return find_terms(workspace, config, observe, download=download)
 
 
-def default_folder(workspace: Workspace, concept: Concept, step: int | None) -> Path:
-    """outputs/evaluation/ for the furthest stage as it ended; in it there is a folder for each other stage and step.
+def folders(workspace: Workspace, concept: Concept, step: int | None, out: Path | None) -> tuple[Path, Path]:
+    """Where results and pictures lie; the pictures of all stages and steps in one folder, the same ones whoever asks for them.
 
     Args:
         step: that was asked for; None is the last.
+        out: for both. None is outputs/evaluation/ for the furthest stage as it ended; in it there is a folder with the results
+            of each other stage and step.
     """
+    if out:
+        return out, out / PICTURES
     folder, last = workspace.outputs / FOLDER, None
     if concept.source != furthest_stage(workspace):
         folder = folder / concept.source
     if step is not None and concept.source != "base":
         last, _ = latest_checkpoint(workspace.stage_folder(concept.source), verify=False)
-    return folder if step is None or (last and last.step == step) else folder / step_folder(step)
+    folder = folder if step is None or (last and last.step == step) else folder / step_folder(step)
+    return folder, workspace.outputs / FOLDER / PICTURES
 
 
-def _check_settings(config: Config, source: Source | None) -> None:
+def check_settings(config: Config, source: Source | None) -> None:
     if not config.evaluate.dinov2 and not config.evaluate.clip:
         raise UsageError(
             "evaluate.dinov2 and evaluate.clip are both null, so that there is nothing to measure with",
@@ -176,13 +190,20 @@ def _check_settings(config: Config, source: Source | None) -> None:
         )
 
 
-def _warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograph], observe: Observer) -> None:
+def warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograph], observe: Observer) -> None:
     if concept.source == "base":
         return
     first = concept.checkpoints[0].manifest
     if set(first["fingerprint"]["photographs"]) != {photograph.sha256 for photograph in photographs}:
         what = "stage 1" if first["stage"] == "invert" else TITLES[first["stage"]]
         observe(Warned(f"the photographs are not those that {what} was trained with; pictures are compared with those of now"))
+
+
+def plans_of(config: Config, terms: Terms, concept: Concept, base: Located) -> list[Plan]:
+    """The plans of all pictures, prompt by prompt."""
+    asked, names = terms.asked.prompts, words_of(concept)
+    drawn = [terms.text(prompt) for prompt in asked] if concept.source == "base" else asked
+    return make_plans(config, base, concept, [(text, expand(text, names)) for text in drawn], terms.count)
 
 
 def _draw(
@@ -195,21 +216,19 @@ def _draw(
     shared: SharedBase,
     observe: Observer,
 ) -> DrawnConcept:
-    _warn_of_other_photographs(concept, terms.photographs, observe)
+    warn_of_other_photographs(concept, terms.photographs, observe)
     base = find_base_of(workspace, config, concept, observe)
-    asked, names = terms.asked.prompts, words_of(concept)
-    drawn = [terms.text(prompt) for prompt in asked] if concept.source == "base" else asked
-    plans = make_plans(config, base, concept, [(text, expand(text, names)) for text in drawn], terms.count)
+    plans = plans_of(config, terms, concept, base)
     pictures = draw_pictures(config, base, concept, plans, pictures_folder, observe, again="the same command", shared=shared)
     if len(pictures.blanked) == len(plans):
         raise CictlError(
             f"the base model's safety checker blanked all {len(plans)} pictures, so that nothing can be measured",
-            "try other --prompts or another --seed; --set generate.safety_checker=off draws without it",
+            "try other --prompts; --set generate.safety_checker=off draws without it",
             slug="evaluation-all-blanked",
         )
-    prompts = [prompt for prompt in asked for _ in range(terms.count)]
+    prompts = [prompt for prompt in terms.asked.prompts for _ in range(terms.count)]
     shown = {path: prompt for path, prompt in zip(pictures.paths, prompts, strict=True) if path not in pictures.blanked}
-    words = " ".join(names) or str(config.evaluate.noun)
+    words = " ".join(words_of(concept)) or str(config.evaluate.noun)
     return DrawnConcept(config, replace(concept, results=()), words, base, folder, plans, pictures, shown)
 
 

@@ -19,7 +19,7 @@ from cictl.processes import ALONE, Processes
 from cictl.workflow.concept import Concept, last_stage, require_same_base
 from cictl.workflow.drawing import install, led_away
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
-from cictl.workflow.pins import find_base, read_pins
+from cictl.workflow.pins import find_base, foresee_base, read_pins
 from cictl.workflow.plans import Plan, texts_of
 from cictl.workflow.shared_base import Opened, SharedBase
 from cictl.workspace import Workspace
@@ -55,6 +55,23 @@ def find_base_of(workspace: Workspace, config: Config, concept: Concept, observe
     base = find_base(config, read_pins(workspace, config, last_stage(concept.source)), observe)
     require_same_base(concept.checkpoints, base.identity)
     return base
+
+
+def foresee_base_of(workspace: Workspace, config: Config, concept: Concept, observe: Observer) -> Located | None:
+    """What :func:`find_base_of` would find, or None if it would be downloaded. Nothing is downloaded.
+
+    Raises:
+        ModelAccessError, ResourceError, StateError: as that.
+    """
+    base = foresee_base(config, read_pins(workspace, config, last_stage(concept.source)), observe)
+    if base:
+        require_same_base(concept.checkpoints, base.identity)
+    return base
+
+
+def count_kept(plans: Sequence[Plan], folder: Path) -> int:
+    """How many of the pictures :func:`draw_pictures` would find in ``folder``. Nothing is written."""
+    return sum(_said_by(folder / plan.file_name) is not None for plan in plans)
 
 
 def draw_pictures(
@@ -213,11 +230,18 @@ def _blanked(paths: Sequence[Path], plans: Sequence[Plan], config: Config, obser
 
 def _kept(path: Path, texts: dict[str, str]) -> bool:
     """Whether the picture is there and whole; if it says more or less about itself than ``texts``, it is mended."""
+    said = _said_by(path)
+    if said not in (None, texts):
+        with Image.open(path) as image:
+            write_png(path, image, texts)
+    return said is not None
+
+
+def _said_by(path: Path) -> dict[str, str] | None:
+    """What the picture says about itself, if it is there and whole."""
     try:
         with Image.open(path) as image:
             image.load()
-            if {key: image.info.get(key) for key in ("parameters", "cictl") if key in image.info} != texts:
-                write_png(path, image, texts)
+            return {key: image.info[key] for key in ("parameters", "cictl") if key in image.info}
     except (OSError, SyntaxError, ValueError):
-        return False
-    return True
+        return None

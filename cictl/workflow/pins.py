@@ -78,18 +78,26 @@ def find_clip(config: Config, pins: Pins, observe: Observer = ignore) -> Located
     return locate_clip(config.model.clip, pins.clip or config.model.clip_revision, observe=observe)
 
 
+def foresee_base(config: Config, pins: Pins, observe: Observer) -> Located | None:
+    """What :func:`find_base` would find, or None if it would be downloaded. Nothing is downloaded.
+
+    Raises:
+        ModelAccessError, ResourceError: as that.
+    """
+    model, revision = config.model.id, pins.model or config.model.revision
+    return require_obtainable(partial(locate_base, model, revision, offline=True), base_request(model, revision), observe)
+
+
 def require_models(config: Config, pins: Pins, observe: Observer, *, clip: bool) -> None:
     """What :func:`find_base` and, with ``clip``, :func:`find_clip` would find or download can be had. Nothing is downloaded.
 
     Raises:
         ModelAccessError, ResourceError: as they would.
     """
-    model = config.model
-    wanted = [(locate_base, base_request, model.id, pins.model or model.revision)]
+    foresee_base(config, pins, observe)
     if clip:
-        wanted.append((locate_clip, clip_request, model.clip, pins.clip or model.clip_revision))
-    for locate, request, model_id, revision in wanted:
-        require_obtainable(partial(locate, model_id, revision, offline=True), request(model_id, revision), observe)
+        model, revision = config.model.clip, pins.clip or config.model.clip_revision
+        require_obtainable(partial(locate_clip, model, revision, offline=True), clip_request(model, revision), observe)
 
 
 def _pin(checkpoint: Checkpoint, fields: tuple[str, str, str], model_id: str, revision: str | None) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cictl.config import METHODS
-from cictl.errors import UsageError
+from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned, ignore
 from cictl.records import Checkpoint, latest_checkpoint, read_snapshots, step_folder
 from cictl.workflow import evaluate
@@ -52,6 +52,7 @@ def draw_and_measure(
     overrides: Mapping[str, Any] | None = None,
     last_alone: bool = False,
     shared: SharedBase | None = None,
+    on_blank: Callable[[Source, CictlError], None] | None = None,
 ) -> dict[Source, list[evaluate.EvaluateOutcome]]:
     """Draw and measure what each method ended with, and then what it has kept along the way, the earliest first.
 
@@ -60,13 +61,26 @@ def draw_and_measure(
         overrides: of ci.yaml.
         last_alone: leave out what was kept along the way.
         shared: the base model that drew before.
+        on_blank: is told of a row that ended with blanked pictures alone, which is left out then; without it that is an error.
 
     Raises:
         CictlError: as :func:`cictl.workflow.evaluate.run`.
     """
+    blank: set[Source | None] = set()
+
+    def leave_out(one: evaluate.Wanted, error: CictlError) -> None:
+        assert on_blank is not None and one.source is not None
+        if one.step is None:
+            blank.add(one.source)
+            on_blank(one.source, error)
+        elif one.source not in blank:
+            observe(Warned(f"{title_of(one.source)} after {one.step} steps is left out: {error.message}"))
+
     wanted = [one for row in rows for one in _wanted(workspace, row, observe, out / row, last_alone=last_alone)]
-    found = evaluate.run_all(workspace, wanted, observe, overrides=overrides, shared=shared)
-    return {row: [one for asked, one in zip(wanted, found, strict=True) if asked.source == row] for row in rows}
+    found = evaluate.run_all(
+        workspace, wanted, observe, overrides=overrides, shared=shared, on_blank=leave_out if on_blank else None
+    )
+    return {row: [one for one in found if one.measured.stage == row] for row in rows if row not in blank}
 
 
 def kept_along_the_way(workspace: Workspace, row: Source, observe: Observer = ignore, *, verify: bool = True) -> list[Checkpoint]:

@@ -27,7 +27,7 @@ _GIBIBYTE = 2**30
 
 @dataclass(frozen=True)
 class Failure:
-    """A row that is missing from a comparison, since its training failed.
+    """A row that is missing from a comparison, since its training failed or nothing that it drew can be measured.
 
     Attributes:
         title: what the table would call it.
@@ -40,6 +40,11 @@ class Failure:
     message: str
     hint: str
     exit_code: int
+
+    @classmethod
+    def of(cls, row: Source, error: CictlError) -> Failure:
+        """What ``error`` says, without it: its traceback may hold a model, and with it the memory that the next one needs."""
+        return cls(row, title_of(row), error.slug, error.message, error.hint, error.exit_code)
 
     @property
     def reason(self) -> str:
@@ -77,9 +82,7 @@ def train(workspace: Workspace, rows: Sequence[Source], overrides: Mapping[str, 
             if error.slug not in _OF_ONE_ALONE:
                 raise
             lost = [row for row in rows if stage in stages_of([row])]
-            # Not the error itself: its traceback holds the model, and with it the memory that the next one needs.
-            for row in lost:
-                failed[row] = Failure(row, title_of(row), error.slug, error.message, error.hint, error.exit_code)
+            failed |= {row: Failure.of(row, error) for row in lost}
             if len(failed) < len(rows):
                 names = " and ".join(title_of(row) for row in lost)
                 observe(Warned(f"{names} left out, the others go on: {' '.join(error.message.split())}"))
@@ -105,7 +108,9 @@ def missing_rows(failed: Sequence[Failure], there: Sequence[Source]) -> CictlErr
     first = failed[0]
     kind = next((kind for kind in _KINDS if kind.exit_code == first.exit_code), CictlError)
     message = "\n".join(f"{one.title} is not in the comparison: {one.message}" for one in failed)
-    hints = [*dict.fromkeys(one.hint for one in failed), "the same command tries again what is missing, and that alone"]
+    hints = list(dict.fromkeys(one.hint for one in failed))
+    if any(one.slug in _OF_ONE_ALONE for one in failed):  # pictures that were blanked would be the same ones again
+        hints.append("the same command tries again what is missing, and that alone")
     if there:
         hints.append(f"--methods {','.join(there)} goes without")
     return kind(message, "\n".join(hints), slug=first.slug)

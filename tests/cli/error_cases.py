@@ -298,7 +298,7 @@ def blanked(place: Place) -> None:
     """A safety checker that flags everything."""
     place.workspace("trained")
     checker = SimpleNamespace(blank=lambda pictures: pictures * 0)
-    for module in ("pictures", "base_model"):
+    for module in ("plans", "base_model"):
         place.patch(f"cictl.workflow.{module}.ships_checker", lambda located: True)
     place.patch("cictl.models.safety.SafetyChecker.load", lambda located, device: checker)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from cictl.data.png import write_png
 from cictl.errors import Interrupted, ModelAccessError, ResourceError, StateError, UsageError
 from cictl.toybox import judge
 from cictl.toybox.concepts import demo_concept
-from cictl.workflow import baseline, init, invert
+from cictl.workflow import baseline, evaluate, init, invert
 from cictl.workflow.rows import ROWS, choose_rows
 from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
@@ -261,6 +263,33 @@ def test_a_method_that_does_not_fit_is_left_out_and_the_others_are_measured_unti
     assert cictl(workspace, *arguments)[0] == 0
     assert [row["method"] for row in table(workspace)["rows"]] == ["base", "dreambooth", "disenbooth", "invert"]
     assert not table(workspace)["failed"] and files(workspace.checkpoints / "disenbooth", "*") == before
+
+
+@pytest.mark.parametrize("blank", ["textual-inversion", "both"])
+def test_a_method_whose_every_picture_is_blanked_is_left_out_and_said(make_workspace, common, monkeypatch, blank):
+    """All that it drew at its end, and all that it drew along the way."""
+    real = evaluate.draw_pictures
+
+    def draw(config, base, concept, *others, **named):
+        drawn = real(config, base, concept, *others, **named)
+        return replace(drawn, blanked=drawn.paths) if blank in (concept.source, "both") else drawn
+
+    monkeypatch.setattr(evaluate, "draw_pictures", draw)
+    workspace = make_workspace()
+    code, shown, errors = cictl(workspace, *common, "--methods", "base,textual-inversion", "--set=textual_inversion.steps=2")
+    assert code == 1 and "Textual Inversion is not in the comparison: the base model's safety checker blanked all" in errors
+    assert "tries again" not in errors  # the same pictures would be blanked again
+    if blank == "both":
+        assert not shown and "pre-trained model is not in the comparison" in errors
+        assert errors.count("left out, the others go on") == 1
+        return
+    found = table(workspace)
+    assert [row["method"] for row in found["rows"]] == ["base"]
+    [failed] = found["failed"]
+    assert (failed["method"], failed["slug"]) == ("textual-inversion", "evaluation-all-blanked")
+    page, said = (workspace.outputs / "compare" / "report.html").read_text("utf-8"), f"Textual Inversion: {failed['message']}"
+    assert f"failed:   {said}" in shown and html.escape(said) in page
+    assert "--methods base goes without" in errors
 
 
 def test_without_stage_1_there_is_no_stage_2_and_it_is_tried_once(make_workspace, common, monkeypatch):

@@ -1,9 +1,12 @@
-"""`cictl generate` and its like as they are typed without quotes."""
+"""`cictl generate` and its like as they are typed without quotes, and the paths that they print with --json."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -48,3 +51,26 @@ def test_whole_prompts_are_drawn_without_a_word(trained, tmp_path):
     quick = ("-n", "1", "--set", "generate.steps=1", "--out", str(tmp_path))
     code, _, errors = cictl(trained, "cictl generate 'S*' 'a sketch of S*'", *quick)
     assert code == 0 and "quotes" not in errors
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["generate", "a photo of S*", "--grid"], "pictures"), (["generate", "a photo of S*", "--out", "out"], "pictures"),
+        (["preview-aux"], "pictures"), (["export", "--format", "embedding"], "files"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("depth", ["", "here", "here/below"])
+def test_with_json_a_path_is_the_same_while_it_is_made_and_in_the_end(copy_of_trained, monkeypatch, command, told, depth):
+    """From the folder on that the command is typed in; from far below, a whole one."""
+    place = copy_of_trained.root.parent / depth
+    place.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(place)
+    quick = ["-n", "1", "--set", "generate.steps=1"] if command[0] != "export" else []
+    result = CliRunner().invoke(app, [*command, *quick, "-C", os.path.relpath(copy_of_trained.root), "--json"])
+    assert result.exit_code == 0, result.stdout
+    *events, outcome = map(json.loads, result.stdout.splitlines())
+    made = [event["path"] for event in events if event["event"] in ("ImageSaved", "FileSaved")]
+    assert made and made == [one["path"] for one in outcome[told]]
+    for path in [*made, *(outcome[key] for key in ("grid", "sheet") if outcome.get(key))]:
+        assert Path(path).exists() and Path(path).is_absolute() == (depth == "here/below" and "--out" not in command)

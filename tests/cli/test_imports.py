@@ -69,6 +69,14 @@ def test_a_refused_training_imports_no_torch(tmp_path, trained):
     assert done.stdout.strip().splitlines()[-1] == "|"
 
 
+def test_what_would_be_looked_at_and_measured_is_said_without_torch(trained):
+    measuring = ["--set", "evaluate.dinov2=null", "--set", "evaluate.clip=toybox"]
+    for arguments in (["evaluate", *measuring], ["attention"]):
+        done = python(RUN, *arguments, "--dry-run", "-C", str(trained.root))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().splitlines()[-1] == "|", arguments
+
+
 def test_looking_and_measuring_before_any_training_are_refused_without_torch(make_workspace):
     root = str(make_workspace().root)
     for command in ("evaluate", "attention"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cictl import records
 from cictl.errors import StateError
 from cictl.events import Warned
 from cictl.records import RESULT, SNAPSHOTS, STATE, step_folder
+from cictl.workflow import concept
 from cictl.workflow.concept import find_concept
 from tests.support import Recorder, silent
 
@@ -32,11 +34,8 @@ def test_a_result_that_is_damaged_is_passed_over_and_a_state_that_is_does_not_ma
     assert [text for text in recorder.texts(Warned) if f"{step_folder(6)} is passed over: {RESULT} is damaged" in text]
 
 
-@pytest.mark.parametrize(
-    ("source", "kept", "none_whole"),
-    [("invert", [2, 4, 6, 8], "no checkpoint of .* is whole"), ("finetune", [2, 3, 4, 6], "not been run")],
-)
-def test_what_is_kept_of_a_step_is_found_as_long_as_it_is_whole(copy_of_trained, source, kept, none_whole):
+@pytest.mark.parametrize(("source", "kept"), [("invert", [2, 4, 6, 8]), ("finetune", [2, 3, 4, 6])])
+def test_what_is_kept_of_a_step_is_found_as_long_as_it_is_whole(copy_of_trained, source, kept):
     folder = copy_of_trained.stage_folder(source)
     assert [find_concept(copy_of_trained, source, silent, step).steps for step in kept] == kept
     flip(folder / SNAPSHOTS / step_folder(2) / RESULT)
@@ -46,5 +45,40 @@ def test_what_is_kept_of_a_step_is_found_as_long_as_it_is_whole(copy_of_trained,
     flip(folder / step_folder(4) / RESULT)
     assert find_concept(copy_of_trained, source, silent, 4).checkpoints[-1].folder.parent.name == SNAPSHOTS
     flip(folder / step_folder(kept[-1]) / RESULT)
-    with pytest.raises(StateError, match=none_whole):
+    with pytest.raises(StateError, match=f"no checkpoint of cictl {source} is whole"):
         find_concept(copy_of_trained, source, silent, kept[-1])
+
+
+@pytest.mark.parametrize(
+    ("stage", "source", "slug"),
+    [("finetune", "finetune", "stage-2-not-run"), ("finetune", None, "step-not-kept"), ("invert", "invert", "stage-1-not-run")],
+)
+def test_where_all_is_put_aside_while_a_step_is_looked_for_it_is_looked_for_again(
+    copy_of_trained, monkeypatch, stage, source, slug
+):
+    def put_aside(folder):
+        if folder.name == stage and folder.exists():
+            folder.rename(folder.with_name("aside"))
+        return records.snapshots(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concept, "snapshots", put_aside)
+        with pytest.raises(StateError) as error:
+            find_concept(copy_of_trained, source, silent, 5)
+    assert error.value.slug == slug
+
+
+def test_a_snapshot_that_is_put_aside_while_it_is_read_is_looked_for_again(copy_of_trained, monkeypatch):
+    folder = copy_of_trained.stage_folder("invert")
+    real = concept._kept_of
+
+    def put_aside(workspace, stage, step):
+        found = real(workspace, stage, step)
+        if found:
+            folder.rename(folder.with_name("aside"))
+        return found
+
+    monkeypatch.setattr(concept, "_kept_of", put_aside)
+    with pytest.raises(StateError) as error:
+        find_concept(copy_of_trained, "invert", silent, 2)
+    assert error.value.slug == "stage-1-not-run"

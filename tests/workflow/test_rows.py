@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from cictl import records
 from cictl.events import Warned
 from cictl.records import RESULT, SNAPSHOTS, step_folder
-from cictl.workflow import baseline, compare, invert
+from cictl.workflow import baseline, compare, evaluate, invert
 from cictl.workflow.rows import draw_and_measure, kept_along_the_way
 from cictl.workflow.stage import configure
 from tests.evaluation_models import make_clip
@@ -62,6 +63,25 @@ def test_a_damaged_snapshot_is_left_out_and_named(copy_of_trained, quick, tmp_pa
     [warning] = recorder.texts(Warned)
     assert warning.startswith(f"the snapshot invert/{SNAPSHOTS}/{step_folder(4)} is passed over: {RESULT} is damaged")
     assert [one.measured.steps for one in found["invert"]] == [8, 2, 6]
+
+
+def test_a_snapshot_whose_every_picture_is_blanked_is_left_out_and_named_and_its_row_stays(
+    copy_of_trained, quick, tmp_path, monkeypatch
+):
+    real = evaluate.draw_pictures
+
+    def draw(config, base, concept, *others, **named):
+        drawn = real(config, base, concept, *others, **named)
+        return replace(drawn, blanked=drawn.paths) if concept.steps == 4 else drawn
+
+    monkeypatch.setattr(evaluate, "draw_pictures", draw)
+    recorder, rows = Recorder(), []
+    found = draw_and_measure(
+        copy_of_trained, ["invert"], recorder, out=tmp_path, overrides=quick, on_blank=lambda row, error: rows.append(row)
+    )
+    assert [one.measured.steps for one in found["invert"]] == [8, 2, 6] and not rows
+    [warning] = recorder.texts(Warned)
+    assert "stage 1 after 4 steps is left out: the base model's safety checker blanked all" in warning
 
 
 def test_an_early_end_at_a_snapshots_step_is_drawn_once(make_workspace):

@@ -1,0 +1,136 @@
+"""`cictl evaluate --dry-run` and `cictl attention --dry-run`: what would be drawn, and what of it is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cictl.data.photographs import find_photographs
+from cictl.events import Observer
+from cictl.workflow import attention, evaluate
+from cictl.workflow.concept import Source, find_concept, last_stage
+from cictl.workflow.measuring import figures_of, find_terms
+from cictl.workflow.pictures import count_kept, foresee_base_of
+from cictl.workflow.stage import configure
+from cictl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ForeseenEvaluation:
+    """What an evaluation would do. What has the name of a field of its results means the same.
+
+    Attributes:
+        base, dinov2, clip: ``id`` and ``identity``, which is None where the model is still to be downloaded.
+        prompts: as written.
+        figures: that would be computed.
+        pictures, kept: how many there would be in all, and how many of them are there; None where the base model, and so their
+            names, are not known yet.
+        results, sheet: where they would be written.
+        replaced: whether results are there already.
+    """
+
+    stage: str
+    steps: int
+    base: dict[str, str | None]
+    dinov2: dict[str, str | None] | None
+    clip: dict[str, str | None] | None
+    prompt_set: str
+    prompts: list[str]
+    noun: str | None
+    seed: int
+    count: int
+    known_as: str | None
+    figures: list[str]
+    pictures: int
+    kept: int | None
+    results: str
+    sheet: str
+    replaced: bool
+
+
+@dataclass(frozen=True)
+class ForeseenAttention:
+    """What a look at the attention would do.
+
+    Attributes:
+        photographs, pictures: how many there are to look at, and to draw.
+        sheet, kept: where it would be written, and whether it is there; None where the base model, and so its name, is not
+            known yet.
+    """
+
+    photographs: int
+    pictures: int
+    sheet: str | None
+    kept: bool | None
+
+
+def foresee_evaluation(
+    workspace: Workspace,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    step: int | None = None,
+    out: Path | None = None,
+) -> ForeseenEvaluation:
+    """Look at what :func:`cictl.workflow.evaluate.run` would do with the same arguments.
+
+    Raises:
+        UsageError, StateError, ModelAccessError: as that.
+    """
+    config = configure(workspace, overrides or {}, upto=last_stage(source))
+    evaluate.check_settings(config, source)
+    concept = find_concept(workspace, source, observe, step)
+    terms = find_terms(workspace, config, observe, download=False)
+    evaluate.warn_of_other_photographs(concept, terms.photographs, observe)
+    base = foresee_base_of(workspace, config, concept, observe)
+    folder, pictures = evaluate.folders(workspace, concept, step, out)
+
+    def named(model: str | None, which: str) -> dict[str, str | None] | None:
+        return {"id": model, "identity": terms.metrics[which].identity if which in terms.metrics else None} if model else None
+
+    return ForeseenEvaluation(
+        stage=concept.source,
+        steps=concept.steps,
+        base={"id": config.model.id, "identity": base.identity if base else None},
+        dinov2=named(config.evaluate.dinov2, "dinov2"),
+        clip=named(config.evaluate.clip, "clip"),
+        prompt_set=terms.asked.name,
+        prompts=terms.asked.prompts,
+        noun=config.evaluate.noun,
+        seed=config.seed,
+        count=terms.count,
+        known_as=terms.known.name if terms.known else None,
+        figures=figures_of(terms),
+        pictures=len(terms.asked.prompts) * terms.count,
+        kept=count_kept(evaluate.plans_of(config, terms, concept, base), pictures) if base else None,
+        results=workspace.shown(folder / evaluate.RESULTS),
+        sheet=workspace.shown(folder / evaluate.SHEET),
+        replaced=(folder / evaluate.RESULTS).exists(),
+    )
+
+
+def foresee_attention(
+    workspace: Workspace,
+    prompt: str | None,
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    source: Source = "invert",
+    count: int = 1,
+) -> ForeseenAttention:
+    """Look at what :func:`cictl.workflow.attention.run` would do with the same arguments.
+
+    Raises:
+        UsageError, StateError, ModelAccessError: as that, but for a prompt that is too long, which the model has to read.
+    """
+    job = attention.prepare(workspace, prompt, observe, overrides=overrides, source=source, count=count, download=False)
+    path = job.path(workspace) if job else None
+    return ForeseenAttention(
+        photographs=len(find_photographs(workspace.images)),
+        pictures=count,
+        sheet=workspace.shown(path) if path else None,
+        kept=attention.kept_shares(path) is not None if path else None,
+    )
