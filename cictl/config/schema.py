@@ -112,7 +112,7 @@ class GenerateConfig(Group):
     avoid: float = setting(
         0.0,
         "How much guidance leads away from what only single photographs show, as A* hold it: 0 not at all, 1 from that in place "
-        "of the negative prompt. 0.5 where their backgrounds come along. The paper has no such thing.",
+        "of the negative prompt. Try 0.5 where their backgrounds come along. Ours, not of the paper.",
         paper=OURS,
         shapes=False,
         ge=0,
