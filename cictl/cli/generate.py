@@ -69,13 +69,17 @@ def command(
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Of what training changed: less than 1 obeys the prompt more.", show_default=False),
+        typer.Option(
+            metavar="X",
+            help="How much of what training changed in the UNet is used; 1 is all. Default: generate.strength.",
+            show_default=False,
+        ),
     ] = None,
     avoid: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Lead away from what single photographs hold, as their backgrounds. Default: generate.avoid.",
+            help="Lead away from what only single photographs show, such as backgrounds; try 0.5. Default: generate.avoid.",
             show_default=False,
         ),
     ] = None,
@@ -112,6 +116,7 @@ def command(
     cictl generate "a cube-shaped S*"
     cictl generate "S* in the snow" "a sketch of S*" -n 8 --grid
     cictl generate --prompts prompts.txt --sampler dpm++ --steps 25
+    cictl generate "a photo of S* in a kitchen" --avoid 0.5
     """
     with exit_codes(common, shared=True):
         from cictl.workflow import generate

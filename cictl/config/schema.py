@@ -109,7 +109,8 @@ class GenerateConfig(Group):
     )
     strength: float = setting(
         1.0,
-        "How much of what training changed in the UNet: 1 is all of it, 0 none, so that S* alone draws.",
+        "How much of what training changed in the UNet is used: 1 is all of it, 0 none, so that S* alone draws; above 1 it is "
+        "exaggerated. Less keeps less of the concept.",
         paper="1",
         shapes=False,
         ge=0,
@@ -117,8 +118,9 @@ class GenerateConfig(Group):
     )
     avoid: float = setting(
         0.0,
-        "How much guidance leads away from what single photographs hold, their A*: 0 not at all, 1 from that alone.",
-        paper="0",
+        "How much guidance leads away from what only single photographs show, as A* hold it: 0 not at all, 1 from that in place "
+        "of the negative prompt. Try 0.5 where their backgrounds come along. Ours, not of the paper.",
+        paper=OURS,
         shapes=False,
         ge=0,
         le=2,

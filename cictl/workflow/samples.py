@@ -11,6 +11,8 @@ from cictl.placeholders import CONCEPT_PATTERN
 from cictl.workflow.concept import Concept
 from cictl.workspace import Workspace
 
+_OTHER_WAYS = ("strength", "avoid")  # facts of a picture where they are not the defaults
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -25,12 +27,14 @@ class Sample:
 
 
 def find_sample(workspace: Workspace, concept: Concept) -> Sample | None:
-    """The first by name of the pictures made with these very tensors; none that a safety checker blanked."""
+    """The first by name of the pictures made with these very tensors, as other programs will draw with them; none that a
+    safety checker blanked."""
     for path in sorted(workspace.outputs.glob("*.png")):
         try:
             with Image.open(path) as image:
                 facts = json.loads(image.info.get("cictl", "{}"))
-                if facts.get("concept") == concept.hash and image.getbbox():
+                plain = facts.keys().isdisjoint(_OTHER_WAYS)
+                if facts.get("concept") == concept.hash and plain and image.getbbox():
                     return Sample(path.read_bytes(), str(facts["prompt"]))
         except (OSError, SyntaxError, ValueError, KeyError, AttributeError):
             continue

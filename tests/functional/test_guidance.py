@@ -18,13 +18,16 @@ def test_guidance_goes_from_the_one_prediction_through_the_other():
         assert float(classifier_free_guidance(none, prompt, 5.0)[index]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_led_away_from_is_mixed_with_the_mean_over_the_photographs():
+@pytest.mark.parametrize("weight", [0.3, 1.5])
+def test_what_is_led_away_from_is_mixed_with_the_mean_over_the_photographs(weight):
     generator = torch.Generator().manual_seed(0)
     negative, auxiliary = torch.randn(1, 5, 4, generator=generator), torch.randn(3, 5, 4, generator=generator)
     assert torch.equal(steer_away(negative, auxiliary, 0.0), negative)
-    mixed = steer_away(negative, auxiliary, 0.3)
+    assert torch.equal(steer_away(negative, auxiliary, 1.0), auxiliary.mean(dim=0, keepdim=True))
+    mixed = steer_away(negative, auxiliary, weight)
     assert mixed.shape == negative.shape
     for token in range(5):
         for d in range(4):
             mean = sum(float(auxiliary[i, token, d]) for i in range(3)) / 3
-            assert float(mixed[0, token, d]) == pytest.approx(0.7 * float(negative[0, token, d]) + 0.3 * mean, abs=1e-6)
+            expected = float(negative[0, token, d]) + weight * (mean - float(negative[0, token, d]))
+            assert float(mixed[0, token, d]) == pytest.approx(expected, abs=1e-5)

@@ -292,10 +292,13 @@ def test_the_card_names_every_file_with_its_hash_and_what_to_type(trained, tmp_p
 
 
 def test_a_picture_of_this_concept_lies_beside_it_and_later_ones_change_nothing(copy_of_trained, tmp_path):
-    def draw(prompt: str, **source) -> None:
-        generate.run(copy_of_trained, [prompt], silent, overrides={"generate.count": 1, "generate.steps": 1}, **source)
+    def draw(prompt: str, source=None, **way) -> None:
+        overrides = {"generate.count": 1, "generate.steps": 1, **{f"generate.{key}": value for key, value in way.items()}}
+        generate.run(copy_of_trained, [prompt], silent, overrides=overrides, source=source)
 
     draw("S* in the snow", source="invert")  # not what is exported
+    draw("S* in the snow", strength=0.5)  # nor as other programs draw with it
+    draw("S* in the snow", avoid=0.5)
     export.run(copy_of_trained, silent, formats=["lora"], out=tmp_path / "before")
     assert not list((tmp_path / "before").rglob("sample.png"))
     draw("a red S*")

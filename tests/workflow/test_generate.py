@@ -348,13 +348,14 @@ def test_avoiding_draws_as_a_negative_prompt_that_is_all_of_the_auxiliary_tokens
     torch.testing.assert_close(negative[0], 0.75 * dog + 0.25 * sum(own) / len(own), rtol=1e-4, atol=1e-5)
 
 
-def test_a_picture_says_its_strength_unless_it_is_all(trained, tmp_path):
+@pytest.mark.parametrize(("key", "default"), [("strength", 1.0), ("avoid", 0.0)])
+def test_a_picture_says_its_strength_and_what_it_avoids_unless_it_is_as_in_the_paper(trained, tmp_path, key, default):
     texts = []
-    for strength in (1.0, 0.5):
-        with Image.open(draw(trained, tmp_path, generate__count=1, generate__strength=strength)[1][0]) as image:
+    for value in (default, 0.5):
+        with Image.open(draw(trained, tmp_path, generate__count=1, **{f"generate__{key}": value})[1][0]) as image:
             texts.append(dict(image.text))
-    assert "trength" not in texts[0]["parameters"] + texts[0]["cictl"]
-    assert "Strength: 0.5, " in texts[1]["parameters"] and json.loads(texts[1]["cictl"])["strength"] == 0.5
+    assert key not in (texts[0]["parameters"] + texts[0]["cictl"]).lower()
+    assert f"{key.title()}: 0.5, " in texts[1]["parameters"] and json.loads(texts[1]["cictl"])[key] == 0.5
 
 
 def test_a_grid_has_a_row_for_each_prompt(trained, tmp_path):
