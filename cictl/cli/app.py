@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -30,6 +31,7 @@ from cictl.data.prompts import in_quotes
 from cictl.errors import UsageError
 from cictl.ui.report import print_error
 
+_COMPLETION = ("--install-completion", "--show-completion")
 _MORE = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)", re.S)
 
 
@@ -42,12 +44,28 @@ class Commands(TyperGroup):
         if not typed:
             super().main(args, *others, **options)  # shows the help
         try:
+            _require_completable(typed)
             code = super().main(args, *others, **{**options, "standalone_mode": False})
         except typer.TyperException as refused:
-            error = _refusal(refused)
-            print_error(error, json="--json" in typed)
-            sys.exit(error.exit_code)
+            _end_with(_refusal(refused), typed)
+        except UsageError as error:
+            _end_with(error, typed)
         sys.exit(code or 0)
+
+
+def _end_with(error: UsageError, typed: Sequence[str]) -> NoReturn:
+    print_error(error, json="--json" in typed)
+    sys.exit(error.exit_code)
+
+
+def _require_completable(typed: Sequence[str]) -> None:
+    """A shell completes a command that has a name of its own, which a module has not."""
+    if typed[0] in _COMPLETION and Path(sys.argv[0]).name == "__main__.py":
+        raise UsageError(
+            "a shell completes the command cictl, and not python -m cictl",
+            "cictl --install-completion, once the command is installed (pip install .) and its folder on PATH",
+            slug="completion-of-a-module",
+        )
 
 
 def _refusal(refused: typer.TyperException) -> UsageError:

@@ -36,6 +36,11 @@ def nothing(place: Place) -> None:
     """An empty folder."""
 
 
+def as_module(place: Place) -> None:
+    """Typed as ``python -m cictl``."""
+    place.patch("sys.argv", ["cictl/__main__.py"])
+
+
 def new(place: Place) -> None:
     place.workspace()
 
@@ -298,7 +303,7 @@ def blanked(place: Place) -> None:
     """A safety checker that flags everything."""
     place.workspace("trained")
     checker = SimpleNamespace(blank=lambda pictures: pictures * 0)
-    for module in ("pictures", "base_model"):
+    for module in ("plans", "base_model"):
         place.patch(f"cictl.workflow.{module}.ships_checker", lambda located: True)
     place.patch("cictl.models.safety.SafetyChecker.load", lambda located, device: checker)
 
@@ -362,6 +367,7 @@ CASES: tuple[Case, ...] = (
     Case("command-line", "An option that there is not", "cictl generate 'S*' --sed 3", 2, nothing),
     Case("command-line", "A value that an option does not take", "cictl export --dtype fp8", 2, nothing),
     Case("command-line", "An argument that is missing", "cictl init", 2, nothing),
+    Case("completion-of-a-module", "Completion for `python -m cictl`", "cictl --install-completion", 2, as_module),
     Case("set-without-equals", "A --set without a value", "cictl invert --set invert.steps", 2, new),
     Case("set-unreadable", "A --set whose value is no YAML", "cictl invert --set 'invert.steps=[1'", 2, new),
     # prompts
