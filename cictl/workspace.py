@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import as_typed, write_atomic
+from cictl.files import as_typed, how_to_write, write_atomic
 
 CONFIG_NAME = "ci.yaml"
 _SOMEBODY = "another cictl process"
@@ -113,7 +113,7 @@ class Workspace:
         except OSError as error:
             raise ResourceError(
                 f"{self.checkpoints} cannot be locked: {error.strerror}",
-                f"allow writing: chmod -R u+rwX {self.checkpoints}",
+                how_to_write(self.checkpoints, error),
                 slug="workspace-not-lockable",
             ) from None
         try:
@@ -123,7 +123,7 @@ class Workspace:
             except OSError as error:
                 raise ResourceError(
                     f"{self.checkpoints} cannot be written to: {error.strerror}",
-                    "make room, then the same command again",
+                    how_to_write(self.checkpoints, error),
                     slug="workspace-not-writable",
                 ) from None
             yield
@@ -183,8 +183,12 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
     if (start / CONFIG_NAME).is_file():
         return Workspace(start), ""
     if exact:
-        why = "does not exist" if not start.exists() else f"has no {CONFIG_NAME}"
-        raise StateError(f"{start} is no workspace: it {why}", f"cictl init {start} makes one", slug="workspace-not-there")
+        why, hint = f"it has no {CONFIG_NAME}", f"cictl init {shlex.quote(str(start))} makes one"
+        if not start.exists():
+            why = "it does not exist"
+        elif not start.is_dir():
+            why, hint = "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"
+        raise StateError(f"{start} is no workspace: {why}", hint, slug="workspace-not-there")
     for folder in start.parents:
         if (folder / CONFIG_NAME).is_file():
             return Workspace(folder), f"using the workspace {folder}"

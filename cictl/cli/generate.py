@@ -69,7 +69,11 @@ def command(
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Of what training changed: less than 1 obeys the prompt more.", show_default=False),
+        typer.Option(
+            metavar="X",
+            show_default=False,
+            help="How much of what training changed draws; less than 1 obeys the prompt more. Default: generate.strength.",
+        ),
     ] = None,
     avoid: Annotated[
         float | None,

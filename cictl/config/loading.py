@@ -170,6 +170,8 @@ def _validation_problems(
         message = message[0].lower() + message[1:]
         if item["type"] == "model_type":
             message = "must be a group of keys"
+        if place == ("model", "device"):
+            message = "must be auto, cpu, mps, cuda, or cuda with a number, such as cuda:1"
         if item["type"] != "value_error":  # a rule of ours names the value itself
             message = f"{message} (it is {_shown(item['input'])})"
         where = _SET if ".".join(place[:2]) in overrides else ""

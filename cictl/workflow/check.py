@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cictl.config import Config, Stage, command_of, settings_of
 from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
-from cictl.errors import CictlError, StateError, UsageError
+from cictl.errors import CictlError, StateError
 from cictl.events import Observer, PhaseStarted
 from cictl.models.downloads import Download, foresee_download, is_absent
 from cictl.models.hub import cache_folder, switched_off
@@ -17,6 +17,7 @@ from cictl.models.hub_errors import hub_name
 from cictl.models.hub_request import Request
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
+from cictl.records import checkpoint_folders
 from cictl.workflow.estimating import Left, estimate, find_device
 from cictl.workflow.findings import CheckReport, Estimate
 from cictl.workflow.memory import out_of_memory_explained
@@ -54,7 +55,8 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     pictures = [load_pixels(photograph, config.data.resolution) for photograph in photographs or []]
     if photographs:
         _look_at(report, photographs, pictures, config.data.resolution)
-    left = _try(report, "config", lambda: _find_what_is_left(report, workspace, overrides or {})) or []
+    comparable = photographs is not None
+    left = _try(report, "config", lambda: _find_what_is_left(report, workspace, overrides or {}, comparable)) or []
     base, clip, downloads = _find_models(report, config, observe)
     observe(PhaseStarted("loading the libraries"))
     device = _try(report, "device", lambda: find_device(report, config))
@@ -105,8 +107,15 @@ def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
     return None
 
 
-def _find_what_is_left(report: CheckReport, workspace: Workspace, overrides: Mapping[str, Any]) -> list[Left]:
-    """The stages that are not done; one behind such a one is left as a whole, since what it would be trained on is not there."""
+def _find_what_is_left(report: CheckReport, workspace: Workspace, overrides: Mapping[str, Any], comparable: bool) -> list[Left]:
+    """The stages that are not done; one behind such a one is left as a whole, since what it would be trained on is not there.
+
+    Args:
+        comparable: whether the photographs can be held against those that it was trained with.
+    """
+    if not comparable:
+        untouched = (stage for stage in STAGES if not checkpoint_folders(workspace.stage_folder(stage)))
+        return [Left(stage, configure(workspace, overrides, upto=stage)) for stage in untouched]
     left: list[Left] = []
     for stage in STAGES:
         training = None if left else _look_at_training(report, workspace, stage, overrides)
@@ -125,8 +134,6 @@ def _look_at_training(report: CheckReport, workspace: Workspace, stage: Stage, o
         decision = decide(workspace, stage, settings, fingerprint(workspace, config, stage))
     except StateError as error:
         report.add("warning", "training", error.message, error.hint)
-        return None
-    except UsageError:  # the photographs cannot be read, which is said already
         return None
     command, done = command_of(stage), decision.first_step
     for warning in decision.warnings:

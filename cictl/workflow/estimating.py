@@ -80,7 +80,7 @@ def estimate(
     report.method = (
         f"memory: weights, kept activations, trained weights with their moments, counted on {layers}; "
         f"time: {speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
-        f"{speed.call * 1e6:.0f} microseconds an operation"
+        f"{speed.call * 1e6:.1f} microseconds an operation"
     )
 
 
