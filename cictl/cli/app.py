@@ -99,6 +99,7 @@ def _refusal(refused: typer.TyperException, typed: Sequence[str]) -> UsageError:
     message, context = refused.format_message().replace("Value error, ", ""), getattr(refused, "ctx", None)
     for said, plainly in _PLAINLY.items():
         message = message.replace(said, plainly)
+    message = message.replace("\n\t", " ")  # what there is to choose from comes in lines of its own
     named = next((word for word in typed if word in _MODULES), "")
     command = context.command_path if context else f"cictl {named}".rstrip()
     hint = f"{command} --help shows what it takes"
