@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _SAMPLED_BLOCKS = 64
 _SAMPLED_BLOCK_BYTES = 4096
 
@@ -43,6 +47,23 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> s
         raise
     sync_folder(path.parent)
     return digest.hexdigest()
+
+
+def how_to_write(path: Path, error: OSError) -> str:
+    """What is to be done about ``path``, or a file in it, which could not be written for ``error``."""
+    if error.errno in _FULL:
+        return "make room, then the same command again"
+    if error.errno == errno.EROFS:
+        return "its disk can only be read: copy the workspace to another one, and go on there"
+    if error.errno in _FORBIDDEN:
+        return f"allow writing: {how_to_allow(path)}; then the same command again"
+    return "name another folder, or mend this one; then the same command again"
+
+
+def how_to_allow(path: Path) -> str:
+    """The command that lets ``path`` be read and written; what cannot be seen of it is behind a folder that cannot be opened."""
+    there = next(one for one in (path, *path.absolute().parents) if os.access(one, os.F_OK))
+    return f"chmod -R u+rwX {shlex.quote(as_typed(there))}"
 
 
 def as_typed(path: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import as_typed, write_atomic
+from cictl.files import as_typed, how_to_write, write_atomic
 
 CONFIG_NAME = "ci.yaml"
 _SOMEBODY = "another cictl process"
@@ -72,6 +72,20 @@ class Workspace:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    def place_for_pictures(self, out: Path | None) -> Path:
+        """``out``, or outputs/.
+
+        Raises:
+            UsageError: it is images/, where pictures would be taken for photographs from then on.
+        """
+        if out and out.resolve() == self.images.resolve():
+            raise UsageError(
+                f"{self.shown(out)} is for the photographs, and a picture there would be taken for one",
+                f"name another folder: --out {shlex.quote(self.shown(self.outputs / 'more'))}",
+                slug="out-is-images",
+            )
+        return out or self.outputs
+
     def stage_folder(self, stage: str) -> Path:
         """Where the checkpoints of a stage lie."""
         return self.checkpoints / stage
@@ -113,7 +127,7 @@ class Workspace:
         except OSError as error:
             raise ResourceError(
                 f"{self.checkpoints} cannot be locked: {error.strerror}",
-                f"allow writing: chmod -R u+rwX {self.checkpoints}",
+                how_to_write(self.checkpoints, error),
                 slug="workspace-not-lockable",
             ) from None
         try:
@@ -123,7 +137,7 @@ class Workspace:
             except OSError as error:
                 raise ResourceError(
                     f"{self.checkpoints} cannot be written to: {error.strerror}",
-                    "make room, then the same command again",
+                    how_to_write(self.checkpoints, error),
                     slug="workspace-not-writable",
                 ) from None
             yield
@@ -183,8 +197,12 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
     if (start / CONFIG_NAME).is_file():
         return Workspace(start), ""
     if exact:
-        why = "does not exist" if not start.exists() else f"has no {CONFIG_NAME}"
-        raise StateError(f"{start} is no workspace: it {why}", f"cictl init {start} makes one", slug="workspace-not-there")
+        why, hint = f"it has no {CONFIG_NAME}", f"cictl init {shlex.quote(str(start))} makes one"
+        if not start.exists():
+            why = "it does not exist"
+        elif not start.is_dir():
+            why, hint = "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"
+        raise StateError(f"{start} is no workspace: {why}", hint, slug="workspace-not-there")
     for folder in start.parents:
         if (folder / CONFIG_NAME).is_file():
             return Workspace(folder), f"using the workspace {folder}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.options import Common, takes_common
+from cictl.cli.options import Common, read_folder, takes_common
 from cictl.cli.session import exit_codes, print_outcome
 from cictl.cli.training import say_outcome
 from cictl.ui.display import choose_mode, show
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @takes_common("json", "quiet", "verbose", "debug")
 def command(
     common: Common,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.", show_default=True)] = Path("cictl-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=read_folder, help="The folder to make.")] = Path("cictl-demo"),
 ) -> None:
     """Show the whole path on a small embedded model.
 

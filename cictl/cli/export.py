@@ -39,7 +39,12 @@ def command(
     common: Common,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="NAME", help="May be repeated. Default: safetensors.", show_default=False),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Which; --list shows them. May be repeated. Default: safetensors.",
+            show_default=False,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All formats.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show the formats.")] = False,

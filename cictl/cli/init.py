@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import Common, takes_common
+from cictl.cli.options import Common, read_folder, takes_common
 from cictl.cli.session import exit_codes, print_outcome
+from cictl.data.photographs import FEWEST, list_files
 from cictl.errors import UsageError
 from cictl.ui.report import print_result
 from cictl.workflow import init
@@ -26,7 +27,7 @@ class Kind(StrEnum):
 @takes_common("json", "debug")
 def command(
     common: Common,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=read_folder, help="The folder to make.")],
     more_images: Annotated[list[Path] | None, typer.Argument(metavar="--images PATH", hidden=True)] = None,
     model: Annotated[
         str | None,
@@ -61,7 +62,7 @@ def command(
             print_outcome({"workspace": str(workspace.root)})
             return
         print_result(f"made the workspace {shown}")
-        if not images:
+        if len(list_files(workspace.images)) < FEWEST:
             then = workspace.typed("cictl invert")
             print_result(f"next: put three to six photographs into {workspace.shown(workspace.images)}, then: {then}")
         else:

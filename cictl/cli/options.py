@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -33,6 +33,19 @@ class Common:
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")] = False
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, metavar="", help="Show more.", show_default=False)] = 0
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+
+
+def flags() -> set[str]:
+    """How all of them can be typed."""
+    options = [option for hint in get_type_hints(Common, include_extras=True).values() for option in hint.__metadata__]
+    return {flag for option in options for flag in (option.default, *option.param_decls)}  # typer's first is called default
+
+
+def read_folder(text: str) -> Path:
+    """A folder that is to be made; an empty name, which would be the folder one is in, comes from a variable that is not set."""
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return Path(text)
 
 
 def takes_common(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

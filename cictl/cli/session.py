@@ -15,8 +15,9 @@ import typer
 from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised
 from cictl.cli.options import Common
 from cictl.config import parse_overrides
-from cictl.errors import BusyError, CictlError, Interrupted, StateError, UsageError
+from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
+from cictl.files import as_typed, how_to_allow
 from cictl.processes import launched
 from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.report import exit_code, print_error, print_json
@@ -103,6 +104,8 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as error:
+        if isinstance(error, PermissionError) and error.filename:
+            _fail(_forbidden(Path(error.filename)), common)
         if common.debug:
             raise
         unexpected = CictlError(
@@ -111,6 +114,14 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
             slug="unexpected",
         )
         _fail(unexpected, common)
+
+
+def _forbidden(path: Path) -> ResourceError:
+    return ResourceError(
+        f"{as_typed(path)} cannot be read or written: permission denied",
+        f"{how_to_allow(path)}; then the same command again",
+        slug="permission-denied",
+    )
 
 
 def _fail(error: CictlError, common: Common) -> NoReturn:

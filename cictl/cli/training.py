@@ -51,7 +51,7 @@ def say_estimate(estimate: Estimate, method: str) -> None:
     print_text(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
     if estimate.stage in METHODS and estimate.checkpoint:
         snapshots = f"; {estimate.snapshots / 2**20:,.0f} MiB for the results along the way" if estimate.snapshots else ""
-        print_result(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept{snapshots}")
+        print_text(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept{snapshots}")
     if method:
         print_text(f"({method})", "  ")
 
@@ -71,7 +71,7 @@ def say_outcome(outcome: TrainingOutcome, next_command: str) -> None:
             "resume": f"would go on from step {outcome.first_step} to {outcome.steps}",
             "skip": f"is already done ({outcome.first_step} steps); nothing would be trained",
         }[outcome.action]
-        print_result(f"{stage} {action}")
+        print_text(f"{stage} {action}")
         return
     if outcome.action == "skip":
         print_result(f"{stage} is already done: {outcome.steps} steps, {outcome.checkpoint}")

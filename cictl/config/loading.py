@@ -17,6 +17,10 @@ from cictl.errors import StateError, UsageError
 
 Overrides = Mapping[str, Any]
 
+_WORDS_OF_PATTERNS: dict[tuple[str, ...], str] = {
+    ("concept", "name"): "lower-case letters, digits and dashes, 40 at most",
+    ("model", "device"): "auto, cpu, mps, cuda, or cuda with a number, such as cuda:1",
+}
 _SET = "--set "  # before the key of a problem that does not come from the file
 
 
@@ -170,6 +174,8 @@ def _validation_problems(
         message = message[0].lower() + message[1:]
         if item["type"] == "model_type":
             message = "must be a group of keys"
+        if item["type"] == "string_pattern_mismatch":
+            message = f"must be {_WORDS_OF_PATTERNS[place]}"
         if item["type"] != "value_error":  # a rule of ours names the value itself
             message = f"{message} (it is {_shown(item['input'])})"
         where = _SET if ".".join(place[:2]) in overrides else ""

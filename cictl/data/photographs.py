@@ -18,6 +18,7 @@ from cictl.data.pixels import UnusableError, decode, to_training_pixels
 from cictl.errors import UsageError
 from cictl.files import sha256_file
 
+FEWEST = 2  # that can share something
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 _PICTURES_NOT_READ = (".gif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jxl")
 # What Windows leaves in a folder of pictures; hidden there by an attribute, not by a dot.
@@ -72,7 +73,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
     return found
 
 
-def find_photographs(folder: Path, *, minimum: int = 2) -> list[Photograph]:
+def find_photographs(folder: Path, *, minimum: int = FEWEST) -> list[Photograph]:
     """Every photograph in ``folder``, each decoded once as a check, sorted by SHA-256.
 
     The order is that of the bytes, so renaming a file changes nothing.

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from cictl.errors import ResourceError
-from cictl.files import write_atomic
+from cictl.files import how_to_write, write_atomic
 
 _GAP = 6
 _TEXT = (40, 40, 40)
@@ -36,7 +36,7 @@ def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, 
     except OSError as error:
         raise ResourceError(
             f"{path} cannot be written: {error.strerror}",
-            "make room, then run the same command again",
+            how_to_write(path, error),
             slug="picture-not-written",
         ) from None
 

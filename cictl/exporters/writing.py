@@ -14,7 +14,7 @@ from cictl.engine.tensor_files import holds, serialized
 from cictl.errors import CictlError, ResourceError, StateError
 from cictl.exporters.content import Content, Tensors
 from cictl.exporters.origin import origin_of
-from cictl.files import sha256_file, sync_folder
+from cictl.files import how_to_write, sha256_file, sync_folder
 
 _PIECE = 1 << 20
 _STAGING = ".exporting-"
@@ -172,6 +172,6 @@ def _disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ResourceError(
             f"{folder} cannot be written: {error.strerror or error}",
-            "make room, then the same command again",
+            how_to_write(folder, error),
             slug="export-not-written",
         ) from None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cictl.config import Config, Stage, settings_of
+from cictl.config import Config, Stage, command_of, settings_of
 from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
-from cictl.errors import CictlError
+from cictl.errors import CictlError, StateError
 from cictl.events import Observer, PhaseStarted
 from cictl.models.downloads import Download, foresee_download, is_absent
 from cictl.models.hub import cache_folder, switched_off
@@ -18,11 +17,12 @@ from cictl.models.hub_errors import hub_name
 from cictl.models.hub_request import Request
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
+from cictl.records import checkpoint_folders
+from cictl.workflow.estimating import Left, estimate, find_device
 from cictl.workflow.findings import CheckReport, Estimate
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.room import look_at_disks, size_in_words
-from cictl.workflow.saving import milestones_of
-from cictl.workflow.stage import STAGES, configure, reads_clip
+from cictl.workflow.stage import STAGES, configure, decide, fingerprint, reads_clip
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ _PLAIN_BACKGROUND = 0.10
 _SAME_PICTURE = 0.04
 _BLURRED = 2.0
 _SAME_EMBEDDING = 0.97
-_EFFICIENCY = 0.6  # of a large product's speed, which training was seen to reach
-_MEBIBYTE = 2**20
 _FULL = "close what else uses it (nvidia-smi lists it, on a GPU)"
 
 
@@ -57,16 +55,18 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     pictures = [load_pixels(photograph, config.data.resolution) for photograph in photographs or []]
     if photographs:
         _look_at(report, photographs, pictures, config.data.resolution)
+    comparable = photographs is not None
+    left = _try(report, "config", lambda: _find_what_is_left(report, workspace, overrides or {}, comparable)) or []
     base, clip, downloads = _find_models(report, config, observe)
     observe(PhaseStarted("loading the libraries"))
-    device = _try(report, "device", lambda: _device(report, config))
+    device = _try(report, "device", lambda: find_device(report, config))
     if clip and pictures and device:
         observe(PhaseStarted("comparing the photographs as CLIP sees them"))
         _try(report, "device", lambda: _compare(report, photographs or [], pictures, clip, device[0]))
     if base and device:
         observe(PhaseStarted("estimating memory and time"))
-        _try(report, "device", lambda: _estimate(report, config, workspace, base, *device))
-    elif not base:
+        _try(report, "device", lambda: estimate(report, workspace, base, *device, left))
+    elif not base and left:
         report.add("ok", "estimates", "memory, time and what the disk needs are known once the model is there")
     look_at_disks(report, workspace, downloads)
     return report
@@ -94,8 +94,8 @@ def expect(
         base = _stand_in(config)
     observe(PhaseStarted("estimating memory and time"))
     with out_of_memory_explained(_FULL):
-        [estimate] = _estimate(report, config, workspace, base, *_device(report, config), stages=[stage], done=done)
-    return estimate, report.method
+        estimate(report, workspace, base, *find_device(report, config), [Left(stage, config, done)])
+    return report.estimates[0], report.method
 
 
 def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
@@ -105,6 +105,45 @@ def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:
     except CictlError as error:
         report.fail(about, error)
     return None
+
+
+def _find_what_is_left(report: CheckReport, workspace: Workspace, overrides: Mapping[str, Any], comparable: bool) -> list[Left]:
+    """The stages that are not done; one behind such a one is left as a whole, since what it would be trained on is not there.
+
+    Args:
+        comparable: whether the photographs can be held against those that it was trained with.
+    """
+    if not comparable:
+        untouched = (stage for stage in STAGES if not checkpoint_folders(workspace.stage_folder(stage)))
+        return [Left(stage, configure(workspace, overrides, upto=stage)) for stage in untouched]
+    left: list[Left] = []
+    for stage in STAGES:
+        training = None if left else _look_at_training(report, workspace, stage, overrides)
+        if training is None:
+            training = Left(stage, configure(workspace, overrides, upto=stage, fresh=True))
+        if training.done < training.steps:
+            left.append(training)
+    return left
+
+
+def _look_at_training(report: CheckReport, workspace: Workspace, stage: Stage, overrides: Mapping[str, Any]) -> Left | None:
+    """How far a stage is; None if it has to start anew."""
+    config = configure(workspace, overrides, upto=stage)
+    settings = settings_of(config, stage)
+    try:
+        decision = decide(workspace, stage, settings, fingerprint(workspace, config, stage))
+    except StateError as error:
+        report.add("warning", "training", error.message, error.hint)
+        return None
+    command, done = command_of(stage), decision.first_step
+    for warning in decision.warnings:
+        report.add("warning", "training", warning, f"{command} goes on from the one before")
+    if decision.action == "skip":
+        report.add("ok", "training", f"{command} is done: {done} steps")
+        return Left(stage, config, settings.steps)
+    if done:
+        report.add("ok", "training", f"{command} has done {done} of {settings.steps} steps")
+    return Left(stage, config, done)
 
 
 def _find_models(report: CheckReport, config: Config, observe: Observer) -> tuple[Located | None, Located | None, list[Download]]:
@@ -156,12 +195,12 @@ def _look_at(report: CheckReport, photographs: Sequence[Photograph], pictures: S
     report.add("ok", "photographs", f"{count}: {', '.join(sorted(photograph.path.name for photograph in photographs))}")
     if not _FEW <= count <= _MANY:
         report.add("warning", "photographs", f"there are {count}", "three to six work best")
-    for photograph, picture in zip(photographs, pictures, strict=True):
+    for photograph, picture in sorted(zip(photographs, pictures, strict=True), key=lambda pair: pair[0].path.name):
         name = photograph.path.name
         if min(photograph.width, photograph.height) < resolution:
             size = f"{photograph.width} x {photograph.height}"
             report.add("warning", "photographs", f"{name} is {size} pixels, and is enlarged to {resolution}", "take a larger one")
-        if diagnosis.sharpness(picture) < _BLURRED:
+        elif diagnosis.sharpness(picture) < _BLURRED:  # what is enlarged often is
             report.add("warning", "photographs", f"{name} is blurred", "take one that is in focus")
     difference, one, other = diagnosis.most_alike(pictures)
     if difference < _SAME_PICTURE:
@@ -198,65 +237,3 @@ def _compare(
 
 def _both(photographs: Sequence[Photograph], one: int, other: int) -> str:
     return " and ".join(sorted((photographs[one].path.name, photographs[other].path.name)))
-
-
-def _device(report: CheckReport, config: Config) -> tuple[torch.device, torch.dtype]:
-    from cictl.engine.runtime import Runtime
-
-    runtime = Runtime.create(config.model.device, config.model.dtype)
-    if runtime.overlooked:
-        report.add("warning", "device", runtime.overlooked, "train on the GPU, which is many times as fast")
-    return runtime.device, runtime.dtype
-
-
-def _estimate(
-    report: CheckReport,
-    config: Config,
-    workspace: Workspace,
-    base: Located,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    stages: Sequence[Stage] = STAGES,
-    done: int = 0,
-) -> list[Estimate]:
-    from cictl.engine.speed import measure_speed
-    from cictl.models.cost import count_denoising
-    from cictl.workflow.class_pictures import as_drawn, missing_pictures
-    from cictl.workflow.fitting import fitting_step, free_memory
-
-    speed = measure_speed(device, dtype)
-    free = free_memory(device)
-    report.add("ok", "device", f"{device}, {str(dtype).removeprefix('torch.')}, {free / _MEBIBYTE:,.0f} MiB free")
-
-    def seconds(flops: float, calls: int) -> float:
-        return flops / (_EFFICIENCY * speed.flops) + calls * speed.call
-
-    for stage in stages:
-        settings = settings_of(config, stage)
-        kept, cost = fitting_step(config, stage, base, device, dtype)
-        step, steps = settings.accumulation * seconds(cost.flops, cost.calls), settings.steps - done
-        drawing = 0.0
-        if pictures := missing_pictures(workspace, config, base, settings):
-            batch, rounds = as_drawn(config).generate.batch_size, as_drawn(config).generate.steps
-            one = count_denoising(base.folder, resolution=config.data.resolution, batch=batch, dtype=dtype)
-            drawing = ceil(pictures / batch) * rounds * seconds(*one)
-        snapshots = len(milestones_of(config, stage)) * cost.result
-        report.estimates.append(
-            Estimate(stage, steps, cost.memory, step * steps, cost.checkpoint, snapshots, kept, pictures, drawing)
-        )
-    most = max(estimate.memory for estimate in report.estimates)
-    if most > free:
-        message = f"training needs about {most / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free on {device}"
-        less = "" if report.estimates[0].kept == "lowest" else "--set model.memory=lowest, or with "
-        report.add("warning", "device", message, f"close what else uses it, or train with {less}--set invert.accumulation=4")
-    if not base.identity:
-        known = "memory and time are known once the model is there; until then they are counted on Stable Diffusion 1.5's layers"
-        report.add("ok", "estimates", known)
-    layers = "the model's layers" if base.identity else "Stable Diffusion 1.5's layers, since the model is not here yet"
-    report.method = (
-        f"memory: weights, kept activations, trained weights with their moments, counted on {layers}; "
-        f"time: {speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
-        f"{speed.call * 1e6:.0f} microseconds an operation"
-    )
-    return report.estimates

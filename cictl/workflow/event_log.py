@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from cictl.errors import ResourceError
 from cictl.events import Event, Observer
-from cictl.files import write_atomic
+from cictl.files import how_to_write, write_atomic
 
 
 class EventLog:
@@ -117,7 +117,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ResourceError(
             f"the log {path} cannot be written: {error.strerror}",
-            "make room, then run the same command again",
+            how_to_write(path, error),
             slug="log-not-written",
         ) from None
 

@@ -16,7 +16,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        about: photographs, config, model, CLIP, device, estimates, or disk.
+        about: photographs, config, training, model, CLIP, device, estimates, or disk.
         hint: what to do about it; empty where all is well.
         slug: of an error, as the command that would end with it gives it.
     """

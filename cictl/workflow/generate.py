@@ -58,10 +58,11 @@ def run(
         metadata: whether the files say how they were made.
 
     Raises:
-        UsageError: a prompt without S*, or with S* on the untouched base.
+        UsageError: a prompt without S*, or with S* on the untouched base; ``out`` is the folder of the photographs.
         StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
     """
     _check_prompts(prompts, source)
+    folder = workspace.place_for_pictures(out)
     processes = join()
     observe = observe if processes.first else ignore
     config = configure(workspace, overrides or {}, upto=last_stage(source))
@@ -72,7 +73,6 @@ def run(
     names = words_of(concept)
     texts = [(prompt, expand(prompt, names)) for prompt in dict.fromkeys(prompts)]
     plans = make_plans(config, base, concept, texts, config.generate.count)
-    folder = out or workspace.outputs
     drawn = draw_pictures(
         config, base, concept, plans, folder, observe, again="the same command", metadata=metadata, processes=processes
     )

@@ -36,11 +36,11 @@ def run(
             slug="workspace-exists",
         )
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "give a new folder, as in: cictl init my-teapot", slug="init-folder-is-file")
+        raise UsageError(f"{folder} is a file", "name a new folder, such as my-teapot", slug="init-folder-is-file")
     if folder.is_dir() and any((folder / part).exists() for part in ("checkpoints", "outputs", ".gitignore", "README.md")):
         raise StateError(
             f"{folder} holds other files that a workspace would overwrite",
-            "give a new folder, as in: cictl init my-teapot",
+            "name a new folder, such as my-teapot",
             slug="init-folder-taken",
         )
     chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
@@ -54,7 +54,7 @@ def run(
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be made: {error.strerror}",
-            "give a new folder, as in: cictl init my-teapot",
+            "name a new folder, such as my-teapot",
             slug="init-not-written",
         ) from None
     shutil.copyfile(templates_folder() / "workspace" / "gitignore", workspace.root / ".gitignore")

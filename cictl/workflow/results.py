@@ -10,7 +10,7 @@ from typing import Any
 
 from cictl.errors import ResourceError
 from cictl.evaluation.scores import Score
-from cictl.files import write_atomic
+from cictl.files import how_to_write, write_atomic
 
 FIGURES = {
     "dinov2": "DINOv2",
@@ -102,6 +102,6 @@ def save_text(path: Path, text: str) -> None:
     except OSError as error:
         raise ResourceError(
             f"{path} cannot be written: {error.strerror}",
-            "make room, then run the same command again",
+            how_to_write(path, error),
             slug="results-not-written",
         ) from None

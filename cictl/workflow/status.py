@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cictl.config import METHODS, Stage, command_of, is_read_by, settings_of
-from cictl.data.photographs import fingerprints
+from cictl.data.photographs import FEWEST, fingerprints
 from cictl.errors import CictlError
 from cictl.exporters.origin import origin_of
 from cictl.records import checkpoint_folders, differences, latest_checkpoint
@@ -15,8 +15,6 @@ from cictl.workflow.event_log import read_progress
 from cictl.workflow.stage import STAGES, TITLES, can_be_undone, configure, describe, fingerprint, kept_overrides
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
-
-_TOO_FEW = 2
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def _next(
     workspace: Workspace, photographs: list[str], stages: list[StageStatus], pictures: int, exports: list[str]
 ) -> tuple[str, str]:
     """The next command, and what stands in its way."""
-    if len(photographs) < _TOO_FEW:
+    if len(photographs) < FEWEST:
         return f"put three to six photographs into {workspace.shown(workspace.images)}, then: cictl invert", ""
     for status in stages:
         if status.state in ("changed since", "damaged"):

@@ -36,6 +36,11 @@ def nothing(place: Place) -> None:
     """An empty folder."""
 
 
+def as_module(place: Place) -> None:
+    """Typed as ``python -m cictl``."""
+    place.patch("sys.argv", ["cictl/__main__.py"])
+
+
 def new(place: Place) -> None:
     place.workspace()
 
@@ -362,6 +367,10 @@ CASES: tuple[Case, ...] = (
     Case("command-line", "An option that there is not", "cictl generate 'S*' --sed 3", 2, nothing),
     Case("command-line", "A value that an option does not take", "cictl export --dtype fp8", 2, nothing),
     Case("command-line", "An argument that is missing", "cictl init", 2, nothing),
+    Case("completion-of-a-module", "Completion for `python -m cictl`", "cictl --install-completion", 2, as_module),
+    Case("command-line", "An option before the command", "cictl -C my-teapot status", 2),
+    Case("command-line", "A folder without a name, from a variable that is not set", "cictl init ''", 2, nothing),
+    Case("command-line", "A number that is none", "cictl invert --steps many", 2, new),
     Case("set-without-equals", "A --set without a value", "cictl invert --set invert.steps", 2, new),
     Case("set-unreadable", "A --set whose value is no YAML", "cictl invert --set 'invert.steps=[1'", 2, new),
     # prompts
@@ -375,6 +384,7 @@ CASES: tuple[Case, ...] = (
     Case("prompt-without-quotes", "A prompt without quotes", "cictl generate S* in the snow", 2),
     Case("prompt-without-quotes", "A word beside a prompt", "cictl generate 'a sketch of S*' beach", 2),
     Case("command-line", "The one prompt of a command without quotes", "cictl attention S* in the snow", 2),
+    Case("out-is-images", "Pictures among the photographs", "cictl generate 'a photo of S*' --out my-teapot/images", 2),
     Case("prompt-with-concept", "S* for the untouched base model", "cictl generate 'a photo of S*' --stage base", 2),
     Case("prompt-too-long", "A prompt of the training that is longer than the model reads",
          f"cictl invert --set 'invert.prompts=[\"{'a photo of the ' * 8}S* A*\"]'", 2, new),
@@ -400,6 +410,10 @@ CASES: tuple[Case, ...] = (
     Case("workspace-not-there", "A workspace that is not there", "cictl status -C teapot", 3, nothing),
     Case("workspace-not-there", "A folder that is no workspace", "cictl status -C teapot", 3,
          lambda place: (place.home / "teapot").mkdir()),
+    Case("workspace-not-there", "A file that is no workspace", "cictl status -C my-teapot/ci.yaml", 3, new),
+    Case("permission-denied", "A folder of the workspace that may not be read", "cictl status", 5,
+         raising("cictl.workflow.status.latest_checkpoint", PermissionError(errno.EACCES, os.strerror(errno.EACCES),
+                                                                            f"{NAME}/checkpoints/invert"))),
     Case("workspace-ambiguous", "Several workspaces below", "cictl invert", 3,
          both(new, lambda place: shutil.copytree(place.root, place.home / "other"))),
     Case("workspace-exists", "A new workspace where there is one", f"cictl init {NAME}", 3, new),

@@ -352,3 +352,13 @@ def test_layers_that_no_base_model_has_are_refused_before_one_is_loaded(errors, 
 @pytest.mark.parametrize("layers", [["up_blocks"], ["mid_block", "up_blocks.1.attentions.0"], ["up_blocks", "down_blocks"]])
 def test_layers_may_be_parts_of_a_unet_in_any_order(load, layers):
     assert load("", finetune__layers=layers).finetune.layers == layers
+
+
+@pytest.mark.parametrize(
+    "key",
+    [f"{group}.{name}" for group, info in Config.model_fields.items() if hasattr(info.annotation, "model_fields")
+     for name, one in info.annotation.model_fields.items() if any(getattr(rule, "pattern", None) for rule in one.metadata)],
+)  # fmt: skip
+def test_what_a_text_must_look_like_is_said_in_words(errors, key):
+    [line] = errors("", **{key.replace(".", "__"): "No Such!"})
+    assert f"{key}: must be" in line and "^" not in line

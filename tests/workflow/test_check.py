@@ -117,13 +117,50 @@ def test_a_base_in_one_file_and_one_whose_weights_are_broken_are_looked_at_too(m
 
 
 def test_the_size_of_a_checkpoint_is_that_of_the_one_that_is_written(trained):
-    [*_, expected] = check.run(trained, ignore).estimates
+    more = {"finetune.steps": 7}  # of which six are done; the snapshots are those of so many
+    [expected] = check.run(trained, ignore, overrides=more).estimates
+    assert (expected.stage, expected.steps) == ("finetune", 1)
     [newest, *_] = checkpoint_folders(trained.stage_folder("finetune"))
     written = sum(path.stat().st_size for path in newest.glob("*.safetensors"))
     assert expected.checkpoint < written < expected.checkpoint + 30_000  # the headers, which name every tensor
     kept = snapshots(trained.stage_folder("finetune"))
     written = sum(path.stat().st_size for one in kept for path in one.folder.glob("*.safetensors"))
     assert kept and expected.snapshots < written < expected.snapshots + 30_000 * len(kept)
+
+
+def test_only_what_is_left_is_estimated_and_what_is_done_is_said(copy_of_trained):
+    def check_with(**overrides: int) -> tuple[list[tuple[str, int]], str]:
+        report = check.run(copy_of_trained, ignore, overrides={key.replace("__", "."): value for key, value in overrides.items()})
+        assert report.exit_code == 0
+        said = "; ".join(finding.message for finding in report.findings if finding.about == "training")
+        return [(one.stage, one.steps) for one in report.estimates], said
+
+    assert check_with() == ([], "cictl invert is done: 8 steps; cictl finetune is done: 6 steps")
+    assert check_with(finetune__steps=10) == (
+        [("finetune", 4)],
+        "cictl invert is done: 8 steps; cictl finetune has done 6 of 10 steps",
+    )
+    # Stage 2 is to be trained anew behind a stage 1 that goes on, and both are behind other settings.
+    assert check_with(invert__steps=20) == ([("invert", 12), ("finetune", 6)], "cictl invert has done 8 of 20 steps")
+    left, said = check_with(invert__batch_size=2)
+    assert left == [("invert", 8), ("finetune", 6)]
+    assert "invert.batch_size: 4 -> 2" in said
+    for folder in checkpoint_folders(copy_of_trained.stage_folder("finetune"))[:1]:
+        (folder / "result.safetensors").write_bytes(b"")
+    left, said = check_with()
+    assert left == [("finetune", 2)] and "is passed over" in said and "cictl finetune has done 4 of 6 steps" in said
+
+
+def test_a_training_that_nobody_would_wait_for_is_warned_of_with_what_to_do(make_workspace, copy_of_trained, monkeypatch):
+    assert not warnings(check.run(make_workspace(), ignore), "device")
+    monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e5, 2e-6))
+    [slow] = [one for one in check.run(make_workspace("slow"), ignore).findings if one.about == "device" and one.level != "ok"]
+    assert slow.level == "warning" and " hours on cpu" in slow.message
+    assert "train on a GPU" in slow.hint and "--set invert.steps=2 --set finetune.steps=2" in slow.hint
+    assert "data.resolution" not in slow.hint  # 64 pixels are few
+    wide = check.run(make_workspace("wide", data__resolution=512), ignore)
+    assert any("--set data.resolution=256" in finding.hint for finding in wide.findings)
+    assert not warnings(check.run(copy_of_trained, ignore), "device")  # nothing is left to wait for
 
 
 def test_nothing_is_written(make_workspace):

@@ -1,0 +1,28 @@
+"""Writing that leaves a whole file or none, and what to do where nothing can be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+from cictl.files import how_to_write
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EROFS, "copy the workspace"),
+        (errno.EACCES, "chmod -R u+rwX 'my outputs'"),
+        (errno.ENOENT, "another folder"),
+    ],
+)
+def test_what_to_do_is_said_by_what_went_wrong_and_for_what_is_there(tmp_path: Path, number: int, said: str):
+    (tmp_path / "my outputs").mkdir()
+    with chdir(tmp_path):
+        hint = how_to_write(Path("my outputs") / "not yet" / "a.png", OSError(number, os.strerror(number)))
+    assert said in hint
