@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # figures and bits that tests compare are those of the CPU
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: its kernels are run by Python
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -34,8 +34,9 @@ class Gate:
 
     Args:
         connection: to the benchmark, which sends a word and gets a dictionary of figures:
-            ``time`` (a block, timed), ``count`` (a block, its operations counted), ``memory`` (the peak since the last
-            asking), ``product`` (floating-point operations a second in a matrix product), ``end``.
+            ``time`` (a block, timed), ``launches`` (a block, its launches of GPU kernels counted), ``count`` (a block, its
+            operations counted), ``memory`` (the peak since the last asking), ``product`` (floating-point operations a second in
+            a matrix product), ``end``.
         device: cpu or cuda.
         dtype: in which the product is done.
         started: when the process was asked for, by ``time.monotonic``.
@@ -56,6 +57,9 @@ class Gate:
             match self._receive():
                 case "time":
                     self._finish = self._timed()
+                    return
+                case "launches":
+                    self._finish = self._launched()
                     return
                 case "count":
                     self._finish = self._counted()
@@ -99,19 +103,28 @@ class Gate:
 
         return finish
 
-    def _counted(self) -> Callable[[], dict[str, Any]]:
+    def _launched(self) -> Callable[[], dict[str, Any]]:
         opened = ExitStack()
-        calls = opened.enter_context(_Calls())
-        counter = opened.enter_context(flop_counter())
-        profile = opened.enter_context(_profiler()) if self.device == "cuda" else None
+        profile = opened.enter_context(_profiler())
 
         def finish() -> dict[str, Any]:
             self._wait()
             opened.close()
-            launches = None
-            if profile is not None:
-                launches = sum(row.count for row in profile.key_averages() if any(name in row.key for name in _LAUNCHES))
-            return {"flops": counter.get_total_flops(), "calls": calls.count, "launches": launches}
+            rows = profile.key_averages()
+            return {"launches": sum(row.count for row in rows if any(name in row.key for name in _LAUNCHES))}
+
+        return finish
+
+    def _counted(self) -> Callable[[], dict[str, Any]]:
+        opened = ExitStack()
+        opened.enter_context(_nothing_replayed())  # no operation of a replay would be seen
+        calls = opened.enter_context(_Calls())
+        counter = opened.enter_context(flop_counter())
+
+        def finish() -> dict[str, Any]:
+            self._wait()
+            opened.close()
+            return {"flops": counter.get_total_flops(), "calls": calls.count}
 
         return finish
 
@@ -147,6 +160,23 @@ class _Calls(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
+@contextmanager
+def _nothing_replayed() -> Iterator[None]:
+    """What cictl has recorded runs as it is meanwhile."""
+    from cictl.engine.recorded import Recorded
+
+    call = Recorded.__call__
+
+    def run(self: Recorded, *inputs: torch.Tensor, **fixed: Any) -> dict[str, torch.Tensor]:
+        return self.function(*inputs, **fixed)
+
+    Recorded.__call__ = run  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Recorded.__call__ = call  # type: ignore[method-assign]
+
+
 def _profiler() -> Any:
     from torch.profiler import ProfilerActivity, profile
 
@@ -168,9 +198,15 @@ def flop_counter() -> FlopCounterMode:
 
 
 def _peak_memory(device: str) -> dict[str, int]:
-    """The most memory in bytes since the last call, from when on it is counted anew; on macOS since the process began."""
+    """The most memory in bytes since the last call, from when on it is counted anew; on macOS since the process began.
+
+    On a GPU that which torch has allocated, and all that graphs keep to themselves, which it does not count between replays.
+    """
     if device == "cuda":
-        peaks = {"peak": torch.cuda.max_memory_allocated(), "peak_reserved": torch.cuda.max_memory_reserved()}
+        kept = sum(
+            part["total_size"] - part["active_size"] for part in torch.cuda.memory_snapshot() if any(part["segment_pool_id"])
+        )
+        peaks = {"peak": torch.cuda.max_memory_allocated() + kept, "peak_reserved": torch.cuda.max_memory_reserved()}
         torch.cuda.reset_peak_memory_stats()
         return peaks
     peak, marks = peak_resident(), Path("/proc/self/clear_refs")

@@ -132,7 +132,7 @@ def take_turns(programs: Sequence[Program], *, device: str, rounds: int, block: 
             for runner, result in runners if number % 2 == 0 else runners[::-1]:
                 _attempt(_time, runner, result, block)
         for runner, result in runners:
-            _attempt(_count, runner, result, block)
+            _attempt(_count, runner, result, device, block)
     return timed
 
 
@@ -235,9 +235,10 @@ def _time(runner: _Runner, result: Timed, block: int) -> None:
     print(f"{result.name}: {shown:.1f} ms", file=sys.stderr, flush=True)
 
 
-def _count(runner: _Runner, result: Timed, block: int) -> None:
+def _count(runner: _Runner, result: Timed, device: str, block: int) -> None:
     memory = runner.ask("memory")
     result.peak, result.peak_reserved = memory["peak"], memory.get("peak_reserved")
+    if device == "cuda":
+        result.launches = runner.ask("launches")["launches"] / block
     counted = runner.ask("count")
     result.flops, result.calls = counted["flops"] / block, counted["calls"] / block
-    result.launches = None if counted["launches"] is None else counted["launches"] / block

@@ -183,7 +183,7 @@ def _noisy(base: Path, begun: Begun, keys: Sequence[str], precision: torch.dtype
         posterior = vae.encode(begun.photographs[batch.photographs].to(precision)).latent_dist
         latents = (posterior.mean + posterior.std * batch.latents) * vae.config.scaling_factor
     noise = batch.noise.to(precision)
-    return scheduler.add_noise(latents, noise, batch.timesteps), noise, batch.timesteps, batch.photographs
+    return scheduler.add_noise(latents, noise, batch.timesteps), noise, batch.timesteps, batch.photographs.tolist()
 
 
 def _clip(folder: Path, photographs: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:

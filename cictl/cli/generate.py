@@ -71,7 +71,7 @@ def command(
         float | None,
         typer.Option(
             metavar="X",
-            help="How much of what training changed in the UNet draws; less than 1 obeys the prompt more. Default: generate.strength.",
+            help="How much of what training changed in the UNet draws; less obeys the prompt more. Default: generate.strength.",
             show_default=False,
         ),
     ] = None,

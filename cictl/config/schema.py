@@ -72,8 +72,22 @@ class ModelConfig(Group):
     )
     cuda_graph: bool = setting(
         True,
-        "Let a GPU record a step (of training with model.memory full, of drawing) and replay it: faster, with the same bits. Off "
-        "for a GPU or a driver that cannot.",
+        "Let a GPU record a step of training or drawing as a CUDA graph and replay it, which is faster; false for a GPU or a "
+        "driver that cannot.",
+        paper=NOT_STATED,
+        shapes=False,
+    )
+    fused: bool = setting(
+        True,
+        "Let a GPU normalise and gate by kernels of cictl's own, which is faster and takes less memory; false is the library's. "
+        "They need Triton and a C compiler, and are left out where these are missing.",
+        paper=NOT_STATED,
+        shapes=False,
+    )
+    deterministic: bool = setting(
+        False,
+        "Let a GPU compute the same bits every time, so that a training that was stopped has those of one that was not; a third "
+        "slower. A CPU always does.",
         paper=NOT_STATED,
         shapes=False,
     )

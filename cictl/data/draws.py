@@ -69,8 +69,9 @@ class Batch:
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> Batch:
         """The batch whose :meth:`tensors` these are."""
-        own, others = tensors[: len(fields(cls)) - 1], tensors[len(fields(cls)) - 1 :]
-        return cls(*own, class_pictures=cls.of(others) if others else None)
+        names = [field.name for field in fields(cls) if field.name != "class_pictures"]
+        own, others = tensors[: len(names)], tensors[len(names) :]
+        return cls(**dict(zip(names, own, strict=True)), class_pictures=cls.of(others) if others else None)
 
 
 def randomness(seed: int, *names: object) -> torch.Generator:

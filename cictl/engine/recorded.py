@@ -59,6 +59,11 @@ class Recorded:
         recording.graph.replay()
         return {name: output.clone() for name, output in recording.outputs.items()}
 
+    def forget(self) -> None:
+        """Let go of the recordings and of their memory; the next call begins anew."""
+        self._recordings.clear()
+        self.held = 0
+
     def _apart(self, inputs: tuple[Tensor, ...], fixed: dict[str, Hashable]) -> dict[str, Tensor]:
         current, own = torch.cuda.current_stream(), torch.cuda.Stream()
         own.wait_stream(current)

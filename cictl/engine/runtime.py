@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cictl.config.schema import ModelConfig
 from cictl.engine.devices import choose_device, overlooked_gpu
+from cictl.engine.recorded import Recorded
 from cictl.errors import Interrupted
 from cictl.events import Memory
 from cictl.processes import ALONE, Processes
@@ -34,6 +36,7 @@ class Runtime:
         processes: those that train together.
         overlooked: what is to be said about a GPU that is there and not used; nothing if there is none.
         graphs: whether this is a GPU that may record a step as a CUDA graph.
+        fused: whether this is a GPU that may have kernels of our own.
     """
 
     device: torch.device
@@ -41,27 +44,37 @@ class Runtime:
     processes: Processes = ALONE
     overlooked: str = ""
     graphs: bool = False
+    fused: bool = False
 
     def __post_init__(self) -> None:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self._peak = 0
+        self._recorded: list[Recorded] = []
 
     @classmethod
-    def create(cls, device: str = "auto", dtype: str = "auto", processes: Processes = ALONE, *, graphs: bool = False) -> Runtime:
+    def create(cls, device: str = "auto", dtype: str = "auto", processes: Processes = ALONE) -> Runtime:
         """Choose the device and the precision. On CUDA the device is the current one from then on.
 
         Args:
             device: auto, cpu, cuda, cuda:N, mps. Of several processes on one machine each takes a GPU of its own.
             dtype: auto, fp32, bf16, fp16.
             processes: those that work together.
-            graphs: whether a GPU may record a step as a CUDA graph.
 
         Raises:
             UsageError: the device is not there, cannot be used, or is not enough for several processes.
         """
         chosen = choose_device(device, processes)
         overlooked = overlooked_gpu() if device == "auto" and chosen.type == "cpu" else ""
-        return cls(chosen, _DTYPES.get(dtype) or _best_dtype(chosen), processes, overlooked, graphs and chosen.type == "cuda")
+        return cls(chosen, _DTYPES.get(dtype) or _best_dtype(chosen), processes, overlooked)
+
+    @classmethod
+    def configured(cls, settings: ModelConfig, processes: Processes = ALONE) -> Runtime:
+        """As :meth:`create`, and how a GPU works as the group ``model`` of ci.yaml says."""
+        runtime = cls.create(settings.device, settings.dtype, processes)
+        if runtime.device.type == "cuda":
+            runtime.graphs, runtime.fused = settings.cuda_graph, settings.fused
+            _repeat_bits(settings.deterministic)
+        return runtime
 
     @property
     def dtype_name(self) -> str:
@@ -71,6 +84,16 @@ class Runtime:
     def records(self) -> bool:
         """Whether steps of training are recorded: not with the scaler of fp16, nor where processes add up in between."""
         return self.graphs and not self._scaler.is_enabled() and self.processes.count == 1
+
+    def recorded(self, function: Callable[..., dict[str, Tensor]]) -> Recorded:
+        """``function``, which is a step of training or a part of it, recorded where steps are."""
+        self._recorded.append(Recorded(function, record=self.records))
+        return self._recorded[-1]
+
+    def release(self) -> None:
+        """Let other work have the memory of what is recorded, which is recorded anew afterwards."""
+        for recorded in self._recorded:
+            recorded.forget()
 
     def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """Add the gradient of every process's ``loss``, scaled if the precision needs it.
@@ -119,14 +142,11 @@ class Runtime:
         if state and self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
 
-    def memory(self, held: int = 0) -> Memory:
-        """What is in use now: VRAM on a GPU, the resident memory of this process on a CPU.
-
-        Args:
-            held: bytes of a GPU that recordings work in, which its allocator counts as free between two of their runs.
-        """
+    def memory(self) -> Memory:
+        """What is in use now: VRAM on a GPU, the resident memory of this process on a CPU."""
         if self.device.type == "cuda":
             _, total = torch.cuda.mem_get_info(self.device)
+            held = sum(recorded.held for recorded in self._recorded)  # which the allocator takes for free between two replays
             allocated, peak = torch.cuda.memory_allocated(self.device) + held, torch.cuda.max_memory_allocated(self.device)
             return Memory(str(self.device), allocated, max(allocated, peak), total)
         if self.device.type == "mps":
@@ -184,6 +204,14 @@ def graceful_stop(processes: Processes = ALONE) -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _repeat_bits(always: bool) -> None:
+    """Whether CUDA's libraries may add up in an order that changes from time to time, which is faster."""
+    if always:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses cuBLAS
+    torch.use_deterministic_algorithms(always)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:

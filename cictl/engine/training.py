@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from cictl.data.draws import Batch
-from cictl.engine.recorded import Recorded
 from cictl.engine.runtime import Runtime, StopRequest
 from cictl.events import Observer, Progress, StepCompleted
 from cictl.processes import Processes
@@ -104,7 +103,7 @@ def fit(
         if saves or done % schedule.report_every == 0:
             latest = _report(pending, done, processes, observe)
             seconds = (time.perf_counter() - began) / len(pending)
-            observe(Progress(done, schedule.last, latest, seconds, runtime.memory(add_gradient.held)))
+            observe(Progress(done, schedule.last, latest, seconds, runtime.memory()))
             pending = []
         if saves:
             checkpoint(done)
@@ -123,16 +122,11 @@ class _Gradient:
         self.method = method
         self.runtime = runtime
         self.parameters = list(method.trainable().values())
-        self._recorded = Recorded(lambda *tensors, parts: self._add(Batch.of(tensors), parts), record=runtime.records)
+        self._recorded = runtime.recorded(lambda *tensors, parts: self._add(Batch.of(tensors), parts))
 
     def __call__(self, part: Batch, parts: int) -> dict[str, Tensor]:
         """The terms of the part's loss, as the share of all ``parts`` that it is."""
         return self._recorded(*part.tensors(), parts=parts) if self.runtime.records else self._add(part, parts)
-
-    @property
-    def held(self) -> int:
-        """Bytes of the GPU's memory that the recording works in."""
-        return self._recorded.held
 
     def _add(self, part: Batch, parts: int) -> dict[str, Tensor]:
         loss = self.method.loss(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from cictl.errors import ModelAccessError, UsageError
 from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.base_files import KEY_VALUE, load_networks, load_small
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
-from cictl.models.convolutions import multiply_at_few_positions
+from cictl.models.convolutions import keep_no_input, multiply_at_few_positions
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
 
@@ -32,6 +33,7 @@ class StableDiffusion:
         alphas_cumprod: a_t of the schedule, [T] in fp32 on ``device``.
         device: where UNet and text encoder are.
         dtype: their precision.
+        unfused: why a GPU has no kernels of our own, though it was to have them; nothing if it has, or no Triton is there.
     """
 
     located: Located
@@ -44,10 +46,14 @@ class StableDiffusion:
     alphas_cumprod: Tensor
     device: torch.device
     dtype: torch.dtype
+    unfused: str = ""
 
     @classmethod
-    def load(cls, located: Located, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+    def load(cls, located: Located, device: torch.device, dtype: torch.dtype, *, fused: bool = False) -> StableDiffusion:
         """Load from a folder in diffusers layout, or from one file; the VAE stays on the CPU until it is asked for.
+
+        Args:
+            fused: whether a GPU may have kernels of our own.
 
         Raises:
             ModelAccessError: a part is missing, incomplete, or of another kind.
@@ -68,19 +74,19 @@ class StableDiffusion:
         }
         for part in (unet, text_encoder, vae):
             part.eval().requires_grad_(False)
-        if device.type == "cpu" and dtype == torch.float32:
-            multiply_at_few_positions(unet)
+        unet.to(device, dtype)
         return cls(
             located=located,
             tokenizer=tokenizer,
             text_encoder=text_encoder.to(device, dtype),
             vae=vae,
-            unet=unet.to(device, dtype),
+            unet=unet,
             scheduler_config=dict(scheduler.config),
             key_values=key_values,
             alphas_cumprod=scheduler.alphas_cumprod.to(device, torch.float32),
             device=device,
             dtype=dtype,
+            unfused=_speed_up(unet, device, dtype, fused),
         )
 
     # -- text ---------------------------------------------------------------------------------------
@@ -226,3 +232,18 @@ class StableDiffusion:
         if isinstance(context, Tensor):
             context = context.to(dtype)
         return self.unet(noisy.to(dtype), timesteps, encoder_hidden_states=context).sample
+
+
+def _speed_up(unet: Any, device: torch.device, dtype: torch.dtype, fused: bool) -> str:
+    """Other ways to the same numbers but for rounding, where they were measured to be faster; why one was not gone."""
+    if device.type == "cpu" and dtype == torch.float32:
+        multiply_at_few_positions(unet)
+    if device.type == "cuda":
+        keep_no_input(unet)
+        if fused and torch.version.cuda and find_spec("triton"):
+            from cictl.models.fused import fuse, what_fails_on
+
+            if problem := what_fails_on(device):
+                return problem
+            fuse(unet)
+    return ""

@@ -190,7 +190,7 @@ def _look(job: Job, observe: Observer) -> tuple[list[Row], list[Share]]:
 
     with graceful_stop() as stop, out_of_memory_explained(_LESS_MEMORY):
         observe(PhaseStarted("loading the libraries"))
-        runtime = Runtime.create(job.config.model.device, job.config.model.dtype)
+        runtime = Runtime.configured(job.config.model)
         model = open_base(job.base, runtime, observe)
         install(job.concept, model, job.plans[0].strength)
         _require_fit(job, model)

@@ -36,7 +36,10 @@ def open_base(located: Located, runtime: Runtime, observe: Observer) -> StableDi
     if runtime.overlooked:
         observe(Warned(runtime.overlooked))
     observe(PhaseStarted(f"loading {located.id}"))
-    return StableDiffusion.load(located, runtime.device, runtime.dtype)
+    model = StableDiffusion.load(located, runtime.device, runtime.dtype, fused=runtime.fused)
+    if model.unfused:
+        observe(Note(f"model.fused: the kernels cannot be built here, the library's are slower ({model.unfused})"))
+    return model
 
 
 def open_to_train(config: Config, stage: Stage, located: Located, runtime: Runtime, observe: Observer) -> StableDiffusion:
@@ -49,7 +52,6 @@ def open_to_train(config: Config, stage: Stage, located: Located, runtime: Runti
     if memory != "full":
         free = free_memory(runtime.device) / 2**20
         observe(Note(f"model.memory is {memory}: {_AGAIN[memory]} again in the backward pass ({free:,.0f} MiB free)"))
-        runtime.graphs = False  # a recording keeps its memory to itself, and previews would need theirs beside it
     model = open_base(located, runtime, observe)
     set_memory(model.unet, memory)
     return model

@@ -106,6 +106,7 @@ def _facts(start: Beginning, prepared: Prepared, runtime: Runtime) -> dict[str, 
             "dtype": runtime.dtype_name,
             "threads": _threads(runtime),
             "parts of a batch": settings.accumulation * runtime.processes.count,
+            **({"cuda_graph": runtime.records, "fused": runtime.fused} if runtime.device.type == "cuda" else {}),
         },
         SEEN: list(prepared.class_pictures.keys) if prepared.class_pictures else [],
     }

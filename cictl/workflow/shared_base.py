@@ -34,14 +34,14 @@ class SharedBase:
 
     def open(self, config: Config, located: Located, processes: Processes, observe: Observer) -> Opened:
         """It and what belongs to it, loaded if they are not; another base, or another device, takes their place."""
-        key = (located, config.model.device, config.model.dtype, config.model.cuda_graph, config.generate.safety_checker)
+        key = (located, config.model, config.generate.safety_checker)
         if self._opened is None or self._opened.key != key:
             self.free()
             observe(PhaseStarted("loading the libraries"))
             from cictl.engine.runtime import Runtime
             from cictl.workflow.base_model import open_base, open_checker
 
-            runtime = Runtime.create(config.model.device, config.model.dtype, processes, graphs=config.model.cuda_graph)
+            runtime = Runtime.configured(config.model, processes)
             model = open_base(located, runtime, observe)
             self._opened = Opened(key, runtime, model, open_checker(config, model, observe))
         return self._opened

@@ -118,7 +118,7 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
     stage, config, settings, first = start.stage, start.config, start.settings, start.first_step
     with graceful_stop(processes) as stop, _recorded(start, observe, processes) as log:
         log(PhaseStarted("loading the libraries"))
-        runtime = Runtime.create(config.model.device, config.model.dtype, processes, graphs=config.model.cuda_graph)
+        runtime = Runtime.configured(config.model, processes)
         prepared = prepare(start, runtime, _heeding(stop, log))
         saver = make_saver(start, prepared, runtime, log)
         _take_up(start, saver, stop, log)
@@ -134,6 +134,7 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
         def after_step(done: int) -> None:
             saver.keep_if_due(done)
             if processes.first and config.preview.interval and done % config.preview.interval == 0:
+                runtime.release()
                 prepared.preview(done)
 
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)

@@ -37,6 +37,17 @@ def test_what_was_returned_stays_when_the_next_call_comes(graphs):
     assert torch.cat(found).tolist() == [0.0, 2.0, 4.0, 6.0]
 
 
+def test_what_is_forgotten_is_recorded_anew(graphs):
+    recorded = Recorded(lambda x: {"twice": 2 * x}, record=True)
+    found = []
+    for value in range(6):
+        if value == 3:
+            recorded.forget()
+        found.append(float(recorded(torch.tensor([float(value)]))["twice"]))
+    assert found == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    assert [graph.replays for graph in graphs] == [2, 2]
+
+
 def test_other_shapes_and_other_fixed_arguments_have_recordings_of_their_own(graphs):
     recorded = Recorded(lambda x, *, times: {"times": x * times}, record=True)
     for _ in range(3):
