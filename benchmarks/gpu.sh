@@ -61,10 +61,10 @@ part() { # LEFT MODULE OPTION ...: cut off when LEFT seconds of all are left, wh
   shift
   timeout -k 10 "$((limit > 0 ? limit : 1))" "$python" -m "$@" "${shared[@]}" || failed=$?  # of timeout, 0 is no limit
 }
-# With loading about four and a half minutes (both stages and the reference of the first gradient), half a minute, and two.
-part 150 benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 80 "${best[@]}"
+# Loading takes most of it: on an H200 with 16 cores half a minute for the programs of each stage, and again for the pictures.
+part 150 benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 20 "${best[@]}"
 [[ $failed -eq 2 ]] && exit 2
-part 110 benchmarks.steps --alone --part steps-lowest --stages invert --set model.memory=lowest --block 2 --limit 10
-part 0 benchmarks.generate --limit 45
+part 110 benchmarks.steps --alone --part steps-lowest --stages invert --set model.memory=lowest --block 2 --limit 5
+part 0 benchmarks.generate --limit 12
 echo "in $SECONDS seconds: $out"
 exit $((failed ? 1 : 0))

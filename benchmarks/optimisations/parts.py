@@ -16,12 +16,13 @@ _REPEATS = 3
 
 def encode_texts(work: Path) -> None:
     """Print a row for each way to encode the texts of stage 1."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    method = _stage_1(work, 64)
+    method = stage_1(work, 64)
     model, tower = method.model, method.model.text_encoder
     whole = model.tokenize([" ".join(method.tokens.auxiliary_names(index)) for index in range(_PHOTOGRAPHS)])
-    rows = [0, 1, 2, 2]
+    rows = torch.tensor([0, 1, 2, 2])
 
     def eq_2(ids: Any) -> Any:
         return model.text_embedding(ids, method.projection)
@@ -52,7 +53,7 @@ def convolve(work: Path, resolution: int) -> None:
     from cictl.data.draws import draw_batch
     from cictl.models.convolutions import multiply_at_few_positions
 
-    method = _stage_1(work, resolution)
+    method = stage_1(work, resolution)
     unet = method.model.unet
     batch = draw_batch(method.photographs, seed=0, stage="invert", step=0, samples=range(1), batch_size=1, timesteps=1000)
     method.loss(batch).total.backward()
@@ -74,7 +75,7 @@ def train_step(work: Path, memory: MemoryMode, resolution: int) -> None:
     from cictl.data.draws import draw_batch
     from cictl.models.checkpointing import set_memory
 
-    method = _stage_1(work, resolution)
+    method = stage_1(work, resolution)
     set_memory(method.model.unet, memory)
     batch = draw_batch(method.photographs, seed=0, stage="invert", step=0, samples=range(1), batch_size=1, timesteps=1000)
     began = time.process_time()
@@ -83,11 +84,12 @@ def train_step(work: Path, memory: MemoryMode, resolution: int) -> None:
     print(f"| {memory} | {peak.bytes / 2**30:.2f} GiB | {time.process_time() - began:.0f} |", flush=True)
 
 
-def _stage_1(work: Path, resolution: int) -> Any:
-    """The method on random photographs; the VAE and CLIP's image tower are not needed."""
+def stage_1(work: Path, resolution: int, runtime: Any = None) -> Any:
+    """The method on random photographs, without VAE and CLIP's image tower; without ``runtime`` on a CPU in fp32."""
     import torch
 
     from cictl.data.draws import EncodedPhotographs
+    from cictl.engine.runtime import Runtime
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import text_projection
     from cictl.models.concept_tokens import initial_tokens
@@ -95,18 +97,20 @@ def _stage_1(work: Path, resolution: int) -> Any:
     from cictl.models.stable_diffusion import StableDiffusion
 
     torch.manual_seed(0)
-    model = StableDiffusion.load(locate_base(str(work / "sd15")), torch.device("cpu"), torch.float32)
+    runtime = runtime or Runtime.create("cpu")
+    model = StableDiffusion.load(locate_base(str(work / "sd15")), runtime.device, runtime.dtype, fused=runtime.fused)
     side, keys = resolution // model.reduction, tuple(f"{index:064x}" for index in range(_PHOTOGRAPHS))
     model.vae = None
-    photographs = EncodedPhotographs(
-        keys, torch.randn(len(keys), 4, side, side), torch.full((len(keys), 4, side, side), 0.1), torch.randn(len(keys), 768)
-    )  # fmt: skip
+    shape = (len(keys), 4, side, side)
+    mean, embeddings = torch.randn(shape).to(model.device), torch.randn(len(keys), 768).to(model.device)
+    photographs = EncodedPhotographs(keys, mean, torch.full_like(mean, 0.1), embeddings)
     tokens = initial_tokens(
         model.tokenizer, model.text_encoder, name="teapot", vectors=1, start="auto", keys=keys, auxiliary_vectors=4,
         auxiliary_start="auto", seed=0,
     )  # fmt: skip
     model.add_tokens(tokens)
-    return ContrastiveInversion(model, tokens, photographs, text_projection(locate_clip(str(work / "clip"))), InvertConfig())
+    projection = text_projection(locate_clip(str(work / "clip"))).to(model.device)
+    return ContrastiveInversion(model, tokens, photographs, projection, InvertConfig())
 
 
 class _Peak:

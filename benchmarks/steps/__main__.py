@@ -56,13 +56,12 @@ def main() -> None:
         for group in _groups(run, stage, given):
             rows.append(_take_turns(run, stage, group, given))
             add_result(given.out, given.part, result)  # after each: it may be cut off
-    if "invert" in timed_against and run.gradient.is_file():  # last: the reference is a CPU's, which may take long
-        exactly = given.device == "cpu"  # bf16 on a GPU is off by far more than fp32's rounding
-        errors = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient, exactly=exactly)
+    if "invert" in timed_against and run.gradient.is_file():  # last: on a CPU the reference may take long
+        errors = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient, device=given.device)
         for kind, values in errors.items():
             shown = ", ".join(f"{name} {error:.1e}" for name, error in values.items())
             print(f"\n{kind.replace('_', ' ')} of the first step, |g - r| / |r|: {shown}", flush=True)
-        result |= {"gradient_reference": "fp64" if exactly else "fp32", **errors}
+        result |= {"gradient_reference": "fp64" if given.device == "cpu" else "fp32", **errors}
         add_result(given.out, given.part, result)
     print(f"\nwritten to {given.out}")
     sys.exit(1 if any("error" in row for groups in result["stages"].values() for rows in groups for row in rows) else 0)

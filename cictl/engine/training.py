@@ -87,7 +87,7 @@ def fit(
     Returns:
         The steps that are done. The last of them is checkpointed.
     """
-    add_gradient = _Gradient(method, runtime)
+    add_gradient = Gradient(method, runtime)
     processes = runtime.processes
     pending: list[list[dict[str, Tensor]]] = []  # losses that are still on the device: reading them makes it wait
     began = time.perf_counter()
@@ -115,7 +115,7 @@ def fit(
     return schedule.first
 
 
-class _Gradient:
+class Gradient:
     """The gradient of a part of a batch, added to what the parameters have; recorded where ``runtime`` records."""
 
     def __init__(self, method: TrainingMethod, runtime: Runtime) -> None:
