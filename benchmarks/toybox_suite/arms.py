@@ -119,7 +119,7 @@ def stops(window: int) -> dict[str, Any]:
     return {"invert__stop_every": 10, "invert__stop_window": window}
 
 
-# Where stage 1 starts, and when it ends.
+# Where stage 1 starts and when it ends, and which timesteps a batch has.
 STARTS_AND_STOPS = (
     *MAIN[:2],
     WORDS,
@@ -145,6 +145,7 @@ STARTS_AND_STOPS = (
         invert__auxiliary_start="photographs",
         **stops(60),
     ),
+    *both("stratified", "timesteps stratified, both stages", invert__timesteps="stratified", finetune__timesteps="stratified"),
 )
 
 # What stage 2 trains beside, or in place of, K, V of every layer, and on which prompts.
