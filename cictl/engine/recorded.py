@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cictl.errors import UsageError
+
 
 @dataclass(frozen=True)
 class _Recording:
@@ -44,7 +46,11 @@ class Recorded:
         self._recordings: dict[Hashable, _Recording | None] = {}
 
     def __call__(self, *inputs: Tensor, **fixed: Hashable) -> dict[str, Tensor]:
-        """What the function returns; it stays as it is when the next call comes."""
+        """What the function returns; it stays as it is when the next call comes.
+
+        Raises:
+            UsageError: the GPU, its driver or what the function does allows no recording.
+        """
         if not self.record:
             return self.function(*inputs, **fixed)
         key = (*((given.shape, given.dtype) for given in inputs), *sorted(fixed.items()))
@@ -77,7 +83,16 @@ class Recorded:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved()
-        with torch.cuda.graph(graph):
-            outputs = self.function(*places, **fixed)
+        try:
+            with torch.cuda.graph(graph):
+                outputs = self.function(*places, **fixed)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # not of the function itself, which has run already
+            raise UsageError(
+                f"the GPU cannot record its work as a CUDA graph: {str(error).strip().splitlines()[0]}",
+                "without it the same is done more slowly: --set model.cuda_graph=false",
+                slug="graph-not-recorded",
+            ) from None
         self.held += torch.cuda.memory_reserved() - before
         return _Recording(graph, places, outputs)

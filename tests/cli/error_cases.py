@@ -657,6 +657,7 @@ CASES: tuple[Case, ...] = (
 UNPROVOKED: Mapping[str, str] = {
     "batch-not-divided": "needs several processes; tests/cli/test_several_processes.py has some",
     "device-unusable": "needs a GPU; tests/engine/test_runtime.py pretends one",
+    "graph-not-recorded": "needs a GPU; tests/engine/test_recorded.py pretends one",
     "processes-exceed-gpus": "needs several processes; tests/engine/test_runtime.py pretends some",
     "device-for-several-processes": "needs several processes; tests/engine/test_runtime.py has some",
     "process-lost": "needs several processes; tests/cli/test_several_processes.py has some",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cictl.engine.recorded import Recorded
+from cictl.errors import UsageError
 from tests.pretended_graph import pretended_graphs
 
 
@@ -67,5 +68,5 @@ def test_without_recording_every_call_runs_as_it_is(graphs):
 def test_reading_from_the_gpu_while_it_records_would_be_noticed(graphs):
     recorded = Recorded(lambda x: {"number": x * float(x.sum())}, record=True)
     recorded(torch.ones(1))
-    with pytest.raises(RuntimeError, match="not permitted"):
+    with pytest.raises(UsageError, match="cannot record its work as a CUDA graph: operation not permitted"):
         recorded(torch.ones(1))
