@@ -106,7 +106,9 @@ def test_each_prompt_is_encoded_once_and_nothing_is_loaded_again(trained, tmp_pa
     encoded, loads = [], []
     encode, load = StableDiffusion.encode_text, StableDiffusion.load.__func__
     monkeypatch.setattr(StableDiffusion, "encode_text", lambda model, ids: encoded.extend(ids.tolist()) or encode(model, ids))
-    monkeypatch.setattr(StableDiffusion, "load", classmethod(lambda cls, *given: loads.append(given) or load(cls, *given)))
+    monkeypatch.setattr(
+        StableDiffusion, "load", classmethod(lambda cls, *given, **how: loads.append(given) or load(cls, *given, **how))
+    )
     monkeypatch.setattr("cictl.workflow.pictures._TEXTS", 2)
     prompts = ["a photo of S*", "a red S* on the beach", "S* in the snow"]
     draw(trained, tmp_path, *prompts, generate__count=3, generate__batch_size=2)
