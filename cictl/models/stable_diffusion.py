@@ -137,9 +137,9 @@ class StableDiffusion:
         On a CPU a row that comes twice is encoded once; a GPU would have to say first how many there are.
         """
         if rows.device.type == "cpu":
-            distinct, places = rows.unique(return_inverse=True)
+            distinct = list(dict.fromkeys(rows.tolist()))
             if len(distinct) < len(rows):
-                return self.encode_text(ids[distinct])[places]
+                return self.encode_text(ids[distinct])[[distinct.index(row) for row in rows.tolist()]]
         return self.encode_text(ids[rows])
 
     def cut_behind_end(self, ids: Tensor) -> Tensor:
