@@ -21,6 +21,7 @@ import triton
 from torch import Tensor, nn
 
 from cictl.models import kernels
+from cictl.models.channels_last import keep_channels_last
 
 _POSITIONS = 64  # that a program reads at once, of as many channels
 _CHANNELS = 64
@@ -33,17 +34,16 @@ def fuse(unet: Any) -> None:
     from diffusers.models.activations import GEGLU
     from diffusers.models.resnet import ResnetBlock2D
 
-    unet.to(memory_format=torch.channels_last)
-    for block in [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]:
-        for norm in (block.norm1, block.norm2):
-            norm.forward = MethodType(_norm_and_silu, norm)
-        block.nonlinearity = _ActivatedByTheNorm()
+    keep_channels_last(unet)
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D) and _is_plain(module):
+            module.forward = MethodType(_residual, module)
+        elif isinstance(module, nn.GroupNorm):
+            module.forward = MethodType(_norm, module)  # type: ignore[method-assign]
+        elif isinstance(module, GEGLU):
+            module.forward = MethodType(_gate, module)
     unet.conv_norm_out.forward = MethodType(_norm_and_silu, unet.conv_norm_out)
     unet.conv_act = nn.Identity()
-    for norm in [module for module in unet.modules() if isinstance(module, nn.GroupNorm) and "forward" not in vars(module)]:
-        norm.forward = MethodType(_norm, norm)  # type: ignore[method-assign]
-    for gate in [module for module in unet.modules() if isinstance(module, GEGLU)]:
-        gate.forward = MethodType(_gate, gate)
 
 
 def what_fails_on(device: torch.device) -> str:
@@ -57,11 +57,24 @@ def what_fails_on(device: torch.device) -> str:
     return ""
 
 
-class _ActivatedByTheNorm(nn.Module):
-    """SiLU of the embedded timestep [B, C]; a block's pictures [B, C, H, W] come from a normalisation that did it already."""
+def _is_plain(block: Any) -> bool:
+    """Whether it is a block as Stable Diffusion 1.x has it: ``_residual`` does nothing else."""
+    return (
+        block.upsample is block.downsample is None
+        and block.time_emb_proj is not None
+        and block.time_embedding_norm == "default"
+        and not block.skip_time_act
+        and block.output_scale_factor == 1
+        and isinstance(block.nonlinearity, nn.SiLU)
+    )
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden if hidden.dim() == 4 else F.silu(hidden)
+
+def _residual(block: Any, hidden: Tensor, temb: Tensor) -> Tensor:
+    """``block`` of ``hidden`` [B, C, H, W] and the embedded timestep [B, T], without the library's division by 1."""
+    changed = block.conv1(normalize(hidden, block.norm1, silu=True))
+    changed = changed + block.time_emb_proj(F.silu(temb))[:, :, None, None]
+    changed = block.conv2(block.dropout(normalize(changed, block.norm2, silu=True)))
+    return (hidden if block.conv_shortcut is None else block.conv_shortcut(hidden)) + changed
 
 
 def _norm_and_silu(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
