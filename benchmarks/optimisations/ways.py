@@ -16,11 +16,16 @@ _WARM, _BLOCK, _BLOCKS = 4, 20, 3  # steps, and how many blocks of them, of whic
 
 @dataclass(frozen=True)
 class Way:
-    """``model.cuda_graph``, ``model.fused``, ``model.deterministic`` and ``model.memory``; the stage that is trained so."""
+    """``model.cuda_graph``, ``model.fused``, ``model.deterministic`` and ``model.memory``; the stage that is trained so.
+
+    Attributes:
+        compiled: whether ``torch.compile`` has the UNet, for which there is no setting.
+    """
 
     cuda_graph: bool = True
     fused: bool = True
     deterministic: bool = False
+    compiled: bool = False
     memory: MemoryMode = "full"
     stage: str = "invert"
 
@@ -28,8 +33,10 @@ class Way:
 WAYS = {
     "the library's kernels, launched": Way(cuda_graph=False, fused=False),
     "the library's kernels, recorded": Way(fused=False),
+    "the library's kernels, compiled, recorded": Way(fused=False, compiled=True),
     "fused, launched": Way(cuda_graph=False),
     "fused, recorded": Way(),
+    "the same, compiled": Way(compiled=True),
     "the same, deterministic": Way(deterministic=True),
     "the same, model.memory low": Way(memory="low"),
     "the same, model.memory lowest": Way(memory="lowest"),
@@ -56,6 +63,8 @@ def run(work: Path, resolution: int, batch: int, device: str, name: str) -> None
     if way.stage == "finetune":
         method = DisentangledFinetuning(first.model, first.tokens, first.photographs, FinetuneConfig())
     set_memory(first.model.unet, way.memory)
+    if way.compiled:
+        first.model.unet.compile()
 
     def draw(step: int) -> Batch:
         return draw_batch(
