@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept
 from cictl.workflow.drawing import auxiliary_texts, changes_unet
 from cictl.workspace import Workspace, slug
+
+_PICTURE = re.compile(r"-seed\d+-[0-9a-f]{8}\.png$")
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ def texts_of(plan: Plan, config: Config) -> dict[str, str]:
         "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id,
     }
     return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the file is called as a plan calls a picture, which no sheet is."""
+    return bool(_PICTURE.search(path.name))
 
 
 def sheet_name(lead: str, paths: Iterable[Path]) -> str:
