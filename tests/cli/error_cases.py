@@ -130,6 +130,13 @@ def without_tokenizer(path: Path) -> None:
         (path.parent / name).unlink(missing_ok=True)
 
 
+def damaged_photographs(place: Place) -> None:
+    """A folder of photographs, of which one was cut off, and one is none."""
+    folder = shutil.copytree(place.yard.photographs, place.home / "photos")
+    cut_off(folder / "photo-1.png")
+    (folder / "page.jpg").write_text("<html>")
+
+
 def photograph_gone(place: Place) -> None:
     folder = place.workspace("trained").images
     next(folder.iterdir()).unlink()
@@ -457,6 +464,8 @@ CASES: tuple[Case, ...] = (
          both(new, lambda place: shutil.rmtree(place.root / "images"), lambda place: (place.root / "images").write_text(""))),
     Case("photographs-not-copied", "Photographs to copy that are not there", "cictl init teapot --images a.jpg notes.txt", 2,
          lambda place: (place.home / "notes.txt").write_text("a teapot")),
+    Case("photographs-not-copied", "A damaged photograph in a folder to copy", "cictl init teapot --images photos", 2,
+         damaged_photographs),
     Case("photographs-differ", "Other photographs than stage 1 was trained with", "cictl finetune", 3,
          another_photograph("inverted")),
     Case("photographs-gone", "A look at the tokens of photographs that are gone", "cictl preview-aux", 3,
