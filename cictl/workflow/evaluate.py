@@ -88,7 +88,8 @@ def run(
     methods are compared on equal noise. For ``source``, ``step`` and ``out`` see :class:`Wanted`.
 
     Raises:
-        UsageError: an unknown prompt set, a prompt without S*, the base without a noun, or nothing to measure with.
+        UsageError: an unknown prompt set, a prompt without S*, the base without a noun, nothing to measure with, or ``out`` is
+            the folder of the photographs.
         StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
         ModelAccessError, ResourceError: a model cannot be had.
     """
@@ -127,8 +128,8 @@ def run_all(
         if one.title:
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
-        terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         folder, pictures = folders(workspace, concept, one.step, one.out)
+        terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         try:
             drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
         except CictlError as error:
@@ -163,9 +164,12 @@ def folders(workspace: Workspace, concept: Concept, step: int | None, out: Path 
         step: that was asked for; None is the last.
         out: for both. None is outputs/evaluation/ for the furthest stage as it ended; in it there is a folder with the results
             of each other stage and step.
+
+    Raises:
+        UsageError: ``out`` is the folder of the photographs.
     """
     if out:
-        return out, out / PICTURES
+        return workspace.place_for_pictures(out), workspace.place_for_pictures(out / PICTURES)
     folder, last = workspace.outputs / FOLDER, None
     if concept.source != furthest_stage(workspace):
         folder = folder / concept.source

@@ -88,6 +88,7 @@ def run(
     _check(dtype, rank)
     wanted = list(FORMATS) if every else find_formats(formats or [DEFAULT])
     name = check_name(name) if name is not None else None
+    folder = workspace.place_for_pictures(out or workspace.outputs / "export")  # a sample lies beside the files
     config = configure(workspace, overrides or {})
     concept = find_concept(workspace, stage, observe, step)
     left_out = {one.name: why for one in wanted if (why := _missing(one, concept))}
@@ -109,7 +110,7 @@ def run(
 
     from cictl.exporters.content import Options
 
-    source, folder = _exportable(concept, base, word, config.model.id), out or workspace.outputs / "export"
+    source = _exportable(concept, base, word, config.model.id)
     made = _Made(concept, source, Options(rank, dtype), folder, find_sample(workspace, concept), every, force, observe, left_out)
     for one in wanted:
         if one.name not in left_out:

@@ -83,10 +83,10 @@ def foresee_evaluation(
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     evaluate.check_settings(config, source)
     concept = find_concept(workspace, source, observe, step)
+    folder, pictures = evaluate.folders(workspace, concept, step, out)
     terms = find_terms(workspace, config, observe, download=False)
     evaluate.warn_of_other_photographs(concept, terms.photographs, observe)
     base = foresee_base_of(workspace, config, concept, observe)
-    folder, pictures = evaluate.folders(workspace, concept, step, out)
 
     def named(model: str | None, which: str) -> dict[str, str | None] | None:
         return {"id": model, "identity": terms.metrics[which].identity if which in terms.metrics else None} if model else None

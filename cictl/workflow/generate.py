@@ -62,7 +62,7 @@ def run(
         StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
     """
     _check_prompts(prompts, source)
-    folder = workspace.place_for_pictures(out)
+    folder = workspace.place_for_pictures(out or workspace.outputs)
     processes = join()
     observe = observe if processes.first else ignore
     config = configure(workspace, overrides or {}, upto=last_stage(source))

@@ -392,6 +392,8 @@ CASES: tuple[Case, ...] = (
     Case("prompt-without-quotes", "A word beside a prompt", "cictl generate 'a sketch of S*' beach", 2),
     Case("command-line", "The one prompt of a command without quotes", "cictl attention S* in the snow", 2),
     Case("out-is-images", "Pictures among the photographs", "cictl generate 'a photo of S*' --out my-teapot/images", 2),
+    Case("out-is-images", "The sheet of an evaluation among them", "cictl evaluate --out my-teapot/images", 2),
+    Case("out-is-images", "The sample beside an export among them", "cictl export --out my-teapot/images", 2),
     Case("prompt-with-concept", "S* for the untouched base model", "cictl generate 'a photo of S*' --stage base", 2),
     Case("prompt-too-long", "A prompt of the training that is longer than the model reads",
          f"cictl invert --set 'invert.prompts=[\"{'a photo of the ' * 8}S* A*\"]'", 2, new),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cictl.cli.app import app
 from cictl.errors import CictlError
 from cictl.events import PicturesPlanned
-from cictl.workflow import attention, evaluate
+from cictl.workflow import attention, evaluate, export, generate
 from cictl.workflow.foreseen_pictures import foresee_attention, foresee_evaluation
 from tests.evaluation_models import make_clip
 from tests.support import Recorder, silent
@@ -92,6 +92,15 @@ def test_what_cannot_be_evaluated_is_refused_as_it_will_be(copy_of_trained, quic
     runs, overrides = (foresee_evaluation, evaluate.run), {**quick, **changes}
     refused = [refusal(run, copy_of_trained, silent, overrides=overrides, **asked) for run in runs]
     assert refused[0] == refused[1] and refused[0][0] == slug
+
+
+def test_whatever_is_written_is_not_written_among_the_photographs(copy_of_trained, quick):
+    before, out = state(copy_of_trained), copy_of_trained.images / ".." / "images"
+    for run in (evaluate.run, foresee_evaluation):
+        assert refusal(run, copy_of_trained, silent, overrides=quick, out=out)[0] == "out-is-images"
+    assert refusal(export.run, copy_of_trained, silent, out=out)[0] == "out-is-images"
+    assert refusal(generate.run, copy_of_trained, ["S*"], silent, overrides=quick, out=out)[0] == "out-is-images"
+    assert state(copy_of_trained) == before
 
 
 @pytest.mark.parametrize(("prompt", "slug"), [("a dog", "prompt-without-concept"), ("S* A*", "prompt-with-auxiliary")])
