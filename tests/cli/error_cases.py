@@ -82,12 +82,12 @@ def photographs(**files: bytes | str) -> Prepare:
     return prepare
 
 
-def full(target: str) -> Callable[[Place], None]:
-    """The disk is full where ``target`` writes."""
+def full(target: str, number: int = errno.ENOSPC) -> Callable[[Place], None]:
+    """The disk is full where ``target`` writes, or what ``number`` says."""
 
     def prepare(place: Place) -> None:
         def fail(path: object, *others: object, **options: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(number, os.strerror(number), str(path))
 
         place.patch(target, fail, create=True)
 
@@ -602,6 +602,8 @@ CASES: tuple[Case, ...] = (
     # disk and memory
     Case("checkpoint-not-written", "A full disk at a checkpoint", "cictl invert", 5,
          both(new, full("cictl.engine.checkpoint.write_atomic"))),
+    Case("checkpoint-not-written", "A folder of checkpoints that may not be written to", "cictl invert", 5,
+         both(new, full("cictl.engine.checkpoint.write_atomic", errno.EACCES))),
     Case("log-not-written", "A full disk at the log", "cictl invert", 5, both(new, full("cictl.workflow.event_log.open"))),
     Case("picture-not-written", "A full disk at a picture", "cictl generate 'a photo of S*'", 5,
          both(changed(), full("cictl.data.png.write_atomic"))),
