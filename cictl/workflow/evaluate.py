@@ -22,7 +22,7 @@ from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
 from cictl.records import Checkpoint, latest_checkpoint, step_folder
 from cictl.workflow.concept import Concept, Source, find_concept, furthest_stage, last_stage
-from cictl.workflow.drawing import words_of
+from cictl.workflow.drawing import without_effect, words_of
 from cictl.workflow.measuring import Columns, DrawnConcept, Terms, find_terms, measure, opened
 from cictl.workflow.pictures import draw_pictures, find_base_of
 from cictl.workflow.plans import Plan, make_plans
@@ -121,13 +121,17 @@ def run_all(
         CictlError: as :func:`run`.
     """
     overrides, shared = overrides or {}, shared or SharedBase()
-    terms, drawn = None, []
+    terms, drawn, said = None, [], set[str]()
     for one in wanted:
         config = configure(workspace, overrides, upto=last_stage(one.source))
         check_settings(config, one.source)
         if one.title:
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
+        for useless in without_effect(config, concept):
+            if useless not in said:
+                said.add(useless)
+                observe(Note(useless))
         folder, pictures = folders(workspace, concept, one.step, one.out)
         terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         try:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cictl.data.photographs import find_photographs
-from cictl.events import Observer
+from cictl.events import Note, Observer
 from cictl.workflow import attention, evaluate
 from cictl.workflow.concept import Source, find_concept, last_stage
+from cictl.workflow.drawing import without_effect
 from cictl.workflow.measuring import figures_of, find_terms
 from cictl.workflow.pictures import count_kept, foresee_base_of
 from cictl.workflow.stage import configure
@@ -83,6 +84,8 @@ def foresee_evaluation(
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     evaluate.check_settings(config, source)
     concept = find_concept(workspace, source, observe, step)
+    for useless in without_effect(config, concept):
+        observe(Note(useless))
     folder, pictures = evaluate.folders(workspace, concept, step, out)
     terms = find_terms(workspace, config, observe, download=False)
     evaluate.warn_of_other_photographs(concept, terms.photographs, observe)

@@ -16,7 +16,7 @@ from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept
-from cictl.workflow.drawing import auxiliary_texts, changes_unet
+from cictl.workflow.drawing import avoid_of, strength_of
 from cictl.workspace import Workspace, slug
 
 _PICTURE = re.compile(r"-seed\d+-[0-9a-f]{8}\.png$")
@@ -87,8 +87,8 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
         model=base.identity,
         concept=concept.hash,
         safety_checker=checked if ships_checker(base) else "",
-        strength=settings.strength if changes_unet(concept.source) else 1.0,
-        avoid=settings.avoid if settings.avoid and settings.guidance != 1 and auxiliary_texts(concept) else 0.0,
+        strength=strength_of(config, concept),
+        avoid=avoid_of(config, concept),
     )
 
 
