@@ -13,6 +13,7 @@ from cictl.processes import launched
 from cictl.workflow import attention, check, evaluate, generate
 from cictl.workflow.concept import Source, find_concept, last_stage
 from cictl.workflow.drawing import avoid_of, strength_of, without_effect
+from cictl.workflow.evaluation_files import RESULTS, SHEET, folders
 from cictl.workflow.findings import DrawingEstimate
 from cictl.workflow.measuring import figures_of, find_terms
 from cictl.workflow.pictures import foresee_base_of, which_are_there
@@ -162,7 +163,7 @@ def foresee_evaluation(
     concept = find_concept(workspace, source, observe, step)
     for useless in without_effect(config, concept):
         observe(Note(useless))
-    folder, pictures = evaluate.folders(workspace, concept, step, out)
+    folder, pictures = folders(workspace, concept, step, out)
     terms = find_terms(workspace, config, observe, download=False)
     evaluate.warn_of_other_photographs(concept, terms.photographs, observe)
     base = foresee_base_of(workspace, config, concept, observe)
@@ -185,9 +186,9 @@ def foresee_evaluation(
         figures=figures_of(terms),
         pictures=len(terms.asked.prompts) * terms.count,
         kept=sum(which_are_there(evaluate.plans_of(config, terms, concept, base), pictures)) if base else None,
-        results=workspace.shown(folder / evaluate.RESULTS),
-        sheet=workspace.shown(folder / evaluate.SHEET),
-        replaced=(folder / evaluate.RESULTS).exists(),
+        results=workspace.shown(folder / RESULTS),
+        sheet=workspace.shown(folder / SHEET),
+        replaced=(folder / RESULTS).exists(),
     )
 
 
