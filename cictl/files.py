@@ -49,9 +49,14 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> s
     return digest.hexdigest()
 
 
+def is_full(error: OSError) -> bool:
+    """Whether there was no room: on the disk, in a quota, or in a file."""
+    return error.errno in _FULL
+
+
 def how_to_write(path: Path, error: OSError) -> str:
     """What is to be done about ``path``, or a file in it, which could not be written for ``error``."""
-    if error.errno in _FULL:
+    if is_full(error):
         return "make room, then the same command again"
     if error.errno == errno.EROFS:
         return "its disk can only be read: copy the workspace to another one, and go on there"

@@ -72,19 +72,19 @@ class Workspace:
     def logs(self) -> Path:
         return self.root / "logs"
 
-    def place_for_pictures(self, out: Path | None) -> Path:
-        """``out``, or outputs/.
+    def place_for_pictures(self, out: Path) -> Path:
+        """``out``, where pictures are to be written.
 
         Raises:
             UsageError: it is images/, where pictures would be taken for photographs from then on.
         """
-        if out and out.resolve() == self.images.resolve():
+        if out.resolve() == self.images.resolve():
             raise UsageError(
                 f"{self.shown(out)} is for the photographs, and a picture there would be taken for one",
                 f"name another folder: --out {shlex.quote(self.shown(self.outputs / 'more'))}",
                 slug="out-is-images",
             )
-        return out or self.outputs
+        return out
 
     def stage_folder(self, stage: str) -> Path:
         """Where the checkpoints of a stage lie."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, StepOption, takes_common
+from cictl.cli.options import Common, DryRunOption, StepOption, takes_common
 from cictl.cli.session import exit_codes, open_session
+from cictl.cli.training import duration
 from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
 from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
 from cictl.placeholders import CONCEPT
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
+    from cictl.workflow.foreseen_pictures import ForeseenPictures
     from cictl.workflow.generate import GenerateOutcome
 
 
@@ -107,6 +109,7 @@ def command(
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not write prompt and settings into the pictures.")
     ] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Generate pictures of prompts with S*.
 
@@ -117,9 +120,10 @@ def command(
     cictl generate "S* in the snow" "a sketch of S*" -n 8 --grid
     cictl generate --prompts prompts.txt --sampler dpm++ --steps 25
     cictl generate "a photo of S* in a kitchen" --avoid 0.5
+    cictl generate "S* in the snow" -n 100 --dry-run
     """
     with exit_codes(common, shared=True):
-        from cictl.workflow import generate
+        from cictl.workflow import foreseen_pictures, generate
 
         session = open_session(
             common,
@@ -135,19 +139,22 @@ def command(
             generate__height=height,
         )
         every = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
+        arguments: dict[str, Any] = {
+            "overrides": session.overrides,
+            "source": source.value if source else None,
+            "step": step,
+            "out": out,
+            "grid": grid,
+        }
+        if dry_run:
+            with session.display() as observe:
+                _require_quotes(prompts or [], source, observe)
+                would = foreseen_pictures.foresee_pictures(session.workspace, every, observe, **arguments)
+            session.result(would, lambda: _say_foreseen(would))
+            return
         with session.display() as observe:
             _require_quotes(prompts or [], source, observe)
-            outcome = generate.run(
-                session.workspace,
-                every,
-                observe,
-                overrides=session.overrides,
-                source=source.value if source else None,
-                step=step,
-                out=out,
-                grid=grid,
-                metadata=not no_metadata,
-            )
+            outcome = generate.run(session.workspace, every, observe, metadata=not no_metadata, **arguments)
 
         session.result(outcome, lambda: _say(outcome))
         total = len(outcome.pictures)
@@ -167,6 +174,43 @@ def _say(outcome: GenerateOutcome) -> None:
         print_result(picture["path"])
     if outcome.grid:
         print_result(f"the grid: {outcome.grid}")
+
+
+def _say_foreseen(would: ForeseenPictures) -> None:
+    print_text(_would_draw(would.count, would.kept))
+    fetched = "" if would.base["identity"] else ", which is still to be downloaded"
+    trained = f" after {would.steps} steps" if would.steps else ""
+    print_text(f"{would.stage}{trained}, on {would.base['id']}{fetched}", "stage:    ")
+    print_text(_drawn_with(would), "drawn:    ")
+    if would.estimate:
+        print_text(f"about {duration(would.estimate.seconds)} on {would.estimate.device}", "takes:    ")
+        print_text(f"({would.estimate.method})", " " * 10)
+    for picture in would.pictures or []:
+        print_result(picture["path"] + ("  (there already)" if picture["kept"] and would.kept != would.count else ""))
+    if would.grid:
+        print_result(f"the grid: {would.grid}")
+
+
+def _would_draw(total: int, kept: int | None) -> str:
+    pictures = "1 picture" if total == 1 else f"{total} pictures"
+    if kept is None:
+        return f"{pictures} would be drawn, of which those that are there are kept"
+    if kept == total:
+        return "already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there")
+    return f"{pictures} would be drawn" if not kept else f"{total - kept} of {pictures} would be drawn, the rest is there already"
+
+
+def _drawn_with(would: ForeseenPictures) -> str:
+    (width, height), sampling = would.size, would.sampling
+    steps = "1 step" if sampling["steps"] == 1 else f"{sampling['steps']} steps"
+    facts = [
+        f"{width} x {height} pixels",
+        f"{steps} of {sampling['sampler']}",
+        f"guidance {sampling['guidance']:g}",
+    ]
+    facts += [f"strength {sampling['strength']:g}"] if sampling["strength"] != 1 else []
+    facts += [f"avoid {sampling['avoid']:g}"] if sampling["avoid"] else []
+    return ", ".join([*facts, f"at most {would.batch_size} at a time"])
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:

@@ -43,10 +43,10 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
 
 def say_estimate(estimate: Estimate, method: str) -> None:
     """Print what a training will take."""
-    took, memory = _duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
+    took, memory = duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
     less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
     if estimate.class_pictures:
-        print_text(f"about {_duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
+        print_text(f"about {duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
     command = command_of(estimate.stage)
     print_text(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
     if estimate.stage in METHODS and estimate.checkpoint:
@@ -56,7 +56,8 @@ def say_estimate(estimate: Estimate, method: str) -> None:
         print_text(f"({method})", "  ")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """An estimated time in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cictl.data.photographs import fault_of_name, list_files, shown
+from cictl.data.photographs import examine, list_files, shown
+from cictl.data.pixels import UnusableError
 from cictl.errors import UsageError
 from cictl.files import sha256_file
 
@@ -27,11 +28,12 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
         folder: where the copies go. Nothing in it is overwritten.
 
     Raises:
-        UsageError: some paths are missing, unreadable, or not pictures; all are named, and nothing is copied.
+        UsageError: some paths are missing, or cannot be used as photographs; all are named, and nothing is copied.
         OSError: as the file system gives it (errno 28 on a full disk); no part of a file is left.
     """
     sources: list[Path] = []
     faults: list[str] = []
+    seen: dict[str, str] = {}
     for path in paths:
         if os.path.isdir(path):
             pictures = list_files(path)
@@ -40,7 +42,7 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
         else:
             pictures = [path]
         for picture in pictures:
-            fault = _fault_of_source(picture)
+            fault = _fault_of_source(picture, seen)
             if fault:
                 faults.append(f"{shown(str(picture))}: {fault}")
             else:
@@ -49,7 +51,7 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise UsageError(
             f"these cannot be copied:\n{listed}",
-            "correct the paths, then the same command again; nothing was copied",
+            "correct the paths, replace or remove these files, then the same command again; nothing was copied",
             slug="photographs-not-copied",
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,15 +59,19 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
     return list(dict.fromkeys(copies))
 
 
-def _fault_of_source(path: Path) -> str:
-    """Why ``path`` cannot be copied as a picture; "" if it can."""
+def _fault_of_source(path: Path, seen: dict[str, str]) -> str:
+    """Why ``path`` cannot be copied as a photograph; "" if it can. For ``seen`` see :func:`examine`."""
     if not os.path.lexists(path):
         return "does not exist"
     if not os.path.isfile(path):
         return "a broken link" if path.is_symlink() else "not a file"
     if not os.access(path, os.R_OK):
         return "cannot be read: permission denied"
-    return fault_of_name(path)
+    try:
+        examine(path, seen)
+    except UnusableError as error:
+        return str(error)
+    return ""
 
 
 def _copy(source: Path, folder: Path) -> Path:

@@ -99,7 +99,8 @@ def find_photographs(folder: Path, *, minimum: int = FEWEST) -> list[Photograph]
     seen: dict[str, str] = {}
     for path in files:
         try:
-            photographs.append(_examine(path, inside, seen))
+            _check_link(path, inside)
+            photographs.append(examine(path, seen))
         except UnusableError as error:
             faults.append(f"{shown(path.name)}: {error}")
     if faults:
@@ -166,19 +167,17 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in paths if not os.path.isdir(path)]
 
 
-def _examine(path: Path, inside: Path, seen: dict[str, str]) -> Photograph:
+def examine(path: Path, seen: dict[str, str]) -> Photograph:
     """Check one file fully.
 
     Args:
         path: the file.
-        inside: the real path of the folder that it must not leave.
         seen: digest of bytes, or of pixels -> the name that had it first; added to.
 
     Raises:
         UnusableError: it cannot be used.
     """
-    _check_link(path, inside)
-    fault = fault_of_name(path)
+    fault = _fault_of_name(path)
     if fault:
         raise UnusableError(fault)
     image = decode(path)
@@ -207,7 +206,7 @@ def _check_link(path: Path, inside: Path) -> None:
         raise UnusableError("not a file; remove it")
 
 
-def fault_of_name(path: Path) -> str:
+def _fault_of_name(path: Path) -> str:
     """Why a file with this suffix is not read; "" if it is."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:

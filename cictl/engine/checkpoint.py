@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cictl.engine.tensor_files import StoredTensors, places, serialized
 from cictl.errors import ResourceError
-from cictl.files import sync_folder, write_atomic
+from cictl.files import as_typed, how_to_write, is_full, sync_folder, write_atomic
 from cictl.records import MANIFEST, RESULT, SNAPSHOTS, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
 
 _KEPT = 2  # the newest, and the one before it should the newest be damaged
@@ -43,7 +43,7 @@ def save_checkpoint(
         facts: what else the manifest says (fingerprint, versions, scaler), as JSON can.
 
     Raises:
-        ResourceError: the disk is full or cannot be written; the checkpoints before are untouched.
+        ResourceError: the disk is full or cannot be written, with what to do; the checkpoints before are untouched.
     """
     own = {name: tensor for name, tensor in state.items() if not _is_in(result, name, tensor)}
     target = _write(stage_folder, step, {RESULT: result, STATE: own}, facts)
@@ -137,10 +137,12 @@ def restore_training_state(
 
 
 def _disk_error(error: OSError, folder: Path, needed: int) -> ResourceError:
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    room = ""
+    if is_full(error):
+        free = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
+        room = f" ({needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free)"
     return ResourceError(
-        f"the checkpoint cannot be written to {folder}: {error.strerror} "
-        f"({needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free)",
-        "make room, then run the same command again",
+        f"the checkpoint cannot be written to {as_typed(folder)}: {error.strerror}{room}",
+        how_to_write(folder, error),
         slug="checkpoint-not-written",
     )

@@ -113,16 +113,24 @@ def count_step(
     return StepCost(flops, weights, kept.bytes, again.largest, _COPIES * parameters, read, checkpoint, calls.count)
 
 
-def count_denoising(folder: Path, *, resolution: int, batch: int, dtype: torch.dtype) -> tuple[float, int]:
-    """Floating-point operations, and calls of the library, of one step in which ``batch`` pictures are drawn with guidance."""
+def count_denoising(
+    folder: Path, *, size: tuple[int, int], batch: int, dtype: torch.dtype, guided: bool = True
+) -> tuple[float, int]:
+    """Floating-point operations, and calls of the library, of one step in which ``batch`` pictures are drawn.
+
+    Args:
+        size: width and height of the pictures in pixels.
+        guided: whether there is guidance, for which the UNet sees each picture twice.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
+    (width, height), count = (side // _reduction(folder) for side in size), (1 + guided) * batch
     with FakeTensorMode(), _default_dtype(dtype), torch.no_grad():
         unet = _unet(folder, dtype).eval()
-        length, width = _config(folder / "text_encoder")["max_position_embeddings"], unet.config.cross_attention_dim
+        length, features = _config(folder / "text_encoder")["max_position_embeddings"], unet.config.cross_attention_dim
         with FlopCounterMode(display=False) as counter, _Calls() as calls:
-            unet(*_noisy(unet, resolution // _reduction(folder), 2 * batch), torch.empty(2 * batch, length, width))
+            unet(*_noisy(unet, width, height, count), torch.empty(count, length, features))
     return float(counter.get_total_flops()), calls.count
 
 
@@ -166,13 +174,13 @@ def _loss(unet: Any, text: Any, side: int, batch: int, passes: int) -> Tensor:
         context = text(input_ids=torch.zeros(batch, length, dtype=torch.long)).last_hidden_state
     else:
         context = torch.empty(batch, length, text.config.hidden_size, dtype=unet.dtype)
-    predictions = [unet(*_noisy(unet, side, batch), context).sample for _ in range(passes)]
+    predictions = [unet(*_noisy(unet, side, side, batch), context).sample for _ in range(passes)]
     return torch.stack([prediction.float().square().mean() for prediction in predictions]).sum()
 
 
-def _noisy(unet: Any, side: int, batch: int) -> tuple[Tensor, Tensor]:
+def _noisy(unet: Any, width: int, height: int, batch: int) -> tuple[Tensor, Tensor]:
     """Latents and timesteps."""
-    latents = torch.empty(batch, unet.config.in_channels, side, side, dtype=unet.dtype)
+    latents = torch.empty(batch, unet.config.in_channels, height, width, dtype=unet.dtype)
     return latents, torch.zeros(batch, dtype=torch.long)
 
 

@@ -18,8 +18,8 @@ from cictl.models.hub_request import Request
 from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.records import checkpoint_folders
-from cictl.workflow.estimating import Left, estimate, find_device
-from cictl.workflow.findings import CheckReport, Estimate
+from cictl.workflow.estimating import Left, estimate, estimate_pictures, find_device
+from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.room import look_at_disks, size_in_words
 from cictl.workflow.stage import STAGES, configure, decide, fingerprint, reads_clip
@@ -96,6 +96,21 @@ def expect(
     with out_of_memory_explained(_FULL):
         estimate(report, workspace, base, *find_device(report, config), [Left(stage, config, done)])
     return report.estimates[0], report.method
+
+
+def expect_pictures(config: Config, base: Located | None, count: int, observe: Observer, processes: int = 1) -> DrawingEstimate:
+    """What ``count`` pictures will take.
+
+    Args:
+        base: None where it is still to be downloaded.
+        processes: that share the work.
+
+    Raises:
+        UsageError: the device is not there, or cannot be used.
+    """
+    observe(PhaseStarted("estimating time"))
+    with out_of_memory_explained(_FULL):
+        return estimate_pictures(config, base or _stand_in(config), count, processes)
 
 
 def _try(report: CheckReport, about: str, work: Callable[[], T]) -> T | None:

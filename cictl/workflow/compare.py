@@ -74,7 +74,8 @@ class CompareOutcome:
 
     Attributes:
         chosen: what last and best mean.
-        sampling: what the pictures of all methods have in common.
+        sampling: what the pictures of all methods have in common; of strength and avoid what was asked for, which has no effect
+            on some of them.
         known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
         failed: the rows that are missing, and why.
         results, report: where the table lies, and a page with pictures and curves.
@@ -212,7 +213,7 @@ def _outcome(
         prompt_set=one.prompt_set,
         count=one.count,
         seed=one.seed,
-        sampling=one.sampling,
+        sampling={**one.sampling, "strength": config.generate.strength, "avoid": config.generate.avoid},
         dinov2=one.dinov2,
         clip=one.clip,
         known_as=one.known_as,

@@ -48,6 +48,26 @@ def without_effect(config: Config, concept: Concept) -> Iterator[str]:
         yield "generate.avoid makes no difference with generate.guidance 1, which is no guidance"
 
 
+def strength_of(config: Config, concept: Concept) -> float:
+    """``generate.strength``, or 1 where training changed nothing in the UNet."""
+    return config.generate.strength if changes_unet(concept.source) else 1.0
+
+
+def avoid_of(config: Config, concept: Concept) -> float:
+    """``generate.avoid``, or 0 where there are no A_i*, or no guidance."""
+    settings = config.generate
+    return settings.avoid if settings.avoid and settings.guidance != 1 and auxiliary_texts(concept) else 0.0
+
+
+def not_exported(config: Config, concept: Concept) -> Iterator[str]:
+    """Which of the settings that shape a picture of ``concept`` are of cictl's own drawing, and so not in what others load."""
+    if (strength := strength_of(config, concept)) != 1:
+        same = f"where it is loaded as a LoRA, a weight of {strength:g} is the same"
+        yield f"whoever loads the export draws without generate.strength {strength:g}; {same}"
+    if avoid := avoid_of(config, concept):
+        yield f"whoever loads the export draws without generate.avoid {avoid:g}, which is cictl's own"
+
+
 def auxiliary_texts(concept: Concept) -> dict[str, str]:
     """ "A photo of A_i*" as the tokenizer reads it, by the photograph's key; nothing where there are no A_i*."""
     if concept.source not in ("invert", "finetune"):

@@ -1,4 +1,4 @@
-"""What trainings will take: memory, time and room on the disk, counted on the model's layers, at the device's measured speed."""
+"""What trainings and pictures will take: memory, time and room on the disk, by the model's layers and the device's speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cictl.config import Config, Stage, group_of, settings_of
 from cictl.models.locate import Located
-from cictl.workflow.findings import CheckReport, Estimate
+from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.saving import milestones_of
 from cictl.workspace import Workspace
 
@@ -78,31 +78,59 @@ def estimate(
         report.add("ok", "estimates", known)
     layers = "the model's layers" if base.identity else "Stable Diffusion 1.5's layers, since the model is not here yet"
     report.method = (
-        f"memory: weights, kept activations, trained weights with their moments, counted on {layers}; "
-        f"time: {speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
+        f"memory: weights, kept activations, trained weights with their moments, counted on {layers}; time: {_said(speed)}"
+    )
+
+
+def estimate_pictures(config: Config, base: Located, count: int, processes: int = 1) -> DrawingEstimate:
+    """What ``count`` pictures with the settings of ci.yaml will take, shared by so many processes.
+
+    Raises:
+        UsageError: the device is not there, or cannot be used.
+    """
+    from cictl.engine.runtime import Runtime
+    from cictl.engine.speed import measure_speed
+
+    runtime = Runtime.create(config.model.device, config.model.dtype)
+    speed = measure_speed(runtime.device, runtime.dtype)
+    seconds = _drawing(config, base, runtime.dtype, speed, count, processes)
+    unet = "the UNet's steps" if base.identity else "the steps of Stable Diffusion 1.5's UNet, since the model is not here yet"
+    return DrawingEstimate(seconds, str(runtime.device), f"{unet}, without loading anything; {_said(speed)}")
+
+
+def _said(speed: Speed) -> str:
+    return (
+        f"{speed.flops / 1e9:,.0f} GFLOP/s, measured in a product of matrices, {_EFFICIENCY:.0%} of it in use, and "
         f"{speed.call * 1e6:.1f} microseconds an operation"
     )
+
+
+def _seconds(speed: Speed, flops: float, calls: int) -> float:
+    return flops / (_EFFICIENCY * speed.flops) + calls * speed.call
+
+
+def _drawing(config: Config, base: Located, dtype: torch.dtype, speed: Speed, count: int, processes: int = 1) -> float:
+    """Seconds for the steps of ``count`` pictures, of which each process draws whole batches."""
+    from cictl.models.cost import count_denoising
+
+    settings, size = config.generate, min(config.generate.batch_size, count)
+    batches = ceil(ceil(count / size) / processes)
+    flops, calls = count_denoising(base.folder, size=config.picture_size, batch=size, dtype=dtype, guided=settings.guidance != 1)
+    return settings.steps * _seconds(speed, flops * min(batches, count / size), batches * calls)
 
 
 def _estimate(
     workspace: Workspace, training: Left, base: Located, device: torch.device, dtype: torch.dtype, speed: Speed
 ) -> Estimate:
-    from cictl.models.cost import count_denoising
     from cictl.workflow.class_pictures import as_drawn, missing_pictures
     from cictl.workflow.fitting import fitting_step
-
-    def seconds(flops: float, calls: int) -> float:
-        return flops / (_EFFICIENCY * speed.flops) + calls * speed.call
 
     stage, config = training.stage, training.config
     settings = settings_of(config, stage)
     kept, cost = fitting_step(config, stage, base, device, dtype)
-    step, steps = settings.accumulation * seconds(cost.flops, cost.calls), training.steps - training.done
-    drawing = 0.0
-    if pictures := missing_pictures(workspace, config, base, settings):
-        batch, rounds = as_drawn(config).generate.batch_size, as_drawn(config).generate.steps
-        one = count_denoising(base.folder, resolution=config.data.resolution, batch=batch, dtype=dtype)
-        drawing = ceil(pictures / batch) * rounds * seconds(*one)
+    step, steps = settings.accumulation * _seconds(speed, cost.flops, cost.calls), training.steps - training.done
+    pictures = missing_pictures(workspace, config, base, settings)
+    drawing = _drawing(as_drawn(config), base, dtype, speed, pictures) if pictures else 0.0
     snapshots = len(milestones_of(config, stage)) * cost.result
     return Estimate(stage, steps, cost.memory, step * steps, cost.checkpoint, snapshots, kept, pictures, drawing)
 

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-import cictl
 from cictl.config import Config
-from cictl.data.photographs import Photograph, open_upright
-from cictl.data.png import Row, sheet, write_png
+from cictl.data.photographs import Photograph
 from cictl.data.prompts import expand
 from cictl.errors import CictlError, UsageError
-from cictl.evaluation.scores import over_prompts, summarize
 from cictl.events import Note, Observer, Warned
 from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
-from cictl.records import Checkpoint, latest_checkpoint, step_folder
-from cictl.workflow.concept import Concept, Source, find_concept, furthest_stage, last_stage
-from cictl.workflow.drawing import words_of
-from cictl.workflow.measuring import Columns, DrawnConcept, Terms, find_terms, measure, opened
+from cictl.records import Checkpoint
+from cictl.workflow.concept import Concept, Source, find_concept, last_stage
+from cictl.workflow.drawing import without_effect, words_of
+from cictl.workflow.evaluation_files import RESULTS, SHEET, folders, save
+from cictl.workflow.measuring import DrawnConcept, Terms, find_terms, measure
 from cictl.workflow.pictures import draw_pictures, find_base_of
 from cictl.workflow.plans import Plan, make_plans
-from cictl.workflow.results import FIGURES, STD, PictureResult, PromptResult, Results, save_json
+from cictl.workflow.results import Results
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import TITLES, configure
 from cictl.workspace import Workspace
 
-FOLDER = "evaluation"
-RESULTS = "results.json"
-SHEET = "sheet.png"
-PICTURES = "pictures"
 _OF_ONE_ALONE = "evaluation-all-blanked"  # every other error would meet the next one as well
-_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength", "avoid")
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class Wanted:
         source: finetune, invert, another method, or base; None is the furthest stage that was run. The base draws the noun.
         step: what it had learned after so many steps; None is the last.
         kept: that, where it has been found whole, so that it need not be read for it again.
-        out: folder of the results; None is that of :func:`folders`.
+        out: folder of the results; None is that of :func:`cictl.workflow.evaluation_files.folders`.
         title: what is said before it is drawn.
     """
 
@@ -88,7 +78,8 @@ def run(
     methods are compared on equal noise. For ``source``, ``step`` and ``out`` see :class:`Wanted`.
 
     Raises:
-        UsageError: an unknown prompt set, a prompt without S*, the base without a noun, or nothing to measure with.
+        UsageError: an unknown prompt set, a prompt without S*, the base without a noun, nothing to measure with, or ``out`` is
+            the folder of the photographs.
         StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
         ModelAccessError, ResourceError: a model cannot be had.
     """
@@ -120,15 +111,19 @@ def run_all(
         CictlError: as :func:`run`.
     """
     overrides, shared = overrides or {}, shared or SharedBase()
-    terms, drawn = None, []
+    terms, drawn, said = None, [], set[str]()
     for one in wanted:
         config = configure(workspace, overrides, upto=last_stage(one.source))
         check_settings(config, one.source)
         if one.title:
             observe(Note(one.title))
         concept = find_concept(workspace, one.source, observe, one.step, kept=one.kept)
-        terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
+        for useless in without_effect(config, concept):
+            if useless not in said:
+                said.add(useless)
+                observe(Note(useless))
         folder, pictures = folders(workspace, concept, one.step, one.out)
+        terms = terms or find_terms(workspace, config, observe)  # so that it is soon said what cannot be had
         try:
             drawn.append(_draw(workspace, config, terms, concept, folder, pictures, shared, observe))
         except CictlError as error:
@@ -140,7 +135,7 @@ def run_all(
     if terms is None or not drawn:
         return []
     measured = measure(terms, drawn, observe)
-    return [_save(workspace, terms, one, columns) for one, columns in zip(drawn, measured, strict=True)]
+    return [_outcome(workspace, one, save(terms, one, columns)) for one, columns in zip(drawn, measured, strict=True)]
 
 
 def require_measurable(workspace: Workspace, config: Config, observe: Observer, *, download: bool = True) -> Terms:
@@ -154,25 +149,6 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer, 
     """
     check_settings(config, None)
     return find_terms(workspace, config, observe, download=download)
-
-
-def folders(workspace: Workspace, concept: Concept, step: int | None, out: Path | None) -> tuple[Path, Path]:
-    """Where results and pictures lie; the pictures of all stages and steps in one folder, the same ones whoever asks for them.
-
-    Args:
-        step: that was asked for; None is the last.
-        out: for both. None is outputs/evaluation/ for the furthest stage as it ended; in it there is a folder with the results
-            of each other stage and step.
-    """
-    if out:
-        return out, out / PICTURES
-    folder, last = workspace.outputs / FOLDER, None
-    if concept.source != furthest_stage(workspace):
-        folder = folder / concept.source
-    if step is not None and concept.source != "base":
-        last, _ = latest_checkpoint(workspace.stage_folder(concept.source), verify=False)
-    folder = folder if step is None or (last and last.step == step) else folder / step_folder(step)
-    return folder, workspace.outputs / FOLDER / PICTURES
 
 
 def check_settings(config: Config, source: Source | None) -> None:
@@ -232,70 +208,12 @@ def _draw(
     return DrawnConcept(config, replace(concept, results=()), words, base, folder, plans, pictures, shown)
 
 
-def _save(workspace: Workspace, terms: Terms, drawn: DrawnConcept, columns: Columns) -> EvaluateOutcome:
-    results = _results(terms, drawn, columns)
-    sheet_path, results_path = drawn.folder / SHEET, drawn.folder / RESULTS
-    write_png(sheet_path, _sheet(results, terms.photographs, drawn.folder))
-    save_json(results_path, results)
+def _outcome(workspace: Workspace, drawn: DrawnConcept, results: Results) -> EvaluateOutcome:
     return EvaluateOutcome(
         measured=results,
         words=drawn.words,
         kept=drawn.pictures.kept,
         blanked=[workspace.shown(path) for path in drawn.pictures.blanked],
-        results=workspace.shown(results_path),
-        sheet=workspace.shown(sheet_path),
+        results=workspace.shown(drawn.folder / RESULTS),
+        sheet=workspace.shown(drawn.folder / SHEET),
     )
-
-
-def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
-    place = {path: index for index, path in enumerate(drawn.shown)}
-
-    def picture(plan: Plan, path: Path) -> PictureResult:
-        index = place.get(path)
-        figures = {} if index is None else {name: values[index] for name, values in columns.figures.items()}
-        reading = columns.readings[index] if index is not None and columns.readings else None
-        return PictureResult(Path(os.path.relpath(path, drawn.folder)).as_posix(), plan.seed, figures, reading)
-
-    prompts, config = [], drawn.config
-    for number, prompt in enumerate(terms.asked.prompts):
-        part = slice(number * terms.count, (number + 1) * terms.count)
-        own = [picture(plan, path) for plan, path in zip(drawn.plans[part], drawn.pictures.paths[part], strict=True)]
-        figures = {name: summarize([one.figures[name] for one in own if one.figures]) for name in columns.figures}
-        prompts.append(PromptResult(prompt, terms.text(prompt), figures, own))
-    return Results(
-        cictl=cictl.__version__,
-        concept=config.concept.name,
-        kind=config.concept.kind,
-        stage=drawn.concept.source,
-        steps=drawn.concept.steps,
-        base=_named(drawn.base),
-        concept_hash=drawn.concept.hash,
-        dinov2=_named(terms.metrics["dinov2"]) if "dinov2" in terms.metrics else None,
-        clip=_named(terms.metrics["clip"]) if "clip" in terms.metrics else None,
-        prompt_set=terms.asked.name,
-        noun=config.evaluate.noun,
-        seed=config.seed,
-        count=terms.count,
-        sampling={name: getattr(drawn.plans[0], name) for name in _SAMPLING},
-        photographs=sorted(photograph.path.name for photograph in terms.photographs),
-        known_as=terms.known.name if terms.known else None,
-        std=STD,
-        overall={name: over_prompts([one.figures[name] for one in prompts]) for name in columns.figures},
-        prompts=prompts,
-    )
-
-
-def _named(located: Located) -> dict[str, str]:
-    return {"id": located.id, "identity": located.identity}
-
-
-def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) -> Image.Image:
-    """The photographs, and below them a row for each prompt with its figures."""
-    own = sorted(photographs, key=lambda photograph: photograph.path.name)
-    rows = [Row("the photographs", [open_upright(photograph.path) for photograph in own])]
-    for one in results.prompts:
-        figures = "  ".join(f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None)
-        rows.append(
-            Row(f"{one.prompt}   {figures}", [opened(Path(os.path.normpath(folder / picture.path))) for picture in one.pictures])
-        )
-    return sheet(rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import cictl
 from cictl.errors import StateError, UsageError
-from cictl.events import FileSaved, Observer, PhaseStarted, Warned
+from cictl.events import FileSaved, Note, Observer, PhaseStarted, Warned
 from cictl.exporters.origin import described
 from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import sha256_bytes
@@ -17,6 +17,7 @@ from cictl.models.hub_listing import is_commit
 from cictl.models.locate import Located
 from cictl.models.words import is_word
 from cictl.workflow.concept import Concept, find_concept
+from cictl.workflow.drawing import not_exported
 from cictl.workflow.pictures import find_base_of
 from cictl.workflow.samples import Sample, find_sample
 from cictl.workflow.stage import configure
@@ -88,6 +89,7 @@ def run(
     _check(dtype, rank)
     wanted = list(FORMATS) if every else find_formats(formats or [DEFAULT])
     name = check_name(name) if name is not None else None
+    folder = workspace.place_for_pictures(out or workspace.outputs / "export")  # a sample lies beside the files
     config = configure(workspace, overrides or {})
     concept = find_concept(workspace, stage, observe, step)
     left_out = {one.name: why for one in wanted if (why := _missing(one, concept))}
@@ -105,11 +107,13 @@ def run(
     if is_word(base, word):
         taken = f"{word} is a word that the base model knows: A1111 and Forge will put S* in its place in every prompt"
         observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
+    for own in not_exported(config, concept):
+        observe(Note(own))
     observe(PhaseStarted("reading the tensors"))
 
     from cictl.exporters.content import Options
 
-    source, folder = _exportable(concept, base, word, config.model.id), out or workspace.outputs / "export"
+    source = _exportable(concept, base, word, config.model.id)
     made = _Made(concept, source, Options(rank, dtype), folder, find_sample(workspace, concept), every, force, observe, left_out)
     for one in wanted:
         if one.name not in left_out:

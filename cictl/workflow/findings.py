@@ -1,4 +1,4 @@
-"""What was found before a training, and what it will take."""
+"""What was found before a training, and what it, or drawing, will take."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ class Estimate:
     kept: str = "full"
     class_pictures: int = 0
     drawing: float = 0.0
+
+
+@dataclass(frozen=True)
+class DrawingEstimate:
+    """What pictures will take: ``seconds`` on ``device``, and how that was estimated."""
+
+    seconds: float
+    device: str
+    method: str
 
 
 @dataclass

@@ -1,20 +1,55 @@
-"""`cictl evaluate --dry-run` and `cictl attention --dry-run`: what would be drawn, and what of it is there already."""
+"""`--dry-run` of `cictl generate`, `evaluate` and `attention`: what would be drawn, and what of it is there already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cictl.data.photographs import find_photographs
-from cictl.events import Observer
-from cictl.workflow import attention, evaluate
+from cictl.events import Note, Observer
+from cictl.processes import launched
+from cictl.workflow import attention, check, evaluate, generate
 from cictl.workflow.concept import Source, find_concept, last_stage
+from cictl.workflow.drawing import avoid_of, strength_of, without_effect
+from cictl.workflow.evaluation_files import RESULTS, SHEET, folders
+from cictl.workflow.findings import DrawingEstimate
 from cictl.workflow.measuring import figures_of, find_terms
-from cictl.workflow.pictures import count_kept, foresee_base_of
+from cictl.workflow.pictures import foresee_base_of, which_are_there
+from cictl.workflow.plans import listed
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ForeseenPictures:
+    """What `cictl generate` would do.
+
+    Attributes:
+        stage, steps: whose weights would draw, after how many of its steps.
+        base: ``id`` and ``identity``, which is None where the model is still to be downloaded. Then ``kept``, ``pictures`` and
+            ``grid`` are None as well, since names of files depend on it.
+        count, kept: how many pictures there would be in all, and how many of them are there.
+        pictures: ``path``, ``prompt`` and ``seed`` of each, and whether it is there (``kept``).
+        batch_size: how many are drawn at a time.
+        size: width and height in pixels.
+        sampling: denoising steps, sampler, guidance, and strength and avoid as far as they have an effect.
+        grid: where the sheet would be written, if one was asked for.
+        estimate: of what is to be drawn; None if all is there.
+    """
+
+    stage: str
+    steps: int
+    base: dict[str, str | None]
+    count: int
+    kept: int | None
+    pictures: list[dict[str, Any]] | None
+    batch_size: int
+    size: tuple[int, int]
+    sampling: dict[str, Any]
+    grid: str | None
+    estimate: DrawingEstimate | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +101,49 @@ class ForeseenAttention:
     kept: bool | None
 
 
+def foresee_pictures(
+    workspace: Workspace,
+    prompts: Sequence[str],
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    step: int | None = None,
+    out: Path | None = None,
+    grid: bool = False,
+) -> ForeseenPictures:
+    """Look at what :func:`cictl.workflow.generate.run` would do with the same arguments.
+
+    Raises:
+        UsageError, StateError, ModelAccessError: as that.
+    """
+    job = generate.prepare(workspace, prompts, observe, overrides=overrides, source=source, step=step, out=out)
+    config, settings = job.config, job.config.generate
+    base = foresee_base_of(workspace, config, job.concept, observe)
+    plans = job.plans(base) if base else []
+    paths, there = [job.folder / plan.file_name for plan in plans], which_are_there(plans, job.folder)
+    count = len(job.texts) * settings.count
+    missing = count - sum(there)
+    return ForeseenPictures(
+        stage=job.concept.source,
+        steps=job.concept.steps,
+        base={"id": config.model.id, "identity": base.identity if base else None},
+        count=count,
+        kept=sum(there) if base else None,
+        pictures=[
+            {**one, "kept": kept} for one, kept in zip(listed(workspace, paths, plans), there, strict=True)
+        ] if base else None,
+        batch_size=settings.batch_size,
+        size=config.picture_size,
+        sampling={
+            "steps": settings.steps, "sampler": settings.sampler, "guidance": settings.guidance,
+            "strength": strength_of(config, job.concept), "avoid": avoid_of(config, job.concept),
+        },
+        grid=workspace.shown(job.grid(paths)) if grid and base else None,
+        estimate=check.expect_pictures(config, base, missing, observe, launched()[1]) if missing else None,
+    )  # fmt: skip
+
+
 def foresee_evaluation(
     workspace: Workspace,
     observe: Observer,
@@ -83,10 +161,12 @@ def foresee_evaluation(
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     evaluate.check_settings(config, source)
     concept = find_concept(workspace, source, observe, step)
+    for useless in without_effect(config, concept):
+        observe(Note(useless))
+    folder, pictures = folders(workspace, concept, step, out)
     terms = find_terms(workspace, config, observe, download=False)
     evaluate.warn_of_other_photographs(concept, terms.photographs, observe)
     base = foresee_base_of(workspace, config, concept, observe)
-    folder, pictures = evaluate.folders(workspace, concept, step, out)
 
     def named(model: str | None, which: str) -> dict[str, str | None] | None:
         return {"id": model, "identity": terms.metrics[which].identity if which in terms.metrics else None} if model else None
@@ -105,10 +185,10 @@ def foresee_evaluation(
         known_as=terms.known.name if terms.known else None,
         figures=figures_of(terms),
         pictures=len(terms.asked.prompts) * terms.count,
-        kept=count_kept(evaluate.plans_of(config, terms, concept, base), pictures) if base else None,
-        results=workspace.shown(folder / evaluate.RESULTS),
-        sheet=workspace.shown(folder / evaluate.SHEET),
-        replaced=(folder / evaluate.RESULTS).exists(),
+        kept=sum(which_are_there(evaluate.plans_of(config, terms, concept, base), pictures)) if base else None,
+        results=workspace.shown(folder / RESULTS),
+        sheet=workspace.shown(folder / SHEET),
+        replaced=(folder / RESULTS).exists(),
     )
 
 

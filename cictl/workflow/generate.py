@@ -9,16 +9,18 @@ from typing import Any
 
 from PIL import Image
 
+from cictl.config import Config
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, mentions_concept, require_concept
 from cictl.errors import UsageError
 from cictl.events import Note, Observer, ignore
+from cictl.models.locate import Located
 from cictl.placeholders import CONCEPT
-from cictl.processes import join
-from cictl.workflow.concept import Source, find_concept, last_stage
+from cictl.processes import ALONE, Processes, join
+from cictl.workflow.concept import Concept, Source, find_concept, last_stage
 from cictl.workflow.drawing import without_effect, words_of
 from cictl.workflow.pictures import draw_pictures, find_base_of
-from cictl.workflow.plans import listed, make_plans, sheet_name
+from cictl.workflow.plans import Plan, listed, make_plans, sheet_name
 from cictl.workflow.stage import configure
 from cictl.workspace import Workspace, slug
 
@@ -34,6 +36,29 @@ class GenerateOutcome:
     kept: int
     grid: str | None
     blanked: list[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be drawn, and where.
+
+    Attributes:
+        texts: each prompt as the tokenizer reads it, by the prompt as written.
+        folder: of the pictures.
+    """
+
+    config: Config
+    concept: Concept
+    texts: Mapping[str, str]
+    folder: Path
+
+    def plans(self, base: Located) -> list[Plan]:
+        """Of all pictures, prompt by prompt."""
+        return make_plans(self.config, base, self.concept, self.texts.items(), self.config.generate.count)
+
+    def grid(self, paths: Sequence[Path]) -> Path:
+        """Where the sheet of these pictures lies."""
+        return self.folder / sheet_name(f"{slug(next(iter(self.texts)))}-grid", paths)
 
 
 def run(
@@ -61,28 +86,49 @@ def run(
         UsageError: a prompt without S*, or with S* on the untouched base; ``out`` is the folder of the photographs.
         StateError: nothing has been trained yet, or nothing of ``step`` has been kept.
     """
-    _check_prompts(prompts, source)
-    folder = workspace.place_for_pictures(out)
     processes = join()
     observe = observe if processes.first else ignore
+    job = prepare(workspace, prompts, observe, overrides=overrides, source=source, step=step, out=out, processes=processes)
+    base = find_base_of(workspace, job.config, job.concept, observe)
+    plans = job.plans(base)
+    drawn = draw_pictures(
+        job.config, base, job.concept, plans, job.folder, observe,
+        again="the same command", metadata=metadata, processes=processes,
+    )  # fmt: skip
+    if grid := grid and processes.first:
+        _write_grid(job, drawn.paths)
+    return GenerateOutcome(
+        pictures=listed(workspace, drawn.paths, plans),
+        kept=drawn.kept,
+        grid=workspace.shown(job.grid(drawn.paths)) if grid else None,
+        blanked=[workspace.shown(path) for path in drawn.blanked],
+    )
+
+
+def prepare(
+    workspace: Workspace,
+    prompts: Sequence[str],
+    observe: Observer,
+    *,
+    overrides: Mapping[str, Any] | None,
+    source: Source | None,
+    step: int | None,
+    out: Path | None,
+    processes: Processes = ALONE,
+) -> Job:
+    """What is to be drawn, all but the base model.
+
+    Raises:
+        UsageError, StateError: as :func:`run`.
+    """
+    _check_prompts(prompts, source)
+    folder = workspace.place_for_pictures(out or workspace.outputs)
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     concept = processes.share(lambda: find_concept(workspace, source, observe, step))
     for useless in without_effect(config, concept):
         observe(Note(useless))
-    base = find_base_of(workspace, config, concept, observe)
     names = words_of(concept)
-    texts = [(prompt, expand(prompt, names)) for prompt in dict.fromkeys(prompts)]
-    plans = make_plans(config, base, concept, texts, config.generate.count)
-    drawn = draw_pictures(
-        config, base, concept, plans, folder, observe, again="the same command", metadata=metadata, processes=processes
-    )
-    grid = grid and processes.first
-    return GenerateOutcome(
-        pictures=listed(workspace, drawn.paths, plans),
-        kept=drawn.kept,
-        grid=workspace.shown(_write_grid(folder, list(dict.fromkeys(prompts)), drawn.paths)) if grid else None,
-        blanked=[workspace.shown(path) for path in drawn.blanked],
-    )
+    return Job(config, concept, {prompt: expand(prompt, names) for prompt in prompts}, folder)
 
 
 def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
@@ -101,12 +147,10 @@ def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
             require_concept(prompt, command="cictl generate", otherwise="--stage base draws without it")
 
 
-def _write_grid(folder: Path, prompts: Sequence[str], paths: Sequence[Path]) -> Path:
-    count = len(paths) // len(prompts)
+def _write_grid(job: Job, paths: Sequence[Path]) -> None:
+    count = job.config.generate.count
     rows = []
-    for index, prompt in enumerate(prompts):
+    for index, prompt in enumerate(job.texts):
         pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
         rows.append(Row(prompt, pictures))
-    path = folder / sheet_name(f"{slug(prompts[0])}-grid", paths)
-    write_png(path, sheet(rows))
-    return path
+    write_png(job.grid(paths), sheet(rows))

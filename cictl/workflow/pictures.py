@@ -69,9 +69,9 @@ def foresee_base_of(workspace: Workspace, config: Config, concept: Concept, obse
     return base
 
 
-def count_kept(plans: Sequence[Plan], folder: Path) -> int:
-    """How many of the pictures :func:`draw_pictures` would find in ``folder``. Nothing is written."""
-    return sum(_said_by(folder / plan.file_name) is not None for plan in plans)
+def which_are_there(plans: Sequence[Plan], folder: Path) -> list[bool]:
+    """Of each picture, whether :func:`draw_pictures` would find it in ``folder``. Nothing is written."""
+    return [_said_by(folder / plan.file_name) is not None for plan in plans]
 
 
 def draw_pictures(

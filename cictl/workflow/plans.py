@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -15,8 +16,10 @@ from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept
-from cictl.workflow.drawing import auxiliary_texts, changes_unet
+from cictl.workflow.drawing import avoid_of, strength_of
 from cictl.workspace import Workspace, slug
+
+_PICTURE = re.compile(r"-seed\d+-[0-9a-f]{8}\.png$")
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
         model=base.identity,
         concept=concept.hash,
         safety_checker=checked if ships_checker(base) else "",
-        strength=settings.strength if changes_unet(concept.source) else 1.0,
-        avoid=settings.avoid if settings.avoid and settings.guidance != 1 and auxiliary_texts(concept) else 0.0,
+        strength=strength_of(config, concept),
+        avoid=avoid_of(config, concept),
     )
 
 
@@ -120,6 +123,11 @@ def texts_of(plan: Plan, config: Config) -> dict[str, str]:
         "base": Path(config.model.id).name if Path(config.model.id).is_absolute() else config.model.id,
     }
     return {"parameters": "\n".join(lines), "cictl": json.dumps({**facts, "cictl": cictl.__version__}, ensure_ascii=False)}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the file is called as a plan calls a picture, which no sheet is."""
+    return bool(_PICTURE.search(path.name))
 
 
 def sheet_name(lead: str, paths: Iterable[Path]) -> str:

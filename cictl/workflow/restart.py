@@ -11,7 +11,7 @@ from pathlib import Path
 from cictl.config import Stage
 from cictl.errors import ResourceError
 from cictl.events import PutAside
-from cictl.files import sync_folder, write_atomic
+from cictl.files import how_to_write, sync_folder, write_atomic
 from cictl.records import archive, beginning_folder, remove_staging
 from cictl.workflow.event_log import EventLog
 from cictl.workflow.saving import Saver
@@ -75,6 +75,6 @@ def _disk_errors(workspace: Workspace, folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ResourceError(
             f"{workspace.shown(folder)} cannot be put aside: {error.strerror}",
-            "make room, or allow writing, then the same command again; nothing is lost",
+            f"{how_to_write(workspace.checkpoints, error)}; nothing is lost",
             slug="archive-not-written",
         ) from None

@@ -12,6 +12,7 @@ from cictl.errors import CictlError
 from cictl.exporters.origin import origin_of
 from cictl.records import checkpoint_folders, differences, latest_checkpoint
 from cictl.workflow.event_log import read_progress
+from cictl.workflow.plans import is_picture
 from cictl.workflow.stage import STAGES, TITLES, can_be_undone, configure, describe, fingerprint, kept_overrides
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
@@ -66,7 +67,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """A workspace at a glance; ``methods`` are those that were begun, ``export_origins`` the stages and steps of the exports."""
+    """A workspace at a glance; ``methods`` are those that were begun, ``export_origins`` the stages and steps of the exports.
+
+    ``pictures`` are those in outputs/, without the sheets that were made of them.
+    """
 
     workspace: str
     concept: str
@@ -100,7 +104,7 @@ def run(workspace: Workspace) -> Status:
     found = [path for path in found if not any(part.startswith(".") for part in path.parts)]  # half-written
     origins = sorted({origin for path in found if (origin := origin_of(workspace.outputs / path))})
     exports = sorted(path.as_posix() for path in found)
-    pictures = sum(1 for _ in workspace.outputs.glob("*.png"))
+    pictures = sum(map(is_picture, workspace.outputs.glob("*.png")))
     next_command, problem = _next(workspace, photographs, stages, pictures, exports)
     if running:
         next_command, problem = _beside(running, next_command, problem)

@@ -82,12 +82,12 @@ def photographs(**files: bytes | str) -> Prepare:
     return prepare
 
 
-def full(target: str) -> Callable[[Place], None]:
-    """The disk is full where ``target`` writes."""
+def full(target: str, number: int = errno.ENOSPC) -> Callable[[Place], None]:
+    """The disk is full where ``target`` writes, or what ``number`` says."""
 
     def prepare(place: Place) -> None:
         def fail(path: object, *others: object, **options: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(number, os.strerror(number), str(path))
 
         place.patch(target, fail, create=True)
 
@@ -128,6 +128,13 @@ def measured(part: str, spoil: Callable[[Path], object]) -> Prepare:
 def without_tokenizer(path: Path) -> None:
     for name in (path.name, "vocab.json", "merges.txt"):
         (path.parent / name).unlink(missing_ok=True)
+
+
+def damaged_photographs(place: Place) -> None:
+    """A folder of photographs, of which one was cut off, and one is none."""
+    folder = shutil.copytree(place.yard.photographs, place.home / "photos")
+    cut_off(folder / "photo-1.png")
+    (folder / "page.jpg").write_text("<html>")
 
 
 def photograph_gone(place: Place) -> None:
@@ -385,6 +392,8 @@ CASES: tuple[Case, ...] = (
     Case("prompt-without-quotes", "A word beside a prompt", "cictl generate 'a sketch of S*' beach", 2),
     Case("command-line", "The one prompt of a command without quotes", "cictl attention S* in the snow", 2),
     Case("out-is-images", "Pictures among the photographs", "cictl generate 'a photo of S*' --out my-teapot/images", 2),
+    Case("out-is-images", "The sheet of an evaluation among them", "cictl evaluate --out my-teapot/images", 2),
+    Case("out-is-images", "The sample beside an export among them", "cictl export --out my-teapot/images", 2),
     Case("prompt-with-concept", "S* for the untouched base model", "cictl generate 'a photo of S*' --stage base", 2),
     Case("prompt-too-long", "A prompt of the training that is longer than the model reads",
          f"cictl invert --set 'invert.prompts=[\"{'a photo of the ' * 8}S* A*\"]'", 2, new),
@@ -457,6 +466,8 @@ CASES: tuple[Case, ...] = (
          both(new, lambda place: shutil.rmtree(place.root / "images"), lambda place: (place.root / "images").write_text(""))),
     Case("photographs-not-copied", "Photographs to copy that are not there", "cictl init teapot --images a.jpg notes.txt", 2,
          lambda place: (place.home / "notes.txt").write_text("a teapot")),
+    Case("photographs-not-copied", "A damaged photograph in a folder to copy", "cictl init teapot --images photos", 2,
+         damaged_photographs),
     Case("photographs-differ", "Other photographs than stage 1 was trained with", "cictl finetune", 3,
          another_photograph("inverted")),
     Case("photographs-gone", "A look at the tokens of photographs that are gone", "cictl preview-aux", 3,
@@ -591,6 +602,8 @@ CASES: tuple[Case, ...] = (
     # disk and memory
     Case("checkpoint-not-written", "A full disk at a checkpoint", "cictl invert", 5,
          both(new, full("cictl.engine.checkpoint.write_atomic"))),
+    Case("checkpoint-not-written", "A folder of checkpoints that may not be written to", "cictl invert", 5,
+         both(new, full("cictl.engine.checkpoint.write_atomic", errno.EACCES))),
     Case("log-not-written", "A full disk at the log", "cictl invert", 5, both(new, full("cictl.workflow.event_log.open"))),
     Case("picture-not-written", "A full disk at a picture", "cictl generate 'a photo of S*'", 5,
          both(changed(), full("cictl.data.png.write_atomic"))),

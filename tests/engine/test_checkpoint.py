@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,20 @@ def test_a_full_disk_is_a_resource_error_and_keeps_what_is_there(tmp_path, monke
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["step-0000004"]
     assert latest_checkpoint(tmp_path)[0].step == 4
+
+
+@pytest.mark.parametrize(
+    ("number", "way_on"), [(errno.EACCES, "chmod -R u+rwX"), (errno.EROFS, "copy the workspace"), (errno.EDQUOT, "make room")]
+)
+def test_what_stands_in_the_way_of_a_checkpoint_is_said_with_what_helps(tmp_path, monkeypatch, number, way_on):
+    def fail(path: Path, content: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint, "write_atomic", fail)
+    with pytest.raises(ResourceError) as caught:
+        save(tmp_path, 4)
+    assert way_on in caught.value.hint and os.strerror(number) in caught.value.message
+    assert ("free" in caught.value.message) == (number == errno.EDQUOT)
 
 
 def test_a_stage_folder_that_cannot_be_made_is_a_resource_error(tmp_path):

@@ -11,18 +11,19 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from cictl.config import METHODS
+from cictl.config import METHODS, Config
 from cictl.data.png import write_png
 from cictl.engine.speed import Speed
 from cictl.events import ignore
 from cictl.models.checkpointing import set_memory
 from cictl.models.cost import count_denoising, count_step
-from cictl.models.locate import locate_base
+from cictl.models.locate import Located, locate_base
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.models.tuned_unet import AttentionLoRA
 from cictl.records import checkpoint_folders, snapshots
 from cictl.toybox.concepts import ToyConcept, development_concepts, failure_concepts, suite_concepts
 from cictl.workflow import check, init
+from cictl.workflow.estimating import estimate_pictures
 from cictl.workflow.findings import CheckReport, Estimate
 from cictl.workflow.fitting import fitting_step
 from cictl.workflow.stage import configure
@@ -218,13 +219,27 @@ def test_a_step_is_counted_as_the_real_model_computes_it(model: StableDiffusion,
     assert cost.calls > 100
 
 
-def test_drawing_is_counted_as_the_real_model_computes_it(model: StableDiffusion, base: Path):
+@pytest.mark.parametrize("guided", [True, False])
+def test_drawing_is_counted_as_the_real_model_computes_it(model: StableDiffusion, base: Path, guided: bool):
     from torch.utils.flop_counter import FlopCounterMode
 
-    flops, calls = count_denoising(base, resolution=64, batch=3, dtype=torch.float32)
+    flops, calls = count_denoising(base, size=(96, 64), batch=3, dtype=torch.float32, guided=guided)
+    seen = 6 if guided else 3
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.unet(torch.randn(6, 4, 16, 16), torch.zeros(6, dtype=torch.long), torch.randn(6, 24, 32))
+        model.unet(torch.randn(seen, 4, 16, 24), torch.zeros(seen, dtype=torch.long), torch.randn(seen, 24, 32))
     assert flops == counter.get_total_flops() and calls > 100
+
+
+def test_pictures_take_their_share_of_whole_batches(located: Located, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e9, 0.0))
+    config = Config.model_validate({"model": {"device": "cpu"}, "data": {"resolution": 64}, "generate": {"batch_size": 4}})
+
+    def seconds(count: int, processes: int = 1) -> float:
+        return estimate_pictures(config, located, count, processes).seconds
+
+    one = seconds(1)
+    assert [seconds(count) / one for count in (4, 5, 8)] == pytest.approx([4, 5, 8], rel=0.01)
+    assert [seconds(count, 2) / one for count in (4, 5, 8, 9)] == pytest.approx([4, 4, 4, 8], rel=0.01)
 
 
 @pytest.mark.parametrize("stage", ["invert", "finetune"])

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cictl.errors import CictlError, ResourceError, StateError, UsageError
-from cictl.events import FileSaved, Warned
+from cictl.events import FileSaved, Note, Warned
 from cictl.exporters import writing
 from cictl.exporters.content import Exportable
 from cictl.exporters.registry import FORMATS
@@ -49,6 +49,24 @@ def test_the_base_plus_each_difference_is_the_tuned_weight(trained, tmp_path, ba
         diff = diffs[f"lora_unet_{layer.replace('.', '_')}.diff"]
         assert diff.abs().max() > 0
         torch.testing.assert_close(weights[f"{layer}.weight"] + diff, tuned[f"{layer}.weight"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "said"),
+    [
+        (None, {}, []), (None, {"generate.strength": 0.5, "generate.avoid": 0.25}, ["strength 0.5; ", "avoid 0.25, "]),
+        (None, {"generate.avoid": 0.5, "generate.guidance": 1.0}, []), ("invert", {"generate.strength": 0.5}, []),
+        ("invert", {"generate.avoid": 0.5}, ["avoid 0.5, "]),
+    ],
+)  # fmt: skip
+def test_ways_to_draw_that_others_do_not_have_are_named_where_they_are_in_effect(trained, tmp_path, stage, settings, said):
+    recorder, plain, other = Recorder(), tmp_path / "plain", tmp_path / "other"
+    formats = ["embedding"] if stage else []
+    export.run(trained, silent, formats=formats, stage=stage, out=plain)
+    export.run(trained, recorder, formats=formats, stage=stage, out=other, overrides=settings)
+    notes = [text for text in recorder.texts(Note) if "whoever loads the export draws without" in text]
+    assert len(notes) == len(said) and all(one in note for one, note in zip(said, notes, strict=True))
+    assert files(plain) == files(other)
 
 
 def test_nothing_auxiliary_and_no_path_of_this_machine_is_in_any_format(trained, tmp_path, base):

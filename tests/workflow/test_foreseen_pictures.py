@@ -1,6 +1,9 @@
-"""`--dry-run` of `evaluate` and `attention` says what they then do, refuses what they refuse, and leaves everything as it is."""
+"""`--dry-run` of what draws says what is then done, refuses what is then refused, and leaves everything as it is."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -10,8 +13,8 @@ from typer.testing import CliRunner
 from cictl.cli.app import app
 from cictl.errors import CictlError
 from cictl.events import PicturesPlanned
-from cictl.workflow import attention, evaluate
-from cictl.workflow.foreseen_pictures import foresee_attention, foresee_evaluation
+from cictl.workflow import attention, evaluate, export, generate
+from cictl.workflow.foreseen_pictures import foresee_attention, foresee_evaluation, foresee_pictures
 from tests.evaluation_models import make_clip
 from tests.support import Recorder, silent
 
@@ -29,6 +32,32 @@ def quick(tmp_path, base) -> dict[str, object]:
 def state(workspace) -> dict[str, tuple[int, bytes]]:
     found = sorted(workspace.root.rglob("*"))
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in found}
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"source": "base"}, {"source": "invert", "step": 4}, {"out": True, "grid": True}, {"source": "finetune"}]
+)
+def test_pictures_are_foreseen_as_they_then_are_and_nothing_is_written(copy_of_trained, tmp_path, asked):
+    asked = {**asked, "out": tmp_path / "out"} if "out" in asked else asked
+    prompts = ["a dog", "a cat", "a dog"] if asked.get("source") == "base" else ["S*", "a red S*", "S*"]
+    overrides = {"generate.steps": 1, "generate.height": 128, "generate.strength": 0.5}
+    before = state(copy_of_trained)
+    would = foresee_pictures(copy_of_trained, prompts, silent, overrides=overrides, **asked)
+    assert state(copy_of_trained) == before and not (tmp_path / "out").exists()
+    assert (would.count, would.kept, would.size) == (4, 0, (64, 128)) and would.estimate.seconds > 0
+    done = generate.run(copy_of_trained, prompts, silent, overrides=overrides, **asked)
+    assert would.pictures == [{**one, "kept": False} for one in done.pictures] and would.grid == done.grid
+    with Image.open(done.pictures[0]["path"]) as image:
+        facts = json.loads(image.info["cictl"])
+        assert image.size == would.size
+    assert would.sampling == {name: facts.get(name, plain) for name, plain in (
+        ("steps", None), ("sampler", None), ("guidance", None), ("strength", 1.0), ("avoid", 0.0),
+    )}  # fmt: skip
+    Path(done.pictures[2]["path"]).unlink()
+    again = foresee_pictures(copy_of_trained, prompts, silent, overrides=overrides, **asked)
+    assert again.kept == 3 and [one["kept"] for one in again.pictures] == [True, True, False, True]
+    generate.run(copy_of_trained, prompts, silent, overrides=overrides, **asked)
+    assert foresee_pictures(copy_of_trained, prompts, silent, overrides=overrides, **asked).estimate is None
 
 
 @pytest.mark.parametrize("asked", [{}, {"source": "base"}, {"source": "invert", "step": 4}, {"out": True}])
@@ -94,9 +123,32 @@ def test_what_cannot_be_evaluated_is_refused_as_it_will_be(copy_of_trained, quic
     assert refused[0] == refused[1] and refused[0][0] == slug
 
 
+def test_whatever_is_written_is_not_written_among_the_photographs(copy_of_trained, quick):
+    before, out = state(copy_of_trained), copy_of_trained.images / ".." / "images"
+    for run in (evaluate.run, foresee_evaluation):
+        assert refusal(run, copy_of_trained, silent, overrides=quick, out=out)[0] == "out-is-images"
+    assert refusal(export.run, copy_of_trained, silent, out=out)[0] == "out-is-images"
+    assert refusal(generate.run, copy_of_trained, ["S*"], silent, overrides=quick, out=out)[0] == "out-is-images"
+    assert state(copy_of_trained) == before
+
+
 @pytest.mark.parametrize(("prompt", "slug"), [("a dog", "prompt-without-concept"), ("S* A*", "prompt-with-auxiliary")])
 def test_what_cannot_be_looked_at_is_refused_as_it_will_be(trained, prompt, slug):
     refused = [refusal(run, trained, prompt, silent) for run in (foresee_attention, attention.run)]
+    assert refused[0] == refused[1] and refused[0][0] == slug
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "asked", "slug"),
+    [
+        ("a dog", {}, {}, "prompt-without-concept"), ("S*", {}, {"source": "base"}, "prompt-with-concept"),
+        ("S*", {"model.id": "toybox"}, {}, "base-changed"), ("S*", {}, {"step": 5}, "step-not-kept"),
+        ("S*", {"model.id": "owner/absent"}, {}, "hub-switched-off"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_refused_as_it_will_be(copy_of_trained, prompt, changes, asked, slug):
+    runs = (foresee_pictures, generate.run)
+    refused = [refusal(run, copy_of_trained, [prompt], silent, overrides=changes, **asked) for run in runs]
     assert refused[0] == refused[1] and refused[0][0] == slug
 
 
@@ -112,7 +164,11 @@ def test_of_models_that_are_not_here_yet_the_hub_is_asked_and_what_depends_on_th
     assert (would.pictures, would.kept) == (4, None)
     sheet = foresee_attention(copy_of_trained, None, silent, overrides=absent)
     assert (sheet.sheet, sheet.kept) == (None, None)
-    assert asked == ["evaluate.clip", "model.id", "model.id"]
+    pictures = foresee_pictures(copy_of_trained, ["S*"], silent, overrides=absent, grid=True)
+    assert pictures.base == {"id": "owner/absent", "identity": None} and pictures.count == 2
+    assert (pictures.kept, pictures.pictures, pictures.grid) == (None, None, None)
+    assert "Stable Diffusion 1.5's UNet" in pictures.estimate.method
+    assert asked == ["evaluate.clip", "model.id", "model.id", "model.id"]
     arguments = [f"--set={key}={'null' if value is None else value}" for key, value in {**quick, **absent}.items()]
     shown = CliRunner().invoke(app, ["evaluate", "--dry-run", "-C", str(copy_of_trained.root), *arguments]).stdout
     assert "4 pictures would be drawn and measured, of which those that are there are kept" in shown
@@ -134,6 +190,15 @@ def test_what_would_be_done_is_said_in_words(copy_of_trained, quick):
     assert partly.startswith("2 of 4 pictures would be drawn, the rest is there already; all would be measured\n")
     assert "figures:  CLIP-I, CLIP-T\n" in partly and partly.endswith("which are there already and would be replaced\n")
     assert said("evaluate", "--dry-run", "-n", "1", *settings).startswith("2 pictures would be measured; all are there already\n")
+    drawn = ["generate", "S*", "--avoid", "0.5", "-n"]
+    assert said(*drawn, "2", "--dry-run").startswith("2 pictures would be drawn\nstage:    finetune after 6 steps, on ")
+    said(*drawn, "1")
+    partly = said(*drawn, "2", "--dry-run")
+    assert partly.startswith("1 of 2 pictures would be drawn, the rest is there already\n")
+    assert "64 x 64 pixels, 1 step of ddim, guidance 5, avoid 0.5, at most 4 at a time\ntakes:    about " in partly
+    assert partly.count("  (there already)\n") == 1
+    whole = said(*drawn, "1", "--dry-run")
+    assert whole.startswith("already done: the picture is there\n") and "takes:" not in whole
     assert said("attention", "--dry-run").startswith("would look at 3 photographs and draw 1 picture\nthe sheet: ")
     sheet = said("attention")
     assert said("attention", "--dry-run") == "already done: the sheet is there; nothing would be drawn\n" + sheet

@@ -39,10 +39,13 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, name):
     assert len(list((tmp_path / "a").iterdir())) == 1
 
 
-def test_a_picture_that_is_not_there_makes_nothing(tmp_path):
-    with pytest.raises(UsageError, match=r"missing\.jpg"):
-        init.run(tmp_path / "a", images=[tmp_path / "missing.jpg"])
-    assert not (tmp_path / "a").exists()
+def test_a_picture_that_is_not_there_or_cannot_be_read_makes_nothing(tmp_path, photographs):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"a teapot")
+    for path in (tmp_path / "missing.jpg", broken):
+        with pytest.raises(UsageError, match=path.name):
+            init.run(tmp_path / "a", images=[*photographs, path])
+        assert not (tmp_path / "a").exists()
 
 
 def test_a_model_in_a_folder_is_found_from_everywhere(tmp_path, base, monkeypatch):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cictl import records
-from cictl.events import Warned
+from cictl.events import Note, Warned
 from cictl.records import RESULT, SNAPSHOTS, step_folder
 from cictl.workflow import baseline, compare, evaluate, invert
 from cictl.workflow.rows import draw_and_measure, kept_along_the_way
@@ -54,6 +54,20 @@ def test_a_precision_that_set_gave_one_training_alone_draws_none_of_its_rows(cop
     found = [json.loads(path.read_text("utf-8")) for path in (copy_of_trained.outputs / "compare").rglob("*/results.json")]
     assert {one["stage"] for one in found} == {"textual-inversion", "invert"}
     assert {one["sampling"]["dtype"] for one in found} == {"auto"}
+
+
+def test_ways_to_draw_shape_the_rows_that_they_can_and_of_the_others_it_is_said_once(copy_of_trained, quick):
+    recorder, ways = Recorder(), {"generate.strength": 0.5, "generate.avoid": 0.25}
+    overrides = {**quick, **ways, "evaluate.noun": "dog"}
+    compare.run(copy_of_trained, recorder, methods=["base", "invert", "finetune"], overrides=overrides)
+    folder = copy_of_trained.outputs / "compare"
+    found = [json.loads(path.read_text("utf-8")) for path in folder.rglob("*/results.json")]
+    drawn = {one["stage"]: (one["sampling"]["strength"], one["sampling"]["avoid"]) for one in found}
+    assert drawn == {"base": (1, 0), "invert": (1, 0.25), "finetune": (0.5, 0.25)}
+    asked = json.loads((folder / "results.json").read_text("utf-8"))["sampling"]
+    assert (asked["strength"], asked["avoid"]) == (0.5, 0.25)
+    notes = [text for text in recorder.texts(Note) if "makes no difference" in text]
+    assert len(notes) == len(set(notes)) == 3  # strength for the base and stage 1, and avoid for the base
 
 
 def test_a_damaged_snapshot_is_left_out_and_named(copy_of_trained, quick, tmp_path):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.events import CheckpointSaved, PhaseStarted, Progress, StageCompleted
-from cictl.workflow import baseline, export, finetune, invert, status
+from cictl.workflow import baseline, export, finetune, generate, invert, preview_aux, status
 from tests.support import silent
 
 HOLDER = ".lock-holder.json"
@@ -158,3 +158,12 @@ def test_what_an_export_has_half_written_is_no_export_of_any_training(copy_of_tr
         hidden.write_bytes(path.read_bytes().replace(b"finetune", b"somewhat"))
     assert seen.exports and seen.export_origins == ["finetune after 6 steps"]
     assert status.run(copy_of_trained) == seen
+
+
+def test_sheets_are_no_pictures(copy_of_trained):
+    quick = {"generate.steps": 1, "generate.count": 1}
+    preview_aux.run(copy_of_trained, silent, overrides=quick)
+    assert status.run(copy_of_trained).pictures == 0 and status.run(copy_of_trained).next.startswith("cictl generate")
+    generate.run(copy_of_trained, ["S* seed 7", "S*"], silent, overrides=quick, grid=True, metadata=False)
+    assert len(list(copy_of_trained.outputs.glob("*.png"))) == 4  # with two sheets
+    assert status.run(copy_of_trained).pictures == 2
