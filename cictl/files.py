@@ -62,7 +62,7 @@ def how_to_write(path: Path, error: OSError) -> str:
         return "its disk can only be read: copy the workspace to another one, and go on there"
     if error.errno in _FORBIDDEN:
         return f"allow writing: {how_to_allow(path)}; then the same command again"
-    return "name another folder, or mend this one; then the same command again"
+    return "see to it, or name another folder where the command takes one; then the same command again"
 
 
 def how_to_allow(path: Path) -> str:
