@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, mentions_concept, require_concept
 from cictl.errors import UsageError
@@ -103,10 +101,7 @@ def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
 
 def _write_grid(folder: Path, prompts: Sequence[str], paths: Sequence[Path]) -> Path:
     count = len(paths) // len(prompts)
-    rows = []
-    for index, prompt in enumerate(prompts):
-        pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
-        rows.append(Row(prompt, pictures))
+    rows = [Row(prompt, paths[index * count : (index + 1) * count]) for index, prompt in enumerate(prompts)]
     path = folder / sheet_name(f"{slug(prompts[0])}-grid", paths)
     write_png(path, sheet(rows))
     return path
