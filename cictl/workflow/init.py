@@ -10,7 +10,7 @@ from cictl.config import commented_yaml, initial_config
 from cictl.config.templates import templates_folder
 from cictl.data.copying import copy_into
 from cictl.errors import StateError, UsageError
-from cictl.files import write_atomic
+from cictl.files import from_home, write_atomic
 from cictl.workspace import CONFIG_NAME, Workspace, check_name, slug
 
 
@@ -44,8 +44,8 @@ def run(
             slug="init-folder-taken",
         )
     chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
-    if model and model != "toybox" and Path(model).expanduser().exists():
-        model = str(Path(model).expanduser().resolve())  # so that it is found from whatever folder
+    if model and model != "toybox" and from_home(model).exists():
+        model = str(from_home(model).resolve())  # so that it is found from whatever folder
     config = initial_config(name=chosen, kind=kind, model=model)
     try:
         copy_into(images, workspace.images)  # first, since it makes nothing when a picture is not there
