@@ -437,7 +437,7 @@ CASES: tuple[Case, ...] = (
          lambda place: (place.home / "teapot").write_text("a file")),
     Case("init-folder-taken", "A folder with things that a workspace would overwrite", "cictl init teapot", 3,
          lambda place: (place.home / "teapot" / "outputs").mkdir(parents=True)),
-    Case("init-not-written", "A folder that cannot be made", "cictl init file/teapot", 2,
+    Case("init-not-written", "A folder that cannot be made", "cictl init file/teapot", 5,
          lambda place: (place.home / "file").write_text("a file")),
     Case("demo-folder-taken", "A demo in the workspace of something else", f"cictl demo {NAME}", 3, new),
     # ci.yaml
