@@ -80,6 +80,13 @@ def as_typed(path: Path) -> str:
     return str(path)
 
 
+def from_home(text: str) -> Path:
+    """The path that a person wrote, with the home folder in the place of ~, if there is one of that name."""
+    with contextlib.suppress(RuntimeError):
+        return Path(text).expanduser()
+    return Path(text)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable. Windows cannot open a folder, and needs no sync."""
     if os.name == "nt":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cictl.files import how_to_write
+from cictl.files import from_home, how_to_write
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_what_to_do_is_said_by_what_went_wrong_and_for_what_is_there(tmp_path: P
     with chdir(tmp_path):
         hint = how_to_write(Path("my outputs") / "not yet" / "a.png", OSError(number, os.strerror(number)))
     assert said in hint
+
+
+def test_a_home_folder_is_found_and_one_of_nobody_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert from_home("~/model") == tmp_path / "model"
+    assert from_home("~nobody-of-that-name/model") == Path("~nobody-of-that-name/model")

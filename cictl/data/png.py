@@ -14,6 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from cictl.errors import ResourceError
 from cictl.files import how_to_write, write_atomic
 
+Picture = np.ndarray | Image.Image | Path
+
 _GAP = 6
 _TEXT = (40, 40, 40)
 
@@ -43,15 +45,15 @@ def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a sheet: pictures, each with a caption of its own, and a heading above them."""
+    """A row of a sheet: pictures, or their files, each with a caption of its own, and a heading above them."""
 
     heading: str
-    pictures: Sequence[np.ndarray | Image.Image]
+    pictures: Sequence[Picture]
     captions: Sequence[str] = ()
 
 
 def sheet(rows: Sequence[Row], tile: int = 192) -> Image.Image:
-    """Rows of pictures, each fitted into a square of ``tile`` pixels, with headings and captions."""
+    """Rows of pictures, each fitted into a square of ``tile`` pixels, with headings and captions; no two files open at once."""
     font, line = _font(max(12, tile // 14)), max(16, tile // 10)
     columns = max(len(row.pictures) for row in rows)
     heights = [tile + _GAP + (line if row.heading else 0) + (line if any(row.captions) else 0) for row in rows]
@@ -72,12 +74,19 @@ def sheet(rows: Sequence[Row], tile: int = 192) -> Image.Image:
     return canvas
 
 
-def _paste(canvas: Image.Image, picture: np.ndarray | Image.Image, x: int, y: int, tile: int) -> None:
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def _paste(canvas: Image.Image, picture: Picture, x: int, y: int, tile: int) -> None:
+    image = _in_colours(picture)
     scale = tile / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    fitted = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    fitted = image.resize(size, Image.Resampling.LANCZOS)
     canvas.paste(fitted, (x + (tile - size[0]) // 2, y + (tile - size[1]) // 2))
+
+
+def _in_colours(picture: Picture) -> Image.Image:
+    if isinstance(picture, Path):
+        with Image.open(picture) as image:
+            return image.convert("RGB")
+    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -13,6 +13,12 @@ from cictl.engine.recorded import Recorded
 from cictl.functional.guidance import classifier_free_guidance
 from cictl.models.stable_diffusion import StableDiffusion
 
+# What makes the noise schedule that the base was trained with, and what it predicts; all else is the sampler's own.
+_SHARED = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type", "steps_offset",
+)  # fmt: skip
+
 
 def make_scheduler(sampler: str, config: Mapping[str, Any]) -> Any:
     """A scheduler of diffusers for the noise schedule ``config``.
@@ -28,11 +34,7 @@ def make_scheduler(sampler: str, config: Mapping[str, Any]) -> Any:
         "euler": EulerDiscreteScheduler,
         "unipc": UniPCMultistepScheduler,
     }
-    shared = {
-        key: config[key]
-        for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "steps_offset")
-        if key in config
-    }
+    shared = {key: config[key] for key in _SHARED if key in config}
     if sampler == "ddim":
         shared |= {"clip_sample": False, "set_alpha_to_one": False}
     return kinds[sampler].from_config(shared)

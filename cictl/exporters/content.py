@@ -116,9 +116,9 @@ def metadata(source: Exportable, **facts: Any) -> dict[str, str]:
 
 
 def stored(tensors: Mapping[str, Tensor], dtype: str = "fp32") -> dict[str, Tensor]:
-    """The floating-point tensors in ``dtype``, all on the CPU and contiguous."""
+    """The floating-point tensors in ``dtype``, but for single numbers such as an alpha; all on the CPU and contiguous."""
     return {
-        name: (tensor.to(DTYPES[dtype]) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        name: (tensor.to(DTYPES[dtype]) if tensor.is_floating_point() and tensor.dim() else tensor).detach().cpu().contiguous()
         for name, tensor in tensors.items()
     }
 

@@ -53,7 +53,10 @@ def build(source: Exportable, options: Options) -> Built:
             "diffusers": snippet(source.name, opened, [load]),
         }
 
-    file = Tensors(stored(tensors, options.dtype), metadata(source, dtype=options.dtype))
+    said = metadata(source, dtype=options.dtype)
+    if model.scheduler_config["prediction_type"] == "v_prediction":
+        said["modelspec.prediction_type"] = "v"  # or the file would be taken for a model of noise
+    file = Tensors(stored(tensors, options.dtype), said)
     return Built({path: file, **embedding_file(source)}, usage, rounding_note(source, source.key_values, options.dtype))
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cictl.config import MemoryMode
+from cictl.models.base_files import KEY_VALUE
 from cictl.models.checkpointing import set_memory
 from cictl.models.tuned_unet import AttentionLoRA, attention_projections
 
 _COPIES = 4  # the parameter, its gradient, AdamW's two moments
 _FP32 = 4  # bytes
-_KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _TRAINS_TOKENS = ("invert", "textual-inversion", "custom-diffusion")  # so that gradients go through the text encoder
 _STORED_ONCE = ("dreambooth", "disenbooth")  # whose results have the names that their parameters have in training
 _SHARE = 0.9  # of the free memory, that training may plan with
@@ -153,7 +153,7 @@ def _choose_trained(unet: Any, text: Any, stage: str, rank: int) -> tuple[int, i
         width = text.config.hidden_size
         lora = _add_lora(unet, rank)
         return lora + width + 2 * (width + 1) * width, lora  # the adapter: a mask, and two layers with their biases
-    ends = {"finetune": _KEY_VALUE, "custom-diffusion": _KEY_VALUE, "dreambooth": ("",)}.get(stage, ())
+    ends = {"finetune": KEY_VALUE, "custom-diffusion": KEY_VALUE, "dreambooth": ("",)}.get(stage, ())
     trained = [weight.requires_grad_(True) for name, weight in unet.named_parameters() if name.endswith(ends)]
     count = sum(weight.numel() for weight in trained)
     return (2 * count if stage == "finetune" else count), count  # stage 2: K, V and K^a, V^a

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cictl.errors import ModelAccessError
 from cictl.events import Observer, ignore
-from cictl.files import sampled_digest, sha256_bytes
+from cictl.files import from_home, sampled_digest, sha256_bytes
 from cictl.models import hub, hub_errors
 from cictl.models.hub_request import Request
 from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
@@ -60,7 +60,7 @@ def locate_base(model_id: str, revision: str | None = None, *, offline: bool = F
         ModelAccessError: it cannot be found or reached.
         ResourceError: there is no room for it.
     """
-    file = Path(model_id).expanduser()
+    file = from_home(model_id)
     if model_id != "toybox" and file.is_file():
         require_sd1(file)
         return Located(model_id, SD1_CONFIGS, sampled_digest(file), file.resolve())
@@ -135,7 +135,7 @@ def _locate(request: Request, *, embedded: str, offline: bool, observe: Observer
                 "the weights of the toybox are not in this installation", "install cictl again", slug="toybox-missing"
             )
         return Located(model_id, folder, _digest(folder))
-    folder = Path(model_id).expanduser()
+    folder = from_home(model_id)
     if folder.is_dir():
         return Located(model_id, folder.resolve(), _digest(folder))
     if folder.is_file():

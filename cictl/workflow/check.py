@@ -21,6 +21,7 @@ from cictl.records import checkpoint_folders
 from cictl.workflow.estimating import Left, estimate, estimate_pictures, find_device
 from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.memory import out_of_memory_explained
+from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.room import look_at_disks, size_in_words
 from cictl.workflow.stage import STAGES, configure, decide, fingerprint, reads_clip
 from cictl.workspace import Workspace
@@ -57,7 +58,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         _look_at(report, photographs, pictures, config.data.resolution)
     comparable = photographs is not None
     left = _try(report, "config", lambda: _find_what_is_left(report, workspace, overrides or {}, comparable)) or []
-    base, clip, downloads = _find_models(report, config, observe)
+    base, clip, downloads = _find_models(report, config, read_pins(workspace, config), observe)
     observe(PhaseStarted("loading the libraries"))
     device = _try(report, "device", lambda: find_device(report, config))
     if clip and pictures and device:
@@ -87,7 +88,8 @@ def expect(
     report = CheckReport(str(workspace.root))
     config = configure(workspace, overrides, upto=stage, fresh=fresh)
     try:
-        base = locate_base(config.model.id, config.model.revision, offline=True)
+        pins = read_pins(workspace, config, stage, fresh=fresh)
+        base = locate_base(config.model.id, pins.model or config.model.revision, offline=True)
     except CictlError as error:
         if not is_absent(error) or switched_off():
             raise
@@ -161,26 +163,29 @@ def _look_at_training(report: CheckReport, workspace: Workspace, stage: Stage, o
     return Left(stage, config, done)
 
 
-def _find_models(report: CheckReport, config: Config, observe: Observer) -> tuple[Located | None, Located | None, list[Download]]:
-    """The base model and CLIP, as far as they can be had, and what would have to be downloaded of them.
+def _find_models(
+    report: CheckReport, config: Config, pins: Pins, observe: Observer
+) -> tuple[Located | None, Located | None, list[Download]]:
+    """The base model and CLIP that a training would use, as far as they can be had, and what would have to be downloaded of them.
 
     For a base model that is still to come stands another of its layout.
     """
     base, clip, downloads = None, None, []
     model = config.model
+    revision, clip_revision = pins.model or model.revision, pins.clip or model.clip_revision
     try:
-        base = locate_base(model.id, model.revision, offline=True)
+        base = locate_base(model.id, revision, offline=True)
         report.add("ok", "model", f"{base.id}, {base.identity[:12]}")
     except CictlError as error:
-        downloads += _foresee(report, "model", error, base_request(model.id, model.revision), observe)
+        downloads += _foresee(report, "model", error, base_request(model.id, revision), observe)
         base = _stand_in(config) if downloads else None
     try:
-        clip = locate_clip(model.clip, model.clip_revision, offline=True)
+        clip = locate_clip(model.clip, clip_revision, offline=True)
         report.add("ok", "CLIP", f"{clip.id}, {clip.identity[:12]}")
     except CictlError as error:
         if reads_clip(config, "invert"):
             ask = not any(download.as_usual for download in downloads)
-            downloads += _foresee(report, "CLIP", error, clip_request(model.clip, model.clip_revision), observe, ask=ask)
+            downloads += _foresee(report, "CLIP", error, clip_request(model.clip, clip_revision), observe, ask=ask)
     return base, clip, downloads
 
 

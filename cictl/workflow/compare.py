@@ -179,7 +179,7 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     """Everything that shapes pictures and figures, so that what --set gave one of the trainings shapes none of them alone."""
     groups = {group: getattr(config, group).model_dump() for group in _DRAWN_ALIKE}
     alike = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
-    alike |= {"model.device": config.model.device, "model.dtype": config.model.dtype}
+    alike |= {f"model.{key}": getattr(config.model, key) for key in ("id", "revision", "device", "dtype")}
     return {**alike, "seed": config.seed, "data.resolution": config.data.resolution}
 
 

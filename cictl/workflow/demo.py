@@ -83,7 +83,7 @@ def write_sheet(workspace: Workspace, paths: list[Path]) -> DemoOutcome:
 
     toybox = locate_base(MODEL).folder
     judge = load_judge(toybox)
-    rows = [Row("the photographs", [Image.open(path) for path in list_files(workspace.images)])]
+    rows = [Row("the photographs", list_files(workspace.images))]
     judged = []
     for index, task in enumerate(_SHOWN):
         pictures = [Image.open(path).convert("RGB") for path in paths[index * COUNT : (index + 1) * COUNT]]

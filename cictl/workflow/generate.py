@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from cictl.config import Config
 from cictl.data.png import Row, sheet, write_png
 from cictl.data.prompts import expand, mentions_concept, require_concept
@@ -149,8 +147,5 @@ def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
 
 def _write_grid(job: Job, paths: Sequence[Path]) -> None:
     count = job.config.generate.count
-    rows = []
-    for index, prompt in enumerate(job.texts):
-        pictures = [Image.open(path) for path in paths[index * count : (index + 1) * count]]
-        rows.append(Row(prompt, pictures))
+    rows = [Row(prompt, paths[index * count : (index + 1) * count]) for index, prompt in enumerate(job.texts)]
     write_png(job.grid(paths), sheet(rows))

@@ -173,14 +173,14 @@ def _draw(
 
 
 def _encode(model: StableDiffusion, plans: Collection[Plan], observe: Observer) -> dict[str, Tensor]:
-    """The contexts of all prompts, [L, D] each, with a warning for one that does not fit."""
+    """The contexts of all prompts, negative ones too, [L, D] each, with a warning for one that does not fit."""
     import torch
 
-    for text in {plan.text: None for plan in plans}:
+    texts = list(dict.fromkeys(text for plan in plans for text in (plan.text, plan.negative)))
+    for text in texts:
         if lost := model.overlong(text):
             limit = model.tokenizer.model_max_length
             observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {lost}"))
-    texts = list(dict.fromkeys(text for plan in plans for text in (plan.text, plan.negative)))
     with torch.no_grad():
         encoded = [model.encode_text(model.tokenize(texts[at : at + _TEXTS])) for at in range(0, len(texts), _TEXTS)]
     return dict(zip(texts, torch.cat(encoded), strict=True))

@@ -11,12 +11,13 @@ from typing import Any
 
 import cictl
 from cictl.config import Config
+from cictl.data.prompts import expand
 from cictl.files import sha256_bytes
 from cictl.models.locate import Located
 from cictl.models.safety import ships_checker
 from cictl.placeholders import CONCEPT
 from cictl.workflow.concept import Concept
-from cictl.workflow.drawing import avoid_of, strength_of
+from cictl.workflow.drawing import avoid_of, strength_of, words_of
 from cictl.workspace import Workspace, slug
 
 _PICTURE = re.compile(r"-seed\d+-[0-9a-f]{8}\.png$")
@@ -28,7 +29,7 @@ class Plan:
 
     Attributes:
         prompt: as written, with S*.
-        text: as the tokenizer reads it, with the stored tokens.
+        text, negative: as the tokenizer reads them, with the stored tokens.
         model, concept: identity of the base model and hash of the concept.
         width, height: in pixels.
         safety_checker: whether that of the base model looks at it, on or off; nothing if it ships none.
@@ -76,7 +77,7 @@ def make_plan(config: Config, base: Located, concept: Concept, prompt: str, text
     return Plan(
         prompt=prompt,
         text=text,
-        negative=settings.negative,
+        negative=expand(settings.negative, words_of(concept)),
         seed=seed,
         steps=settings.steps,
         guidance=settings.guidance,

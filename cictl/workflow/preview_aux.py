@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.errors import StateError
@@ -57,9 +55,9 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     images = [open_upright(photograph.path) for photograph in drawn.photographs]
     rows = [Row("the photographs", images, [photograph.path.name for photograph in drawn.photographs])]
     for number in range(len(drawn.shared)):
-        below = [Image.open(paths[number]) for paths in drawn.own]
+        below = [paths[number] for paths in drawn.own]
         rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
-    rows.append(Row("A photo of S*: what they share", [Image.open(path) for path in drawn.shared]))
+    rows.append(Row("A photo of S*: what they share", drawn.shared))
     paths = [*drawn.shared, *(path for own in drawn.own for path in own)]
     path = workspace.outputs / sheet_name("preview-aux", paths)
     write_png(path, sheet(rows))

@@ -200,6 +200,14 @@ def narrow_text_encoder(folder: Path) -> None:
     CLIPTextModel(config).save_pretrained(folder)
 
 
+def inpainting(folder: Path) -> None:
+    """A UNet in the place of the base's that also takes a mask and what it covers."""
+    from diffusers import UNet2DConditionModel
+
+    config = {**UNet2DConditionModel.load_config(folder), "in_channels": 9}
+    UNet2DConditionModel.from_config(config).save_pretrained(folder)
+
+
 def another_text_encoder(place: Place) -> None:
     """The base at ./model has a text encoder that is not that of its CLIP, at ./model/clip."""
     path = place.copy_of_base() / "text_encoder" / "model.safetensors"
@@ -438,7 +446,7 @@ CASES: tuple[Case, ...] = (
          lambda place: (place.home / "teapot").write_text("a file")),
     Case("init-folder-taken", "A folder with things that a workspace would overwrite", "cictl init teapot", 3,
          lambda place: (place.home / "teapot" / "outputs").mkdir(parents=True)),
-    Case("init-not-written", "A folder that cannot be made", "cictl init file/teapot", 2,
+    Case("init-not-written", "A folder that cannot be made", "cictl init file/teapot", 5,
          lambda place: (place.home / "file").write_text("a file")),
     Case("demo-folder-taken", "A demo in the workspace of something else", f"cictl demo {NAME}", 3, new),
     # ci.yaml
@@ -509,6 +517,7 @@ CASES: tuple[Case, ...] = (
     Case("toybox-missing", "An installation without the toybox's weights", _INVERT_ON.format("toybox"), 4,
          both(new, lambda place: place.patch("cictl.models.locate.EMBEDDED", place.home))),
     Case("model-not-found", "A model that is nowhere", _INVERT_ON.format("./nowhere"), 4, new),
+    Case("model-not-found", "A model in the home of nobody", _INVERT_ON.format("~nobody-of-that-name/model"), 4, new),
     Case("model-not-found", "A model with a misspelt id", _INVERT_ON.format("stable-diffusion"), 4, new),
     Case("model-without-layout", "A folder that is no model", _INVERT_ON.format("./model"), 4,
          both(new, lambda place: (place.home / "model").mkdir())),
@@ -524,6 +533,8 @@ CASES: tuple[Case, ...] = (
          spoiled("tokenizer/tokenizer.json", garbage)),
     Case("model-not-sd1", "Parts that do not belong together", _INVERT_ON.format("./model"), 4,
          spoiled("text_encoder", narrow_text_encoder)),
+    Case("model-not-sd1", "A model that fills in a part of a picture", _INVERT_ON.format("./model"), 4,
+         spoiled("unet", inpainting)),
     # the base model, in one file
     Case("model-file-is-a-pickle", "A .ckpt", _INVERT_ON.format("model.ckpt"), 4, model_file(b"PK\x03\x04rest", "model.ckpt")),
     Case("model-file-is-a-pickle", "A .bin", _INVERT_ON.format("model.bin"), 4, model_file(b"\x80\x02rest", "model.bin")),

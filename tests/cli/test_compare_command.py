@@ -214,6 +214,15 @@ def test_our_own_stages_alone_need_no_noun_and_are_not_told_one(make_workspace, 
     assert table(workspace)["noun"] is None
 
 
+def test_methods_that_were_trained_on_different_base_models_are_not_compared(make_workspace, common, base, tmp_path):
+    workspace, other = make_workspace(), shutil.copytree(base, tmp_path / "other")
+    (other / "notes.json").write_text("{}")  # what tells the two apart
+    given = {"textual_inversion.steps": 1, "evaluate.noun": "dog", "model.id": str(other)}
+    baseline.run(workspace, "textual-inversion", silent, overrides=given)
+    code, _, errors = cictl(workspace, *common, "--methods", "base,textual-inversion")
+    assert code == 3 and "learned on another base model" in errors
+
+
 def test_without_auxiliary_tokens_the_page_shows_none(make_workspace, common):
     workspace = make_workspace(invert__auxiliary_vectors=0)
     assert cictl(workspace, *common, "--methods", "base,invert")[0] == 0

@@ -10,11 +10,18 @@ from diffusers import DDIMScheduler
 
 from cictl.config.schema import MOST_STEPS
 from cictl.engine.sampling import initial_noise, make_scheduler, sample
+from cictl.functional.losses import prediction_target
 from cictl.models.convolutions import multiply_at_few_positions
 from cictl.models.stable_diffusion import StableDiffusion
 from tests.pretended_graph import pretended_graphs
 
 SAMPLERS = ["ddim", "dpm++", "euler", "unipc"]
+SCHEDULES = {
+    "noise": {},
+    "velocity": {"prediction_type": "v_prediction"},
+    "velocity down to pure noise": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+    "betas in a list": {"trained_betas": torch.linspace(1e-4, 0.02, 1000).tolist()},
+}
 
 
 @pytest.fixture
@@ -62,16 +69,19 @@ def test_convolutions_as_products_draw_the_same(model, contexts, located, monkey
     assert not torch.equal(drawn, expected)  # the sums are added in another order
 
 
+@pytest.mark.parametrize("changes", SCHEDULES.values(), ids=SCHEDULES.keys())
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_finds_the_clean_latents_where_the_prediction_is_right(model, sampler):
-    """With the true noise of fixed latents as prediction, each sampler must arrive at the latents."""
+def test_every_sampler_finds_the_clean_latents_where_the_prediction_is_right(model, sampler, changes):
+    """With what the base's own schedule wants of fixed latents as prediction, each sampler must arrive at the latents."""
+    model.scheduler_config = dict(DDIMScheduler.from_config({**model.scheduler_config, **changes}).config)
+    alphas = DDIMScheduler.from_config(model.scheduler_config).alphas_cumprod
+    torch.testing.assert_close(make_scheduler(sampler, model.scheduler_config).alphas_cumprod, alphas, rtol=0, atol=1e-6)
     clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(9))
-    scheduler = make_scheduler(sampler, model.scheduler_config)
-    alphas = scheduler.alphas_cumprod
 
     def oracle(noisy, timestep, context):
-        time = int(timestep)
-        return (noisy - alphas[time].sqrt() * clean) / (1 - alphas[time]).sqrt()
+        alpha = alphas[int(timestep)]
+        noise = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        return prediction_target(clean, noise, alpha.view(1), model.scheduler_config["prediction_type"])
 
     model.predict = oracle
     context = torch.zeros(1, 24, 32)
@@ -123,9 +133,3 @@ def test_each_denoising_step_is_told(model, contexts):
     told = []
     draw(model, contexts, [0], steps=6, after_step=told.append)
     assert told == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_velocity_model_is_sampled_as_one(model):
-    assert make_scheduler("ddim", {**model.scheduler_config, "prediction_type": "v_prediction"}).config.prediction_type == (
-        "v_prediction"
-    )

@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cictl.exporters import bundle, custom_diffusion, diffusers_lora, lora, lycoris, pipeline, safetensors_files, single_file
-from cictl.exporters.content import Exportable, Options, Tensors, UnfitError
+from cictl.exporters.content import DTYPES, Exportable, Options, Tensors, UnfitError, stored
+from cictl.exporters.decomposition import LowRank
 from cictl.exporters.registry import FORMATS
 from cictl.models.ldm_names import TEXT, UNET, VAE
 from cictl.models.locate import Located
@@ -104,6 +105,15 @@ def test_lora(source):
     assert (said["ss_base_model_version"], said["modelspec.trigger_phrase"]) == ("sd_v1-5", "my-teapot")
     assert "rank 2 in 32 modules, keeps 100% of the change's energy" in built.notes[0]
     assert shapes(file(built, "embeddings/my-teapot.safetensors")) == {"emb_params": (3, 768)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_alpha_is_the_rank_whatever_the_weights_are_in(dtype):
+    """bf16 has no 301, and the strength would be 300 / 301."""
+    pair = LowRank(torch.zeros(301, 4), torch.zeros(4, 301))
+    tensors = stored(lora.kohya_tensors({"mid_block.attn2.to_k.weight": pair}), dtype)
+    assert tensors["lora_unet_mid_block_attn2_to_k.alpha"].item() == 301
+    assert tensors["lora_unet_mid_block_attn2_to_k.lora_up.weight"].dtype == DTYPES[dtype]
 
 
 def test_a_lora_of_rank_r_has_49_536_numbers_a_rank(source):

@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from cictl.errors import ModelAccessError, UsageError
 from cictl.models.base_files import base_key_values
@@ -196,9 +197,40 @@ def test_a_part_without_safetensors_is_refused_even_if_there_is_a_pickle(damaged
         StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
 
 
-def test_a_text_encoder_of_another_width_is_refused(damaged):
-    config = json.loads((damaged / "unet" / "config.json").read_text())
-    config["cross_attention_dim"] = 48
-    (damaged / "unet" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelAccessError):
+def narrow_text_encoder(folder) -> None:
+    config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+    config.hidden_size, config.num_attention_heads = 16, 2
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+
+
+def inpainting_unet(folder) -> None:
+    config = UNet2DConditionModel.load_config(folder, subfolder="unet")
+    UNet2DConditionModel.from_config({**config, "in_channels": 9}).save_pretrained(folder / "unet")
+
+
+def prediction_of_the_sample(folder) -> None:
+    DDIMScheduler(prediction_type="sample").save_pretrained(folder / "scheduler")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (narrow_text_encoder, "reads 32 numbers a token, its text encoder gives 16"),
+        (inpainting_unet, "takes more than latents, 9 channels of which the VAE gives 4"),
+        (prediction_of_the_sample, "predicts 'sample'"),
+    ],
+)
+def test_parts_that_are_not_those_of_stable_diffusion_1_are_refused(damaged, spoil, why):
+    spoil(damaged)
+    with pytest.raises(ModelAccessError, match=why) as refused:
         StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+    assert refused.value.slug == "model-not-sd1"
+
+
+def test_prompts_are_cut_to_what_the_text_encoder_reads_if_the_tokenizer_does_not_say(damaged):
+    path = damaged / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["model_max_length"]
+    path.write_text(json.dumps(config))
+    loaded = StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+    assert loaded.tokenize(["a photo of cat"]).shape == (1, LENGTH)

@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from cictl.errors import ModelAccessError
 from cictl.exporters.registry import FORMATS
+from cictl.models.locate import locate_base
 from cictl.workflow import export, finetune, init, invert
 from cictl.workspace import Workspace
 from tests.models.ldm import write_ldm
 from tests.support import quick, silent, write_settings
+from tests.tiny import make_base
 from tests.workflow.test_safety_checker import EVERYTHING, NOTHING, add_checker
 
 
@@ -51,6 +54,18 @@ def test_where_a_base_was_once_saved_from_is_in_no_export(base, photographs, tmp
     workspace = trained_on(folder, folder, tmp_path, photographs)
     export.run(workspace, silent, every=True, out=tmp_path / "out")
     assert not any(b"/home/somebody" in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_a_single_file_of_a_velocity_model_says_that_it_is_one(photographs, tmp_path, predicts):
+    base = make_base(tmp_path / "base", predicts)
+    workspace = trained_on(base, base, tmp_path, photographs)
+    [file, *_] = export.run(workspace, silent, formats=["single-file"], out=tmp_path / "out").files
+    if predicts == "epsilon":
+        assert locate_base(file["path"]).file
+    else:
+        with pytest.raises(ModelAccessError, match="v-prediction, and a file without its configuration"):
+            locate_base(file["path"])
 
 
 def test_all_formats_of_a_base_in_one_file_are_those_of_its_folder(base, photographs, tmp_path, monkeypatch):

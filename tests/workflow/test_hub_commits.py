@@ -11,7 +11,7 @@ from cictl.errors import Interrupted, StateError
 from cictl.events import DownloadProgress, Warned
 from cictl.models.locate import locate_base
 from cictl.records import latest_checkpoint
-from cictl.workflow import finetune, generate, invert, status
+from cictl.workflow import check, finetune, generate, invert, status
 from tests.hub_server import Repository
 from tests.models.test_hub import UNET, hub, served  # noqa: F401
 from tests.support import Recorder, left_by, silent, write_settings
@@ -60,6 +60,22 @@ def test_when_the_branch_moves_the_workspace_stays_and_says_so_until_a_restart(h
     assert recorded(workspace) == second
     with pytest.raises(StateError, match="changed since"):
         finetune.run(workspace, silent, overrides={"finetune.steps": 3})
+
+
+def test_a_check_looks_at_the_commits_that_the_workspace_stays_with(hub, workspace):  # noqa: F811
+    repository = hub.repositories["owner/tiny"]
+    first = repository.branches["main"]
+    invert.run(workspace, silent)
+    second = move(repository)
+    ref = locate_base("owner/tiny", offline=True).folder.parents[1] / "refs" / "main"
+    ref.write_text(second)  # as a program leaves it that has begun to fetch it
+
+    report = check.run(workspace, silent)
+    assert [one.message for one in report.findings if one.about == "model"] == [f"owner/tiny, {first[:12]}"]
+    _, counted = check.expect(workspace, "invert", silent, {"invert.steps": 3}, done=2)
+    assert "counted on the model's layers" in counted
+    _, counted = check.expect(workspace, "invert", silent, {}, fresh=True)
+    assert "the model is not here yet" in counted
 
 
 def test_the_commit_may_be_written_down_and_other_weights_may_not(hub, workspace):  # noqa: F811

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from cictl.config import Sources, load_config
-from cictl.errors import StateError, UsageError
+from cictl.errors import ResourceError, StateError, UsageError
 from cictl.workflow import init, status
 
 
@@ -52,3 +54,18 @@ def test_a_model_in_a_folder_is_found_from_everywhere(tmp_path, base, monkeypatc
     monkeypatch.chdir(base.parent)
     workspace = init.run(tmp_path / "a", model="tiny-base")
     assert load_config(Sources(workspace.config_file)).model.id == str(base.resolve())
+
+
+@pytest.mark.parametrize("fails", [".gitignore", "README.md", "ci.yaml"])
+def test_where_the_disk_is_full_the_same_command_makes_it_once_there_is_room(tmp_path, photographs, monkeypatch, fails):
+    def full(path, content):
+        if path.name == fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return path.write_bytes(content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(init, "write_atomic", full)
+        with pytest.raises(ResourceError, match="No space left") as told:
+            init.run(tmp_path / "a", images=photographs)
+    assert "make room" in told.value.hint
+    assert status.run(init.run(tmp_path / "a", images=photographs)).photographs == [path.name for path in photographs]
