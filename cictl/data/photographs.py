@@ -46,6 +46,11 @@ class Photograph:
         """The name that binds an auxiliary token to this photograph: 16 hex digits."""
         return self.sha256[:16]
 
+    @property
+    def name(self) -> str:
+        """The file's name as it can be shown and written anywhere, on one line."""
+        return shown(self.path.name)
+
 
 def list_files(folder: Path) -> list[Path]:
     """The picture files in ``folder`` by suffix, sorted by name; hidden files and subfolders are left out.
