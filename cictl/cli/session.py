@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 
 import typer
 
-from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised
+from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised, say
 from cictl.cli.options import Common
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
 from cictl.files import as_typed, how_to_allow
 from cictl.processes import launched
+from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.report import exit_code, print_error, print_json
 from cictl.workspace import Workspace, find_workspace
@@ -93,7 +94,7 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
                 "run it without accelerate launch (and without WORLD_SIZE in the environment)",
                 slug="one-process-only",
             )
-        with CtrlCRaised():
+        with CtrlCRaised(), stops_told(leaving=say):
             yield
     except CictlError as error:
         _fail(error, common)
