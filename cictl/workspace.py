@@ -213,7 +213,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         names = "\n".join(f"  {folder.name}" for folder in below)
         raise StateError(
             f"there are {len(below)} workspaces here:\n{names}",
-            f"name one, as in: cictl COMMAND -C {below[0].name}",
+            f"name one, as in: cictl COMMAND -C {shlex.quote(below[0].name)}",
             slug="workspace-ambiguous",
         )
     raise StateError(

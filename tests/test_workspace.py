@@ -47,12 +47,12 @@ def test_the_only_workspace_below_is_found_and_named(make, tmp_path):
 
 
 def test_several_workspaces_below_are_listed(make, tmp_path):
-    for name in ("b", "a", "c"):
+    for name in ("c", "a b", "d"):
         make(name)
-    with pytest.raises(StateError, match=r"there are 3 workspaces here:\n  a\n  b\n  c") as caught:
+    with pytest.raises(StateError, match=r"there are 3 workspaces here:\n  a b\n  c\n  d") as caught:
         find_workspace(tmp_path)
     assert caught.value.exit_code == 3
-    assert "-C a" in caught.value.hint
+    assert "-C 'a b'" in caught.value.hint
 
 
 def test_a_command_to_type_finds_its_workspace_from_where_one_is(make, tmp_path, monkeypatch):
