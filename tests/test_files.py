@@ -26,3 +26,11 @@ def test_what_to_do_is_said_by_what_went_wrong_and_for_what_is_there(tmp_path: P
     with chdir(tmp_path):
         hint = how_to_write(Path("my outputs") / "not yet" / "a.png", OSError(number, os.strerror(number)))
     assert said in hint
+
+
+def test_a_file_that_may_not_be_replaced_is_one_of_a_folder_that_may_not_be_written(tmp_path: Path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a.png").touch()
+    with chdir(tmp_path):
+        hint = how_to_write(Path("outputs") / "a.png", OSError(errno.EACCES, ""))
+    assert "chmod -R u+rwX outputs;" in hint
