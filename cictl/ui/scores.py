@@ -1,4 +1,4 @@
-"""A table of means and standard deviations that fits the terminal: where it is narrow, the means alone, and then one below another."""
+"""A table of means and standard deviations that fits the terminal: where it is narrow, the means alone, or in a list."""
 
 from __future__ import annotations
 
