@@ -99,6 +99,19 @@ def test_paths_are_shown_as_one_would_type_them(make, tmp_path, monkeypatch):
     assert Path(workspace.shown(workspace.outputs)).absolute() == workspace.outputs
 
 
+def test_a_workspace_that_one_is_in_is_called_by_its_name(make, tmp_path, monkeypatch):
+    workspace = Workspace(make("a"))
+    workspace.images.mkdir()
+    for place, called in (
+        (tmp_path, "a"),
+        (workspace.root, "a"),
+        (workspace.images, "a"),
+        (tmp_path.parent, f"{tmp_path.name}/a"),
+    ):
+        monkeypatch.chdir(place)
+        assert workspace.called == called
+
+
 # -- names ------------------------------------------------------------------------------------------
 
 
