@@ -61,7 +61,8 @@ def how_to_write(path: Path, error: OSError) -> str:
     if error.errno == errno.EROFS:
         return "its disk can only be read: copy the workspace to another one, and go on there"
     if error.errno in _FORBIDDEN:
-        return f"allow writing: {how_to_allow(path)}; then the same command again"
+        folder = path if path.is_dir() else path.parent  # where a file is to be replaced
+        return f"allow writing: {how_to_allow(folder)}; then the same command again"
     return "see to it, or name another folder where the command takes one; then the same command again"
 
 

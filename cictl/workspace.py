@@ -98,6 +98,12 @@ class Workspace:
         """``path`` as a person would type it from where they are."""
         return as_typed(path)
 
+    @property
+    def called(self) -> str:
+        """How it is named to a person: as they would type it, or by its own name where they are in it."""
+        typed = as_typed(self.root)
+        return (self.root.name or typed) if typed in (os.curdir, os.pardir) else typed
+
     def typed(self, command: str) -> str:
         """``command`` as it works from where a person is: behind ``cd`` where this workspace would not be found from there."""
         with suppress(StateError):
@@ -120,7 +126,7 @@ class Workspace:
             lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=_PATIENCE_SECONDS / 10)
         except Timeout:
             raise BusyError(
-                f"{self.shown(self.root)} is being written to by {self._noted_writer(certain=True)}",
+                f"{self.called} is being written to by {self._noted_writer(certain=True)}",
                 "wait until it is done, or stop it with Ctrl-C where it runs (it saves a checkpoint)",
                 slug="workspace-busy",
             ) from None
@@ -213,7 +219,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         names = "\n".join(f"  {folder.name}" for folder in below)
         raise StateError(
             f"there are {len(below)} workspaces here:\n{names}",
-            f"name one, as in: cictl COMMAND -C {below[0].name}",
+            f"name one, as in: cictl COMMAND -C {shlex.quote(below[0].name)}",
             slug="workspace-ambiguous",
         )
     raise StateError(

@@ -32,3 +32,11 @@ def test_a_home_folder_is_found_and_one_of_nobody_is_a_name_like_any_other(tmp_p
     monkeypatch.setenv("HOME", str(tmp_path))
     assert from_home("~/model") == tmp_path / "model"
     assert from_home("~nobody-of-that-name/model") == Path("~nobody-of-that-name/model")
+
+
+def test_a_file_that_may_not_be_replaced_is_one_of_a_folder_that_may_not_be_written(tmp_path: Path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a.png").touch()
+    with chdir(tmp_path):
+        hint = how_to_write(Path("outputs") / "a.png", OSError(errno.EACCES, ""))
+    assert "chmod -R u+rwX outputs;" in hint

@@ -47,12 +47,12 @@ def test_the_only_workspace_below_is_found_and_named(make, tmp_path):
 
 
 def test_several_workspaces_below_are_listed(make, tmp_path):
-    for name in ("b", "a", "c"):
+    for name in ("c", "a b", "d"):
         make(name)
-    with pytest.raises(StateError, match=r"there are 3 workspaces here:\n  a\n  b\n  c") as caught:
+    with pytest.raises(StateError, match=r"there are 3 workspaces here:\n  a b\n  c\n  d") as caught:
         find_workspace(tmp_path)
     assert caught.value.exit_code == 3
-    assert "-C a" in caught.value.hint
+    assert "-C 'a b'" in caught.value.hint
 
 
 def test_a_command_to_type_finds_its_workspace_from_where_one_is(make, tmp_path, monkeypatch):
@@ -97,6 +97,19 @@ def test_paths_are_shown_as_one_would_type_them(make, tmp_path, monkeypatch):
     assert workspace.shown(workspace.outputs) == "outputs"
     monkeypatch.chdir("/")
     assert Path(workspace.shown(workspace.outputs)).absolute() == workspace.outputs
+
+
+def test_a_workspace_that_one_is_in_is_called_by_its_name(make, tmp_path, monkeypatch):
+    workspace = Workspace(make("a"))
+    workspace.images.mkdir()
+    for place, called in (
+        (tmp_path, "a"),
+        (workspace.root, "a"),
+        (workspace.images, "a"),
+        (tmp_path.parent, f"{tmp_path.name}/a"),
+    ):
+        monkeypatch.chdir(place)
+        assert workspace.called == called
 
 
 # -- names ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import signal
 import sys
 
 MESSAGE = "stopped by Ctrl-C; everything that was finished is kept"
+_TERMINATED = MESSAGE.replace("Ctrl-C", "SIGTERM")
 HINT = "the same command again goes on from there"
 
 
@@ -46,11 +47,16 @@ def _raise(number: int, frame: object) -> None:
 
 def _end(number: int, frame: object) -> None:
     """Imports nothing and raises nothing: an import may be half done, and libraries catch what they like."""
-    code = 128 + number
+    say(number)
+    os._exit(128 + number)
+
+
+def say(number: int) -> None:
+    """Say that signal ``number`` ends the process, past all that is buffered."""
+    code, message = 128 + number, MESSAGE if number == signal.SIGINT else _TERMINATED
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one says it
         if "--json" in sys.argv:
             kind = '"error": "interrupted", "slug": "interrupted"'
-            os.write(1, f'{{{kind}, "message": "{MESSAGE}", "hint": "{HINT}", "exit_code": {code}}}\n'.encode())
+            os.write(1, f'{{{kind}, "message": "{message}", "hint": "{HINT}", "exit_code": {code}}}\n'.encode())
         else:
-            os.write(2, f"error: {MESSAGE}\n  -> {HINT}\n".encode())
-    os._exit(code)
+            os.write(2, f"error: {message}\n  -> {HINT}\n".encode())

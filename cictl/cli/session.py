@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,17 +14,20 @@ from typing import Any, NoReturn
 
 import typer
 
-from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised
+from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised, say
 from cictl.cli.options import Common
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
 from cictl.files import as_typed, how_to_allow
 from cictl.processes import launched
+from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.report import exit_code, print_error, print_json
 from cictl.workspace import Workspace, find_workspace
 
+_IN_A_WORKSPACE = "check|invert|finetune|baseline|preview-aux|attention|generate|evaluate|compare|export|status"
+_COMMAND = re.compile(rf"(?<!&& )\bcictl (?:{_IN_A_WORKSPACE})\b(?! -C)")  # what stands behind a cd needs no -C
 _COMMON = (UsageError, StateError, BusyError, Interrupted)  # these meet all processes alike, and the first one tells them
 
 
@@ -93,7 +98,7 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
                 "run it without accelerate launch (and without WORLD_SIZE in the environment)",
                 slug="one-process-only",
             )
-        with CtrlCRaised():
+        with CtrlCRaised(), stops_told(leaving=say):
             yield
     except CictlError as error:
         _fail(error, common)
@@ -129,9 +134,17 @@ def _fail(error: CictlError, common: Common) -> NoReturn:
         import traceback
 
         traceback.print_exc()
+    if common.directory is not None:
+        error.hint = _with_directory(error.hint, common.directory)
     if not (_elsewhere() and isinstance(error, _COMMON)):
         print_error(error, json=common.json)
     raise typer.Exit(exit_code(error))
+
+
+def _with_directory(hint: str, directory: Path) -> str:
+    """``hint`` with -C in its commands, as it was typed."""
+    option = f"-C {shlex.quote(str(directory))}"
+    return _COMMAND.sub(lambda found: f"{found[0]} {option}", hint)
 
 
 def _elsewhere() -> bool:

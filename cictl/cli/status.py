@@ -23,7 +23,7 @@ def command(common: Common) -> None:
         report = status.run(session.workspace)
 
         def say() -> None:
-            print_result(f"{report.concept}, on {report.model}, in {session.workspace.shown(session.workspace.root)}")
+            print_result(f"{report.concept}, on {report.model}, in {session.workspace.called}")
             rows = [["photographs", str(len(report.photographs))]]
             names = {**TITLES, "invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             trained = [*report.stages, *report.methods]

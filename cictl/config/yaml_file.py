@@ -103,6 +103,8 @@ def _forbidden(text: str) -> list[Problem]:
 def _syntax_problem(error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if r"'\t'" in what:
+        what = "a tab, where YAML indents by spaces"
     return Problem(mark.line + 1 if mark else None, f"not valid YAML: {what}")
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cictl.data.photographs import examine, list_files, shown
+from cictl.data.photographs import examine, further_down, list_files, shown
 from cictl.data.pixels import UnusableError
 from cictl.errors import UsageError
 from cictl.files import sha256_file
@@ -38,7 +38,7 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
         if os.path.isdir(path):
             pictures = list_files(path)
             if not pictures:
-                faults.append(f"{shown(str(path))}: holds no photographs")
+                faults.append(f"{shown(str(path))}: holds no photographs{further_down(path)}")
         else:
             pictures = [path]
         for picture in pictures:

@@ -21,6 +21,8 @@ from cictl.files import sha256_file
 FEWEST = 2  # that can share something
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 _PICTURES_NOT_READ = (".gif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jxl")
+_FOLDERS_NAMED = 3
+_LEVELS_SEARCHED = 2
 # What Windows leaves in a folder of pictures; hidden there by an attribute, not by a dot.
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
@@ -45,6 +47,11 @@ class Photograph:
     def key(self) -> str:
         """The name that binds an auxiliary token to this photograph: 16 hex digits."""
         return self.sha256[:16]
+
+    @property
+    def name(self) -> str:
+        """The file's name as it can be shown and written anywhere, on one line."""
+        return shown(self.path.name)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -89,7 +96,7 @@ def find_photographs(folder: Path, *, minimum: int = FEWEST) -> list[Photograph]
     files = _files(folder)
     if not files:
         raise UsageError(
-            f"there are no photographs in {folder}",
+            f"there are no photographs in {folder}{further_down(folder)}",
             f"put three to six photographs into {folder}, then the same command again",
             slug="photographs-none",
         )
@@ -206,6 +213,23 @@ def _check_link(path: Path, inside: Path) -> None:
         raise UnusableError("not a file; remove it")
 
 
+def further_down(folder: Path) -> str:
+    """What a message says of picture files in the subfolders of ``folder``, which are not read; "" if there are none."""
+    count, places = 0, set()
+    for place, below, names in os.walk(folder):
+        where = Path(place).relative_to(folder)
+        deep = len(where.parts) == _LEVELS_SEARCHED  # the folder may be somebody's home
+        below[:] = [] if deep else [name for name in below if not name.startswith(".")]
+        found = sum(not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES for name in names)
+        if found and where.parts:
+            count += found
+            places.add(shown(str(where)))
+    if not count:
+        return ""
+    named = ", ".join(sorted(places)[:_FOLDERS_NAMED]) + (", ..." if len(places) > _FOLDERS_NAMED else "")
+    return f" itself; {count} {'lies' if count == 1 else 'lie'} further down, in {named}, where cictl does not look"
+
+
 def _fault_of_name(path: Path) -> str:
     """Why a file with this suffix is not read; "" if it is."""
     suffix = path.suffix.lower()
@@ -219,7 +243,7 @@ def _fault_of_name(path: Path) -> str:
 def _too_few(folder: Path, found: int, minimum: int) -> str:
     """What to say where ``found`` photographs, 1 or more, are fewer than ``minimum``."""
     holds = "1 photograph" if found == 1 else f"{found} photographs"
-    said = f"{folder} holds {holds}; {minimum} or more are needed"
+    said = f"{folder} holds {holds}{further_down(folder)}; {minimum} or more are needed"
     if found > 1:
         return said
     return (

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cictl import stops
 from cictl.config.schema import ModelConfig
 from cictl.engine.devices import choose_device, overlooked_gpu
 from cictl.engine.recorded import Recorded
@@ -180,7 +181,7 @@ class StopRequest:
 
 @contextmanager
 def graceful_stop(processes: Processes = ALONE) -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM set the request; a second one leaves at once with 130 or 143.
+    """SIGINT and SIGTERM set the request, which is told; a second one leaves at once with 130 or 143.
 
     A launcher of several processes sends each what the terminal has sent it already: that is no second one.
     """
@@ -195,8 +196,9 @@ def graceful_stop(processes: Processes = ALONE) -> Iterator[StopRequest]:
         nonlocal first_at
         if not request:
             request.signal_number, first_at = number, time.monotonic()
+            stops.ask()
         elif time.monotonic() - first_at >= echo:
-            os._exit(128 + number)
+            stops.leave(number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 
 from cictl.events import Event, Observer, PutAside, Warned
+from cictl.stops import STOPPING, stops_told
 from cictl.ui.json_lines import JsonLines
 from cictl.ui.live import live_panel
 from cictl.ui.plain import PlainLines
@@ -49,11 +50,18 @@ def show(mode: Mode, *, title: str, verbose: int = 0) -> Iterator[Observer]:
             with live_panel(title, verbose=verbose) as observer:
                 yield observer
         case Mode.plain:
-            yield PlainLines(sys.stderr, verbose=verbose)
+            with stops_told(asked=_say_stopping):
+                yield PlainLines(sys.stderr, verbose=verbose)
         case Mode.json:
             yield JsonLines(sys.stdout)
         case Mode.quiet:
             yield _what_must_be_known
+
+
+def _say_stopping() -> None:
+    """Past the buffer of the stream, in whose middle the signal may have come."""
+    with suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
 
 
 def _what_must_be_known(event: Event) -> None:

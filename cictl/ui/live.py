@@ -11,11 +11,12 @@ from rich.live import Live
 from rich.text import Text
 
 from cictl.events import Event, Observer
+from cictl.stops import stops_told
 from cictl.ui.console import live_console
 from cictl.ui.glyphs import glyphs_for
 from cictl.ui.panel import Outcome
 from cictl.ui.screen import Screen
-from cictl.ui.terminal import cursor_restored
+from cictl.ui.terminal import cursor_restored, show_cursor
 
 _REFRESHES_PER_SECOND = 8
 
@@ -36,7 +37,9 @@ def live_panel(title: str, *, verbose: int = 0, console: Console | None = None) 
         # Results printed into a pipe must not end up on the terminal.
         redirect_stdout=sys.stdout.isatty(),
     )
-    with cursor_restored(_descriptor(console)), live:
+    descriptor = _descriptor(console)
+    told = stops_told(asked=screen.stopping_soon, leaving=lambda number: show_cursor(descriptor))
+    with cursor_restored(descriptor), told, live:
         outcome: Outcome = "stopped"
         try:
             yield observe

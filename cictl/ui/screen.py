@@ -28,6 +28,7 @@ from cictl.events import (
     Warned,
 )
 from cictl.files import as_typed
+from cictl.stops import STOPPING
 from cictl.ui import draw, formats
 from cictl.ui.glyphs import Glyphs, printable
 from cictl.ui.panel import Moment, Outcome
@@ -62,6 +63,7 @@ class Screen:
         self._clock = clock
         self._lock = RLock()
         self._outcome: Outcome = "running"
+        self._stopping = False
         self._phase: Phase | None = None
         self._download: Download | None = None
         self._training: Training | None = None
@@ -71,6 +73,10 @@ class Screen:
         """Takes an event; returns the lines to print above the panel."""
         with self._lock:
             return list(self._take(event, self._clock()))
+
+    def stopping_soon(self) -> None:
+        """A signal has asked for the end. Takes no lock: the signal may have come while it was held."""
+        self._stopping = True
 
     def close(self, outcome: Outcome) -> list[RenderableType]:
         """The work is over: what is drawn from now on is its last state."""
@@ -87,6 +93,8 @@ class Screen:
                 self._outcome, self._phase, self._download, self._training, self._sampling,
             )  # fmt: skip
             panel = list(moment.drawn())
+            if self._stopping and self._outcome == "running":
+                panel.append(Text(formats.clip(STOPPING, width, self._glyphs.ellipsis), "yellow"))
         yield from panel
 
     def _take(self, event: Event, now: float) -> Iterable[RenderableType]:

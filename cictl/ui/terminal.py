@@ -13,6 +13,11 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
+def show_cursor(descriptor: int) -> None:
+    """Straight to the terminal, since the code that a signal interrupts may hold the lock of the console."""
+    os.write(descriptor, _SHOW_CURSOR)
+
+
 @contextmanager
 def cursor_restored(descriptor: int) -> Iterator[None]:
     """Shows the cursor again before a signal that nobody handles ends the process.
@@ -22,8 +27,7 @@ def cursor_restored(descriptor: int) -> Iterator[None]:
     """
 
     def restore(number: int, frame: FrameType | None) -> None:
-        # Written straight to the terminal, since the interrupted code may hold the lock of the console.
-        os.write(descriptor, _SHOW_CURSOR)
+        show_cursor(descriptor)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -93,7 +93,7 @@ def prepare(
         )
     concept = find_concept(workspace, source, observe)
     tokens = concept.layout()
-    photographs = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
+    photographs = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.name)
     if tokens.auxiliary_vectors and {photograph.key for photograph in photographs} != set(tokens.keys):
         raise StateError(
             f"the photographs in {workspace.shown(workspace.images)} are not those that stage 1 was trained with",

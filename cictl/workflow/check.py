@@ -212,11 +212,11 @@ def _stand_in(config: Config) -> Located:
 def _look_at(report: CheckReport, photographs: Sequence[Photograph], pictures: Sequence[np.ndarray], resolution: int) -> None:
     """Count, size, sharpness, doubles, and what all of them share besides the concept."""
     count = len(photographs)
-    report.add("ok", "photographs", f"{count}: {', '.join(sorted(photograph.path.name for photograph in photographs))}")
+    report.add("ok", "photographs", f"{count}: {', '.join(sorted(photograph.name for photograph in photographs))}")
     if not _FEW <= count <= _MANY:
         report.add("warning", "photographs", f"there are {count}", "three to six work best")
-    for photograph, picture in sorted(zip(photographs, pictures, strict=True), key=lambda pair: pair[0].path.name):
-        name = photograph.path.name
+    for photograph, picture in sorted(zip(photographs, pictures, strict=True), key=lambda pair: pair[0].name):
+        name = photograph.name
         if min(photograph.width, photograph.height) < resolution:
             size = f"{photograph.width} x {photograph.height}"
             report.add("warning", "photographs", f"{name} is {size} pixels, and is enlarged to {resolution}", "take a larger one")
@@ -256,4 +256,4 @@ def _compare(
 
 
 def _both(photographs: Sequence[Photograph], one: int, other: int) -> str:
-    return " and ".join(sorted((photographs[one].path.name, photographs[other].path.name)))
+    return " and ".join(sorted((photographs[one].name, photographs[other].name)))

@@ -271,7 +271,7 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
         pictures = [opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))
-    found = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.path.name)
+    found = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.name)
     photographs = [open_upright(photograph.path) for photograph in found]
     prompts = [prompt.prompt for prompt in measured[0].prompts]
     title = f"{outcome.concept}: methods compared"

@@ -115,7 +115,7 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
     if checkpoint is None and damaged:
         raise none_is_whole("invert", damaged)
     if checkpoint is None:
-        raise StateError(f"stage 1 has not been run in {workspace.shown(workspace.root)}", "cictl invert", slug="stage-1-not-run")
+        raise StateError(f"stage 1 has not been run in {workspace.called}", "cictl invert", slug="stage-1-not-run")
     return checkpoint
 
 
@@ -181,7 +181,7 @@ def _last_of(workspace: Workspace, method: Method, observe: Observer) -> Checkpo
         raise none_is_whole(method, damaged)
     if checkpoint is None or checkpoint.step == 0:
         raise StateError(
-            f"{TITLES[method]} has not been trained in {workspace.shown(workspace.root)}",
+            f"{TITLES[method]} has not been trained in {workspace.called}",
             command_of(method),
             slug="method-not-trained",
         )

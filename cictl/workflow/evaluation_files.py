@@ -91,7 +91,7 @@ def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
         seed=config.seed,
         count=terms.count,
         sampling={name: getattr(drawn.plans[0], name) for name in _SAMPLING},
-        photographs=sorted(photograph.path.name for photograph in terms.photographs),
+        photographs=sorted(photograph.name for photograph in terms.photographs),
         known_as=terms.known.name if terms.known else None,
         std=STD,
         overall={name: over_prompts([one.figures[name] for one in prompts]) for name in columns.figures},
@@ -105,7 +105,7 @@ def _named(located: Located) -> dict[str, str]:
 
 def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) -> Image.Image:
     """The photographs, and below them a row for each prompt with its figures."""
-    own = sorted(photographs, key=lambda photograph: photograph.path.name)
+    own = sorted(photographs, key=lambda photograph: photograph.name)
     rows = [Row("the photographs", [open_upright(photograph.path) for photograph in own])]
     for one in results.prompts:
         figures = "  ".join(f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None)

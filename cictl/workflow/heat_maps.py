@@ -66,7 +66,7 @@ class Job:
     @property
     def digest(self) -> str:
         """Equal for equal sheets."""
-        keys = [(photograph.key, photograph.path.name) for photograph in self.photographs]
+        keys = [(photograph.key, photograph.name) for photograph in self.photographs]
         facts = [_FORM, [plan.digest for plan in self.plans], keys, self.training_prompt, self.config.seed]
         return sha256_bytes(json.dumps([*facts, self.config.data.resolution]).encode())
 
@@ -130,7 +130,7 @@ def _look_at_photographs(job: Job, model: StableDiffusion, stop: StopRequest, ob
     observe(PhaseStarted(f"looking at {len(pixels)} photographs"))
     latents, _ = model.encode_pictures(pixels)
     pictures = [np.rint((one.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8) for one in pixels]
-    names = [photograph.path.name for photograph in job.photographs]
+    names = [photograph.name for photograph in job.photographs]
     maps = []
     for index, photograph in enumerate(job.photographs):
         if stop:
@@ -155,7 +155,7 @@ def _look_at_pictures(
     from cictl.engine.attention_maps import Probe
     from cictl.workflow.base_model import open_checker
 
-    names = {f"A* ({photograph.path.name})": job.auxiliary(photograph) for photograph in job.photographs if job.has_auxiliary}
+    names = {f"A* ({photograph.name})": job.auxiliary(photograph) for photograph in job.photographs if job.has_auxiliary}
     observe(PicturesPlanned(len(job.plans), 0))
 
     def after_step(step: int) -> None:

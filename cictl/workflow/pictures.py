@@ -35,6 +35,7 @@ _LESS_MEMORY = (
     "close what else uses the device, or draw smaller ones, with --set generate.width=384; those that are finished are kept"
 )
 _TEXTS = 64  # prompts encoded at a time
+_SHOWN = 100  # characters of what a prompt loses
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,15 @@ def _encode(model: StableDiffusion, plans: Collection[Plan], observe: Observer) 
     for text in texts:
         if lost := model.overlong(text):
             limit = model.tokenizer.model_max_length
-            observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {lost}"))
+            observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {_beginning(lost)}"))
     with torch.no_grad():
         encoded = [model.encode_text(model.tokenize(texts[at : at + _TEXTS])) for at in range(0, len(texts), _TEXTS)]
     return dict(zip(texts, torch.cat(encoded), strict=True))
+
+
+def _beginning(text: str) -> str:
+    """So much of a text that may be long that one finds it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()} ... ({len(text.split())} words)"
 
 
 def _sample(

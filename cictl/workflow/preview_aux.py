@@ -53,7 +53,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     """
     drawn = draw(workspace, observe, overrides=overrides)
     images = [open_upright(photograph.path) for photograph in drawn.photographs]
-    rows = [Row("the photographs", images, [photograph.path.name for photograph in drawn.photographs])]
+    rows = [Row("the photographs", images, [photograph.name for photograph in drawn.photographs])]
     for number in range(len(drawn.shared)):
         below = [paths[number] for paths in drawn.own]
         rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
@@ -94,9 +94,9 @@ def draw(
         )
     base = find_base_of(workspace, config, concept, observe)
     prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}
-    keys = sorted(tokens.keys, key=lambda key: photographs[key].path.name)
+    keys = sorted(tokens.keys, key=lambda key: photographs[key].name)
     texts = auxiliary_texts(concept)
-    prompts |= {f"A photo of A* ({photographs[key].path.name})": texts[key] for key in keys}
+    prompts |= {f"A photo of A* ({photographs[key].name})": texts[key] for key in keys}
     count = config.generate.count
     plans = make_plans(config, base, concept, prompts.items(), count)
     folder = workspace.outputs / "preview-aux"

@@ -95,5 +95,5 @@ def _suggested(
     if FROM_PHOTOGRAPHS in auxiliary:
         auxiliary = [" ".join(own) for own in suggested.auxiliary]
         for photograph, own in zip(photographs, suggested.auxiliary, strict=True):
-            observe(Note(f"A* of {photograph.path.name} starts near: {', '.join(own)}"))
+            observe(Note(f"A* of {photograph.name} starts near: {', '.join(own)}"))
     return Starts(concept, auxiliary)

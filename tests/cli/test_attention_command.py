@@ -127,7 +127,11 @@ def test_before_any_training_the_next_command_is_said(make_workspace):
 def test_other_photographs_have_no_tokens_to_look_for(copy_of_trained):
     (copy_of_trained.images / "photo-0.png").unlink()
     code, _, errors = cictl(copy_of_trained)
-    assert code == 3 and "are not those that stage 1 was trained with" in errors and "cictl invert --restart" in errors
+    assert (
+        code == 3
+        and "are not those that stage 1 was trained with" in errors
+        and f"cictl invert -C {copy_of_trained.root} --restart" in errors
+    )
 
 
 @pytest.mark.parametrize(("prompt", "said"), [

@@ -22,6 +22,27 @@ def cictl(workspace: Workspace, command: str, *arguments: str) -> tuple[int, str
 
 
 @pytest.mark.parametrize(
+    ("typed", "next_one"),
+    [
+        ("cictl finetune", "cictl invert -C {}"),
+        ("cictl generate cats", 'cictl generate -C {} "a photo of S* in the snow"'),
+        ("cictl baseline dreambooth", "cictl baseline -C {} dreambooth --noun "),
+    ],
+)
+def test_the_next_command_of_an_error_has_the_folder_that_was_typed(make_workspace, typed, next_one):
+    workspace = make_workspace("my teapot")
+    code, _, errors = cictl(workspace, typed)
+    assert code and next_one.format(shlex.quote(str(workspace.root))) in errors
+
+
+def test_every_command_of_a_workspace_is_known_to_the_errors():
+    from cictl.cli.app import _MODULES
+    from cictl.cli.session import _IN_A_WORKSPACE
+
+    assert {*_IN_A_WORKSPACE.split("|"), "init", "demo"} == set(_MODULES)
+
+
+@pytest.mark.parametrize(
     "typed",
     [
         "cictl generate S* in the snow",
@@ -34,7 +55,7 @@ def cictl(workspace: Workspace, command: str, *arguments: str) -> tuple[int, str
 def test_a_prompt_whose_quotes_are_missing_is_refused_with_a_command_that_works(copy_of_trained, tmp_path, typed):
     code, shown, errors = cictl(copy_of_trained, typed)
     assert code == 2 and not shown and "quotes" in errors
-    [command] = re.findall(r'cictl (?:generate|attention) "[^"]+"', errors)
+    [command] = re.findall(r'cictl (?:generate|attention) (?:-C \S+ )?"[^"]+"', errors)
     out = () if "attention" in command else ("-n", "1", "--set", "generate.steps=1", "--out", str(tmp_path))
     assert cictl(copy_of_trained, command, *out)[0] == 0
 

@@ -106,6 +106,15 @@ def test_exit_codes(tmp_path, trained, arguments, code, said):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes them")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(trained, closed):
+    command = f"{sys.executable} -m cictl status -C {trained.root} {closed}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_results_and_errors_are_json_lines_if_asked_for(tmp_path, trained):
     done = cictl("status", "-C", str(trained.root), "--json", cwd=tmp_path)
     assert json.loads(done.stdout.splitlines()[-1])["concept"] == "my-teapot"

@@ -18,6 +18,7 @@ from cictl.cli.app import app
 from cictl.errors import BusyError
 from cictl.events import PhaseStarted, Warned
 from cictl.records import latest_checkpoint
+from cictl.stops import STOPPING
 from cictl.workflow import generate, invert
 from tests.support import Recorder, assert_left_the_same, left_by, silent
 
@@ -127,6 +128,40 @@ def test_a_signal_before_anything_waits_for_the_end_of_a_step_is_said_too(make_w
     said = result.stdout if json else result.stderr
     assert result.exit_code == 130
     assert "stopped by Ctrl-C" in said and "the same command again" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+def test_a_second_ctrl_c_leaves_the_terminal_as_it_was_and_says_so(make_workspace):
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    command = [sys.executable, "-m", "cictl", "invert", "-C", str(make_workspace().root), MANY]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+
+    def read_until(*words: bytes) -> bytes:
+        seen = b""
+        while not all(word in seen for word in words):
+            try:
+                seen += os.read(ours, 4096)
+            except OSError:  # the terminal's other end is closed
+                break
+        return seen
+
+    try:
+        assert b"loading the libraries" in read_until(b"loading the libraries")
+        process.send_signal(signal.SIGINT)
+        assert STOPPING.encode() in read_until(STOPPING.encode())
+        process.send_signal(signal.SIGINT)
+        rest = read_until(b"\0")
+        assert process.wait(20) == 130
+        assert rest.rindex(b"\x1b[?25h") < rest.rindex(b"error: stopped by Ctrl-C")
+        assert b"\x1b[?25l" not in rest
+    finally:
+        end(process)
+        os.close(ours)
 
 
 INTERRUPTED = """

@@ -158,6 +158,10 @@ def test_broken_yaml_is_refused_with_its_line(errors, text, line):
     assert found.startswith(f"line {line}: not valid YAML" if line else "not valid YAML")
 
 
+def test_a_tab_is_called_a_tab(errors):
+    assert errors("invert:\n\tsteps: 2\n") == ["line 2: not valid YAML: a tab, where YAML indents by spaces"]
+
+
 def test_text_that_is_not_utf8_is_refused(load):
     with pytest.raises(UsageError, match="not UTF-8 text"):
         load(b"seed: 1 # caf\xe9\n")

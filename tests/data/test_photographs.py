@@ -618,6 +618,19 @@ def test_open_upright_names_the_file_that_it_refuses(tmp_path: Path) -> None:
 # ---- copying
 
 
+def test_photographs_that_lie_further_down_are_pointed_to(folder: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "images"
+    for place in ("day 1", "day 2", ".thumbnails", "day 2/a/b"):
+        shutil.copytree(folder, outer / place, dirs_exist_ok=True)
+    assert find_photographs(folder, minimum=2)
+    further = "itself; 4 lie further down, in day 1, day 2, where cictl does not look"
+    assert refusal(outer).endswith(f"there are no photographs in {outer} {further}")
+    with pytest.raises(UsageError, match=f"images: holds no photographs {further}"):
+        copy_into([outer], tmp_path / "copies")
+    shutil.copyfile(folder / "a.jpg", outer / "a.jpg")
+    assert f"holds 1 photograph {further}; 2 or more are needed" in refusal(outer)
+
+
 def test_copy_into_never_overwrites(folder: Path, tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).mkdir()

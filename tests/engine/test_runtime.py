@@ -14,6 +14,7 @@ from cictl.engine import runtime as runtime_module
 from cictl.engine.runtime import Runtime, graceful_stop
 from cictl.errors import UsageError
 from cictl.processes import Processes
+from cictl.stops import stops_told
 from tests.pretended_gpu import pretended_gpus
 
 
@@ -41,6 +42,21 @@ def test_a_second_signal_leaves_at_once(first, second, code):
             os._exit(99)  # not at once
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == code
+
+
+def test_both_signals_are_told_the_second_one_before_the_end():
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = stops_told(asked=lambda: os.write(writing, b"asked "), leaving=lambda number: os.write(writing, b"%d " % number))
+        with stops_told(leaving=lambda number: os.write(writing, b"last")), told, graceful_stop():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
+    with open(reading, "rb") as pipe:
+        assert pipe.read() == b"asked 15 last"
 
 
 class TwoProcesses(Processes):

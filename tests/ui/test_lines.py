@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cictl import stops
 from cictl.events import (
     CheckpointSaved,
     DownloadProgress,
@@ -25,6 +26,7 @@ from cictl.events import (
     StepCompleted,
     Warned,
 )
+from cictl.stops import STOPPING
 from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.json_lines import JsonLines
 from cictl.ui.live import live_panel
@@ -196,6 +198,13 @@ def test_signal_handlers_come_and_go() -> None:
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("mode", "said"), [(Mode.plain, f"{STOPPING}\n"), (Mode.json, ""), (Mode.quiet, "")])
+def test_a_signal_is_answered_at_once_where_lines_are_read(capfd: pytest.CaptureFixture[str], mode: Mode, said: str) -> None:
+    with show(mode, title="dog"):
+        stops.ask()
+    assert capfd.readouterr() == ("", said)
 
 
 def test_a_download_says_its_total_first_and_then_how_far_it_is() -> None:

@@ -49,6 +49,13 @@ def test_no_line_is_wider_than_the_terminal_and_every_mean_is_whole(width, colum
     assert lines[-1].startswith("mean") and lines[-1].count("0.375") == columns
 
 
+@pytest.mark.parametrize("width", [30, 40, 50])
+def test_where_a_row_does_not_fit_its_figures_stand_one_below_another(width):
+    lines = drawn(width, 6).splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    assert [line.split() for line in lines[-7:]] == [["mean"], *([name, "0.375"] for name in COLUMNS)]
+
+
 @pytest.mark.parametrize(
     ("width", "columns", "spread"), [(60, 3, False), (80, 3, True), (120, 5, True), (60, 1, True), (80, 6, False)]
 )

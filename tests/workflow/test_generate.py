@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from cictl.errors import Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Note, PicturesPlanned, SamplingStep, Warned
-from cictl.workflow import generate, preview_aux
+from cictl.workflow import attention, generate, preview_aux
 from tests.support import Recorder, silent, write_settings
 from tests.tiny import LENGTH
 
@@ -285,6 +287,14 @@ def test_the_concept_in_a_negative_prompt_is_its_token_and_an_overlong_one_is_wa
     assert "it loses: dog" in warning
 
 
+def test_of_a_very_long_prompt_the_beginning_of_what_it_loses_is_enough(trained, tmp_path):
+    recorder = Recorder()
+    few = {"generate__count": 1, "generate__steps": 1}
+    draw(trained, tmp_path, "S* " + "cat " * (LENGTH - 4) + "in the snow " * 70, observe=recorder, **few)
+    [warning] = recorder.texts(Warned)
+    assert len(warning) < 220 and "it loses: in the snow in" in warning and warning.endswith(" ... (210 words)")
+
+
 def test_nothing_can_be_drawn_before_stage_1(make_workspace):
     with pytest.raises(StateError, match="stage 1 has not been run") as caught:
         generate.run(make_workspace(), [PROMPT], silent)
@@ -369,6 +379,12 @@ def test_a_grid_has_a_row_for_each_prompt(trained, tmp_path):
         assert image.height > 2 * 192
 
 
+def test_a_prompt_of_several_lines_stands_on_one_above_its_pictures(copy_of_trained, tmp_path):
+    few = {"generate.count": 1, "generate.steps": 1}
+    outcome = generate.run(copy_of_trained, ["S*\nin the snow"], silent, overrides=few, out=tmp_path, grid=True)
+    assert outcome.grid
+
+
 # -- preview-aux ------------------------------------------------------------------------------------
 
 
@@ -404,6 +420,21 @@ def test_preview_aux_is_drawn_by_the_untouched_base(copy_of_trained):
         folder.rename(folder.with_name("elsewhere-" + folder.name))
     preview_aux.run(copy_of_trained, silent)
     assert {path.name: path.read_bytes() for path in (copy_of_trained.outputs / "preview-aux").iterdir()} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
+def test_photographs_with_names_that_are_no_line_of_text_are_shown(copy_of_trained):
+    one, other, _ = sorted(copy_of_trained.images.iterdir())
+    one.rename(one.with_name("new\nline.png"))
+    other.rename(other.with_name(os.fsdecode(b"caf\xe9.png")))
+    few = {"generate.count": 1, "generate.steps": 1}
+    preview = preview_aux.run(copy_of_trained, silent, overrides=few)
+    assert [one["prompt"] for one in preview.pictures[1:]] == [
+        "A photo of A* ('caf\\udce9.png')", "A photo of A* ('new\\nline.png')", "A photo of A* (photo-2.png)",
+    ]  # fmt: skip
+    seen = attention.run(copy_of_trained, None, silent, overrides=few)
+    assert "'new\\nline.png'" in {share.over for share in seen.shares}
+    assert attention.run(copy_of_trained, None, silent, overrides=few).kept
 
 
 def test_preview_aux_needs_auxiliary_tokens(make_workspace):
