@@ -82,9 +82,14 @@ class Runtime:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     @property
+    def skips(self) -> bool:
+        """Whether a step whose gradients are no numbers changes nothing: with the scaler of fp16, which looks for its scale so."""
+        return self._scaler.is_enabled()
+
+    @property
     def records(self) -> bool:
-        """Whether steps of training are recorded: not with the scaler of fp16, nor where processes add up in between."""
-        return self.graphs and not self._scaler.is_enabled() and self.processes.count == 1
+        """Whether steps of training are recorded: not where one may be skipped, nor where processes add up in between."""
+        return self.graphs and not self.skips and self.processes.count == 1
 
     def recorded(self, function: Callable[..., dict[str, Tensor]]) -> Recorded:
         """``function``, which is a step of training or a part of it, recorded where steps are."""

@@ -667,6 +667,7 @@ CASES: tuple[Case, ...] = (
     Case("one-process-only", "A launcher that starts several processes of a command for one", "cictl status", 2, launched(0, 2)),
     Case("processes-contradictory", "An environment that contradicts itself", "cictl invert", 2, launched(5, 2)),
     Case("processes-not-found", "Several processes by hand, without where they meet", "cictl invert", 2, launched(0, 2)),
+    Case("loss-not-finite", "A training that loses its way", "cictl invert --set invert.temperature=1e-40", 1, new),
     # trackers
     Case("tracker-not-installed", "A tracker that is not installed", "cictl invert --set 'tracking.to=[mlflow]'", 2,
          both(new, lambda place: place.patch("cictl.workflow.tracking.find_spec", lambda name: None))),
