@@ -83,7 +83,7 @@ class Runtime:
 
     @property
     def skips(self) -> bool:
-        """Whether a step whose gradients are no numbers changes nothing: with the scaler of fp16, which looks for its scale so."""
+        """Whether steps whose gradients are no numbers change nothing: so the scaler of fp16 looks for its scale."""
         return self._scaler.is_enabled()
 
     @property

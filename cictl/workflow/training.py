@@ -141,9 +141,10 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)
         draw = partial(step_batches, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
+        watched = ended_where_it_diverges(stage, settings.learning_rate, runtime, log)
         done = fit(
-            prepared.method, saver.optimizer, draw, schedule, runtime, ended_where_it_diverges(stage, settings.learning_rate, runtime, log),
-            checkpoint=saver, after_step=after_step, stop=stop, gradient_clip=prepared.gradient_clip, converged=saver.watch,
+            prepared.method, saver.optimizer, draw, schedule, runtime, watched, checkpoint=saver, after_step=after_step,
+            stop=stop, gradient_clip=prepared.gradient_clip, converged=saver.watch,
         )  # fmt: skip
         processes.wait()  # until the first has written
         if done < settings.steps and not saver.watch.converged:
