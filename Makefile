@@ -34,8 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/cictl demo $(DEMO)
 
+# A file's tests stay together, since they share what was made for them; more workers would make it once more each.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 torture: $(STAMP)
 	$(BIN)/python -m benchmarks.torture

@@ -6,6 +6,7 @@ import os
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # figures and bits that tests compare are those of the CPU
 os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: its kernels are run by Python
+os.environ.pop("COLUMNS", None)  # that of whoever runs the tests, by which what is printed would be folded
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

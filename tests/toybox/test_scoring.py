@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cictl.toybox import scoring
 from cictl.toybox.concepts import demo_concept, suite_concepts
 from cictl.toybox.scoring import (
     alignment,
@@ -92,8 +93,9 @@ def test_single_values_are_resampled_as_a_loop_over_concepts_resamples_them() ->
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(naive, (0.025, 0.975))))
 
 
-def test_intervals_cover_the_truth() -> None:
+def test_intervals_cover_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 200 draws with a known mean, about 95% of the intervals hold it; the bootstrap of 16 concepts is a little narrow."""
+    monkeypatch.setattr(scoring, "_RESAMPLINGS", 300)
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(200):
