@@ -10,14 +10,14 @@ from typing import Any
 from PIL import Image
 
 import cictl
-from cictl.config import Config
+from cictl.config import NEED_A_NOUN, Config
 from cictl.data.photographs import find_photographs, open_upright
 from cictl.errors import CictlError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, Warned
 from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.workflow import evaluate, preview_aux
-from cictl.workflow.baseline import NEED_A_NOUN, require_noun
+from cictl.workflow.baseline import require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source
 from cictl.workflow.event_log import read_losses
