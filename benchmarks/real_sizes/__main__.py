@@ -1,6 +1,6 @@
 """``python -m benchmarks.real_sizes --work FOLDER``: every command on models of the real size, on a CPU.
 
-Writes Stable Diffusion 1.5 and CLIP ViT-L/14 with random weights (2.9 GB in fp16), trains two steps of each stage at 128
+Writes Stable Diffusion 1.5 and CLIP ViT-L/14 with random weights (3.0 GB in fp16), trains two steps of each stage at 128
 pixels, draws a picture and exports, each by a process of its own, and prints its time and its peak memory. Started
 again, it goes on; exits 1 if a command fails.
 """

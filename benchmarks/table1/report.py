@@ -122,10 +122,11 @@ def markdown(outcome: Outcome) -> str:
 
 def caption(outcome: Outcome) -> list[str]:
     """What the figures depend on, and what is not in them."""
-    there, missing = outcome.dreambench.subjects, outcome.dreambench.missing
-    said = [f"{len(there)} of {len(there) + len(missing)} subjects of DreamBench{_named('without', missing)}."]
-    counts = {len(own) for own in outcome.results.values()}
-    if len(counts) > 1 or counts != {len(there)}:
+    missing, measured = outcome.dreambench.missing, set[str]().union(*outcome.results.values())
+    known = len(outcome.dreambench.subjects) + len(missing)
+    absent = f"; the photographs of {', '.join(missing)} are not there" if missing else ""
+    said = [f"{len(measured)} of {known} subjects of DreamBench{absent}."]
+    if any(own.keys() != measured for own in outcome.results.values()):
         said.append("A row is over the subjects that it has; rows of different subjects are not to be compared.")
     for name in ("base", "dinov2", "clip"):
         models = [f"{model['id']}, {model['identity'][:12]}" if model else "none" for model in outcome.every("models", name)]
@@ -190,10 +191,6 @@ def _shown(one: Estimate | None, subjects: int) -> str:
     if one is None or math.isnan(one.mean):
         return "not measured"
     return f"{one.mean:.3f}" + (f" ({one.low:.3f}-{one.high:.3f})" if subjects > 1 else "")
-
-
-def _named(word: str, names: Sequence[str]) -> str:
-    return f", {word} {', '.join(names)}" if names else ""
 
 
 def _either(values: Sequence[object]) -> str:

@@ -56,7 +56,7 @@ def say(number: int) -> None:
     code, message = 128 + number, MESSAGE if number == signal.SIGINT else _TERMINATED
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one says it
         if "--json" in sys.argv:
-            kind = '"error": "interrupted", "slug": "interrupted"'
+            kind = '"event": "Error", "error": "interrupted", "slug": "interrupted"'
             os.write(1, f'{{{kind}, "message": "{message}", "hint": "{HINT}", "exit_code": {code}}}\n'.encode())
         else:
             os.write(2, f"error: {message}\n  -> {HINT}\n".encode())

@@ -8,13 +8,14 @@ from cictl.config.contrastive_inversion import FinetuneConfig, InvertConfig
 from cictl.config.fields import FROM_PHOTOGRAPHS, MemoryMode, Timesteps
 from cictl.config.loading import Sources, load_config, parse_overrides
 from cictl.config.schema import Config, GenerateConfig, Training, settings_of
-from cictl.config.stages import METHODS, Method, Stage, command_of, group_of
+from cictl.config.stages import METHODS, NEED_A_NOUN, Method, Stage, command_of, group_of
 from cictl.config.trajectory import is_read_by, trajectory
 from cictl.config.writing import commented_yaml, initial_config
 
 __all__ = [
     "FROM_PHOTOGRAPHS",
     "METHODS",
+    "NEED_A_NOUN",
     "Config",
     "CustomDiffusionConfig",
     "DisenBoothConfig",

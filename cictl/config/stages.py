@@ -8,6 +8,8 @@ Method = Literal["textual-inversion", "dreambooth", "custom-diffusion", "disenbo
 Stage = Literal["invert", "finetune"] | Method
 
 METHODS: tuple[Method, ...] = get_args(Method)
+NEED_A_NOUN: tuple[Method, ...] = ("dreambooth", "custom-diffusion", "disenbooth")
+"""The methods that must be told what S* is, in a word."""
 BEFORE: dict[Stage, tuple[Stage, ...]] = {"invert": (), "finetune": ("invert",), **dict.fromkeys(METHODS, ())}
 """The stages whose results a stage is trained on."""
 

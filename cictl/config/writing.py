@@ -34,8 +34,9 @@ def commented_yaml(config: Config) -> str:
     """
     unwritten = Config.model_validate(preset_for(config.model.id))
     lines = [
-        f"# The settings of the concept {config.concept.name}. Any of them can be changed for one run with",
-        '# --set, as in `cictl invert --set invert.steps=60`. "Paper" is arXiv 2508.07755.',
+        f"# The settings of the concept {config.concept.name}. Any of them can be changed for one command with",
+        "# --set, as in `cictl invert --set invert.steps=60`; what a training is given so, it keeps until",
+        '# --restart. "Paper" is arXiv 2508.07755.',
         "",
         *_field_lines(Config, config, "seed", indent=""),
     ]

@@ -43,7 +43,7 @@ def print_error(error: CictlError, *, json: bool) -> None:
     """Says what is wrong and what to do next: on stderr, or as a JSON object on stdout."""
     if json:
         values = {"error": error.kind, "slug": error.slug, "message": error.message, "hint": error.hint}
-        print_json({**values, "exit_code": exit_code(error)})
+        print_json({"event": "Error", **values, "exit_code": exit_code(error)})
         return
     console = stderr_console()
     arrow = glyphs_for(console.encoding).arrow

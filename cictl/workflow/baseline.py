@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import FROM_PHOTOGRAPHS, Config, Method, command_of, trajectory
+from cictl.config import FROM_PHOTOGRAPHS, NEED_A_NOUN, Config, Method, command_of, trajectory
 from cictl.data.photographs import Photograph, load_pixels, open_upright
 from cictl.data.prompts import expand, in_words
 from cictl.errors import UsageError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from cictl.data.draws import EncodedPhotographs
     from cictl.engine.runtime import Runtime
     from cictl.models.stable_diffusion import StableDiffusion
-
-NEED_A_NOUN: tuple[Method, ...] = ("dreambooth", "custom-diffusion", "disenbooth")
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,7 @@ _PLAIN_BACKGROUND = 0.10
 _SAME_PICTURE = 0.04
 _BLURRED = 2.0
 _SAME_EMBEDDING = 0.97
+_LARGE = 256  # pixels a side: four times what the toybox draws
 _FULL = "close what else uses it (nvidia-smi lists it, on a GPU)"
 
 
@@ -59,6 +61,11 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     comparable = photographs is not None
     left = _try(report, "config", lambda: _find_what_is_left(report, workspace, overrides or {}, comparable)) or []
     base, clip, downloads = _find_models(report, config, read_pins(workspace, config), observe)
+    if base and base.id == "toybox" and any(_of_the_world(photograph) for photograph in photographs or []):
+        message = "toybox knows nothing but small drawings of its own: of photographs like these S* learns next to nothing"
+        beside = workspace.root.with_name(f"{workspace.root.name}-sd15")
+        new, images = (shlex.quote(workspace.shown(path)) for path in (beside, workspace.images))
+        report.add("warning", "model", message, f"for Stable Diffusion 1.5, and a GPU: cictl init {new} --images {images}")
     observe(PhaseStarted("loading the libraries"))
     device = _try(report, "device", lambda: find_device(report, config))
     if clip and pictures and device:
@@ -207,6 +214,11 @@ def _foresee(
 def _stand_in(config: Config) -> Located:
     """What a model that is not here yet is counted on: Stable Diffusion 1.5's layout, which all of its kind have."""
     return Located(config.model.id, SD1_CONFIGS, "")
+
+
+def _of_the_world(photograph: Photograph) -> bool:
+    """Whether it is much larger than anything that the toybox draws."""
+    return min(photograph.width, photograph.height) >= _LARGE
 
 
 def _look_at(report: CheckReport, photographs: Sequence[Photograph], pictures: Sequence[np.ndarray], resolution: int) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 from PIL import Image
 
 import cictl
-from cictl.config import Config
+from cictl.config import NEED_A_NOUN, Config
 from cictl.data.photographs import find_photographs, open_upright
 from cictl.errors import CictlError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, Warned
 from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.workflow import evaluate, preview_aux
-from cictl.workflow.baseline import NEED_A_NOUN, require_noun
+from cictl.workflow.baseline import require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source
 from cictl.workflow.event_log import read_losses
@@ -37,6 +37,7 @@ BEST = (
     "where that is another (the paper's Table 1: each method's best epoch, by what is not said)"
 )
 _DRAWN_ALIKE = ("generate", "evaluate")
+_STD = "standard deviation with n - 1, over the means of the prompts"
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _outcome(
         dinov2=one.dinov2,
         clip=one.clip,
         known_as=one.known_as,
-        std=one.std,
+        std=_STD,
         chosen=LAST if last_alone or pair is None else BEST.format(*(FIGURES[name] for name in pair)),
         rows=rows,
         failed=failed,
@@ -249,7 +250,7 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     }
     if outcome.known_as:
         said["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
-    return said | {"std": "standard deviation with n - 1, over the means of the prompts"}
+    return said | {"std": outcome.std}
 
 
 def _auxiliary(

@@ -85,7 +85,17 @@ def _table(rows: Sequence[PageRow], figures: Mapping[str, str]) -> str:
     for row in rows:
         cells = "".join(f"<td>{_score(row.scores[key])}</td>" for key in figures)
         lines.append(f"<tr><th>{_named(row)}</th>{cells}</tr>")
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    table = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    return f"{table}<p>{_how_to_read(rows, figures)}</p>"
+
+
+def _how_to_read(rows: Sequence[PageRow], figures: Mapping[str, str]) -> str:
+    better = "higher is better, of leakage less" if "leakage" in figures else "higher is better"
+    ring = "A ring is the best of what a training kept along its way, chosen by these very pictures, which flatters it. "
+    return (
+        f"Means over the prompts ± their standard deviation; {better}. {ring if any(not row.last for row in rows) else ''}"
+        "One concept, and one training of each method: no verdict about methods."
+    )
 
 
 def _score(score: Score) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cictl.config import METHODS, Method, Stage, command_of
+from cictl.config import METHODS, NEED_A_NOUN, Method, Stage, command_of
 from cictl.data.prompts import token_names
 from cictl.errors import StateError, UsageError
 from cictl.events import Observer, Warned
@@ -182,7 +182,7 @@ def _last_of(workspace: Workspace, method: Method, observe: Observer) -> Checkpo
     if checkpoint is None or checkpoint.step == 0:
         raise StateError(
             f"{TITLES[method]} has not been trained in {workspace.called}",
-            command_of(method),
+            f"for example: {command_of(method)} --noun teapot" if method in NEED_A_NOUN else command_of(method),
             slug="method-not-trained",
         )
     for line in damaged:

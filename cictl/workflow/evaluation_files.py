@@ -108,8 +108,7 @@ def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) ->
     own = sorted(photographs, key=lambda photograph: photograph.name)
     rows = [Row("the photographs", [open_upright(photograph.path) for photograph in own])]
     for one in results.prompts:
-        figures = "  ".join(f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None)
-        rows.append(
-            Row(f"{one.prompt}   {figures}", [opened(Path(os.path.normpath(folder / picture.path))) for picture in one.pictures])
-        )
+        figures = [f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None]
+        heading = f"{one.prompt}: {', '.join(figures)}" if figures else one.prompt
+        rows.append(Row(heading, [opened(Path(os.path.normpath(folder / picture.path))) for picture in one.pictures]))
     return sheet(rows)

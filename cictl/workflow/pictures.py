@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -35,7 +36,7 @@ _LESS_MEMORY = (
     "close what else uses the device, or draw smaller ones, with --set generate.width=384; those that are finished are kept"
 )
 _TEXTS = 64  # prompts encoded at a time
-_SHOWN = 100  # characters of what a prompt loses
+_NAMED, _SHOWN = 48, 100  # characters of a prompt that tell it from others, and of what it loses
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,13 @@ def _encode(model: StableDiffusion, plans: Collection[Plan], observe: Observer) 
     """The contexts of all prompts, negative ones too, [L, D] each, with a warning for one that does not fit."""
     import torch
 
+    names = {plan.negative: "the negative prompt" for plan in plans}
+    names |= {plan.text: f"the prompt {shorten(plan.prompt, _NAMED, placeholder=' ...')!r}" for plan in plans}
     texts = list(dict.fromkeys(text for plan in plans for text in (plan.text, plan.negative)))
     for text in texts:
         if lost := model.overlong(text):
             limit = model.tokenizer.model_max_length
-            observe(Warned(f"the prompt is longer than the {limit} tokens that the model reads; it loses: {_beginning(lost)}"))
+            observe(Warned(f"{names[text]} is longer than the {limit} tokens that the model reads; it loses: {_beginning(lost)}"))
     with torch.no_grad():
         encoded = [model.encode_text(model.tokenize(texts[at : at + _TEXTS])) for at in range(0, len(texts), _TEXTS)]
     return dict(zip(texts, torch.cat(encoded), strict=True))

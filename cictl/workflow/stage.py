@@ -155,13 +155,11 @@ def can_be_undone(changed: Sequence[str]) -> bool:
 def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference]) -> StateError:
     described = describe(changed)
     lines = "\n".join(f"  {line}" for line in described)
-    where = " and --set" if checkpoint.manifest.get("overrides") else ""
     commits = [f"{key} {item.before}" for item in changed for field, key in _REVISIONS.items() if item.field == field
                and is_commit(item.before)]  # fmt: skip
-    where += f"; {' and '.join(commits)} is what it was" if commits else ""
-    undo = (
-        f"undo the change (in {workspace.shown(workspace.images)}, {workspace.shown(workspace.config_file)}{where}) to go on, or "
-    )
+    was = f"; {' and '.join(commits)} is what it was" if commits else ""
+    images, settings = workspace.shown(workspace.images), workspace.shown(workspace.config_file)
+    undo = f"undo the change (in {images}, {settings} or --set{was}) to go on, or "
     return StateError(
         f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
         f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)} --restart (the old checkpoints go to "

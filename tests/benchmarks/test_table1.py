@@ -109,7 +109,7 @@ def test_jobs_leave_a_table_and_are_then_done(tmp_path: Path, table1, few: str):
                 in_table = f"{mean:.3f} ({low:.3f}-{high:.3f})" in (tmp_path / "table1.md").read_text()
                 assert in_table or int(step) not in (found["rows"][row]["last"], found["rows"][row]["best"])
         assert found["rows"][row]["paper"] == report.PAPER[row]
-    assert found["missing"] == ["gone"] and "2 of 3 subjects of DreamBench, without gone." in printed
+    assert found["missing"] == ["gone"] and "2 of 3 subjects of DreamBench; the photographs of gone are not there." in printed
     assert found["command"].startswith("python -m benchmarks.table1 --dreambench ")
     assert {"device", "cictl", "torch", "diffusers"} <= found["circumstances"][0].keys()
 
@@ -335,6 +335,14 @@ def test_the_best_is_one_share_for_all_subjects_by_the_harmonic_mean_of_the_colu
     assert said["steps"]["4"]["harmonic_mean"] == pytest.approx(0.4) and said["steps"]["4"]["share"] == 0.5
     alone = replace(table, last_alone=True)
     assert alone.chosen("invert") == [("last", 8)] and "best:" not in report.markdown(alone)
+
+
+def test_the_caption_counts_the_subjects_that_were_asked_for():
+    rows: dict[Any, Any] = {row: {"one": {0: (0.3, 0.4)}} for row in ("base", "invert")}
+    text = report.markdown(outcome(rows, "one", "two", "three"))
+    assert "1 of 3 subjects of DreamBench." in text and "not to be compared" not in text
+    rows["invert"] = {"two": {0: (0.3, 0.4)}}
+    assert "2 of 3 subjects" in (text := report.markdown(outcome(rows, "one", "two", "three"))) and "not to be compared" in text
 
 
 def test_the_table_says_which_rows_lack_what():

@@ -244,7 +244,7 @@ code. The heading is the *slug*, which `--json` gives and which stays the same w
 
 ```
 $ cictl generate "a cat" --json
-{"error": "usage", "slug": "prompt-without-concept", "message": "...", "hint": "...", "exit_code": 2}
+{"event": "Error", "error": "usage", "slug": "prompt-without-concept", "message": "...", "hint": "...", "exit_code": 2}
 ```
 
 The line with an arrow is what to do. Off a terminal, message and hint are each on one line, however long. In the examples

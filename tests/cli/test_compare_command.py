@@ -73,6 +73,7 @@ def test_the_table_has_the_figures_of_every_methods_own_evaluation(compared):
         for score in row["overall"].values():
             assert f"{score['mean']:.3f} ± {score['std']:.3f}" in line
     assert "best epoch" in found["chosen"] and "best epoch" in shown
+    assert found["std"].endswith("over the means of the prompts") and "last row" not in found["std"]
 
 
 def test_every_method_draws_the_same_prompts_from_the_same_seeds_with_the_same_settings(compared):

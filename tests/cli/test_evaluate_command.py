@@ -82,6 +82,21 @@ def test_the_table_and_the_files_hold_the_figures_of_every_prompt(trained, tmp_p
         assert image.height > 4 * 192 and 3 * 192 < image.width < 4 * 192
 
 
+def test_the_sheet_parts_a_prompt_from_its_figures(trained, tmp_path, networks, prompts, monkeypatch):
+    headings = []
+
+    def sheet(rows):
+        headings.extend(" ".join(row.heading.split()) for row in rows)  # as it is drawn
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("cictl.workflow.evaluation_files.sheet", sheet)
+    out = tmp_path / "out"
+    assert cictl("-C", str(trained.root), "--out", str(out), "--prompts", prompts, "-n", "1", *networks)[0] == 0
+    one = results_in(out)["prompts"][0]
+    dinov2, clip_i, clip_t = (one["figures"][key]["mean"] for key in ("dinov2", "clip_i", "clip_t"))
+    assert headings[:2] == ["the photographs", f"{PROMPTS[0]}: DINOv2 {dinov2:.3f}, CLIP-I {clip_i:.3f}, CLIP-T {clip_t:.3f}"]
+
+
 def test_image_similarity_is_dinov2s_against_all_photographs_whole(trained, tmp_path, networks, prompts):
     from transformers import AutoImageProcessor, Dinov2Model
 

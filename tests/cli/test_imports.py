@@ -121,7 +121,7 @@ def test_results_and_errors_are_json_lines_if_asked_for(tmp_path, trained):
     done = cictl("generate", "cat", "-C", str(trained.root), "--json", cwd=tmp_path)
     lines = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
     assert done.returncode == 2
-    assert any("does not mention" in json.dumps(line) for line in lines)
+    assert [line["event"] for line in lines] == ["Error"] and "does not mention" in lines[0]["message"]
 
 
 @pytest.mark.parametrize("command", [command.name for command in app.registered_commands])

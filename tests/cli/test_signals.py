@@ -189,6 +189,6 @@ def test_ctrl_c_while_anything_is_imported_is_said_and_has_its_code(make_workspa
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 130, done.stderr
-    said = json_module.loads(done.stdout.splitlines()[-1])["message"] if json else done.stderr
-    assert "stopped by Ctrl-C" in said
+    last = json_module.loads(done.stdout.splitlines()[-1]) if json else {"event": "Error", "message": done.stderr}
+    assert last["event"] == "Error" and "stopped by Ctrl-C" in last["message"]
     assert "Traceback" not in done.stderr

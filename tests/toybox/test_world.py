@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from cictl.toybox.world.__main__ import main as sheet_of_the_world
 from cictl.toybox.world.captions import caption
 from cictl.toybox.world.render import Look, render
 from cictl.toybox.world.scene import (
@@ -184,3 +185,11 @@ def test_one_look_keeps_its_shades_between_pictures() -> None:
 def test_the_world_needs_no_torch() -> None:
     code = "import sys, cictl.toybox.concepts, cictl.toybox.world.captions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_sheet_of_the_world_asked_for_help_draws_no_file_of_that_name(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["world", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        sheet_of_the_world()
+    assert ended.value.code == 0 and "FILE.png" in capsys.readouterr().out and not list(tmp_path.iterdir())

@@ -81,8 +81,8 @@ def test_a_json_error_is_an_object_on_stdout(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert err == ""
     assert json.loads(out) == {
-        "error": "interrupted", "slug": "interrupted", "message": "stopped at step 5", "hint": "cictl invert dog",
-        "exit_code": 143,
+        "event": "Error", "error": "interrupted", "slug": "interrupted", "message": "stopped at step 5",
+        "hint": "cictl invert dog", "exit_code": 143,
     }  # fmt: skip
     assert exit_code(ERROR) == 5
 

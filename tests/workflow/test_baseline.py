@@ -267,7 +267,8 @@ def test_settings_of_other_methods_and_of_our_stages_change_nothing_for_it(learn
 def test_a_method_that_was_not_trained_cannot_draw(make_workspace, method):
     with pytest.raises(StateError) as caught:
         generate.run(make_workspace(), ["S*"], silent, source=method)
-    assert (caught.value.slug, caught.value.hint) == ("method-not-trained", f"cictl baseline {method}")
+    needs_a_word = "for example: {} --noun teapot" if method != "textual-inversion" else "{}"
+    assert (caught.value.slug, caught.value.hint) == ("method-not-trained", needs_a_word.format(f"cictl baseline {method}"))
 
 
 def test_status_names_the_methods_that_were_begun_and_no_others(learned, make_workspace, tmp_path):

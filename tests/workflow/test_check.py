@@ -70,6 +70,20 @@ def test_the_papers_failure_cases_are_named_with_what_to_photograph(concept: Toy
     assert "different places" in finding.hint
 
 
+def test_photographs_of_the_world_are_nothing_for_the_toybox(tmp_path: Path, make_workspace):
+    workspace = workspace_of(suite_concepts()[0], tmp_path)
+    drawn = sorted(workspace.images.iterdir())[0]
+    assert warnings(check.run(workspace, ignore), "model") == []
+    large = tmp_path / "large.png"
+    Image.open(drawn).resize((400, 300)).save(large)
+    shutil.copy(large, workspace.images)
+    [finding] = [one for one in check.run(workspace, ignore).findings if one.level == "warning" and one.about == "model"]
+    assert "toybox knows nothing but small drawings" in finding.message and "cictl init" in finding.hint
+    other = make_workspace()
+    shutil.copy(large, other.images)
+    assert warnings(check.run(other, ignore), "model") == []
+
+
 def test_blurred_small_and_doubled_photographs_are_named(make_workspace):
     workspace = make_workspace(data__resolution=128)
     first = sorted(workspace.images.iterdir())[0]

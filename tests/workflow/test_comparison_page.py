@@ -89,6 +89,16 @@ def test_the_table_has_means_and_deviations_of_the_figures_that_all_rows_have():
     assert "<th>DINOv2</th><th>CLIP-T</th>" in text and "<th>fidelity</th>" not in text
 
 
+def test_the_page_says_how_to_read_its_table_and_that_the_best_is_flattered():
+    text = page(tuple(FIGURES))
+    assert "higher is better." in text and "no verdict about methods" in text
+    assert "leakage" not in text and "flatters" not in text
+    score, pictures = Score(0.25, 0.1, 4), [Image.new("RGB", (8, 8))] * len(PROMPTS)
+    rows = [PageRow("ours", 6, last, {"clip_t": score, "leakage": score}, pictures, ()) for last in (True, False)]
+    text = render("teapot", {}, {"clip_t": "CLIP-T", "leakage": "leakage"}, [], PROMPTS, rows)
+    assert "of leakage less" in text and "which flatters it" in text
+
+
 def test_a_photograph_stands_above_what_its_own_token_gives():
     colours = ("red", "lime", "blue")
     photographs = [Image.new("RGB", (8, 8), colour) for colour in colours]

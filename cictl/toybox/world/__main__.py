@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,12 @@ _ROWS, _COLUMNS, _SEED = 4, 12, 0
 
 def main() -> None:
     """48 pictures as training sees them."""
+    parser = argparse.ArgumentParser(prog="python -m cictl.toybox.world", description="Draw a sheet of the toybox's world.")
+    parser.add_argument("file", type=Path, metavar="FILE.png")
+    path = parser.parse_args().file
     rng = np.random.default_rng(_SEED)
     rows = [Row("", [render(sample_scene(rng), rng)[0] for _ in range(_COLUMNS)]) for _ in range(_ROWS)]
-    write_png(Path(sys.argv[1]), sheet(rows, tile=96))
+    write_png(path, sheet(rows, tile=96))
 
 
 if __name__ == "__main__":
