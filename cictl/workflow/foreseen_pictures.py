@@ -9,6 +9,7 @@ from typing import Any
 
 from cictl.data.photographs import find_photographs
 from cictl.events import Note, Observer
+from cictl.files import is_there
 from cictl.processes import launched
 from cictl.workflow import attention, check, evaluate, generate
 from cictl.workflow.concept import Source, find_concept, last_stage
@@ -188,7 +189,7 @@ def foresee_evaluation(
         kept=sum(which_are_there(evaluate.plans_of(config, terms, concept, base), pictures)) if base else None,
         results=workspace.shown(folder / RESULTS),
         sheet=workspace.shown(folder / SHEET),
-        replaced=(folder / RESULTS).exists(),
+        replaced=is_there(folder / RESULTS),
     )
 
 
