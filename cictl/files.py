@@ -114,6 +114,15 @@ def _can_be(path: Path) -> bool:
     return True
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can write it, as it cannot the bytes of a command line that were none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable. Windows cannot open a folder, and needs no sync."""
     if os.name == "nt":

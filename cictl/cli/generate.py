@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, DryRunOption, StepOption, takes_common
+from cictl.cli.options import Common, DryRunOption, StepOption, read_text, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import duration
 from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
@@ -53,7 +53,8 @@ StageOption = Annotated[
 def command(
     common: Common,
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, with S* in it; in quotes.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", parser=read_text, help="What to draw, with S* in it; in quotes.", show_default=False),
     ] = None,
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: generate.count.", show_default=False)

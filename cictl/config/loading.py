@@ -174,6 +174,8 @@ def _validation_problems(
         message = message[0].lower() + message[1:]
         if item["type"] == "model_type":
             message = "must be a group of keys"
+        if item["type"] == "string_unicode":
+            message = "is not text in UTF-8"
         if item["type"] == "string_pattern_mismatch":
             message = f"must be {_WORDS_OF_PATTERNS[place]}"
         if item["type"] != "value_error":  # a rule of ours names the value itself
