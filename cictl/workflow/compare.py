@@ -12,6 +12,7 @@ from PIL import Image
 import cictl
 from cictl.config import Config
 from cictl.data.photographs import find_photographs, open_upright
+from cictl.data.png import require_writable
 from cictl.errors import CictlError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, Warned
@@ -20,6 +21,7 @@ from cictl.workflow import evaluate, preview_aux
 from cictl.workflow.baseline import NEED_A_NOUN, require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source
+from cictl.workflow.evaluation_files import SHEET
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.measuring import Terms, figures_of, opened
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
@@ -125,6 +127,7 @@ def run(
     """
     chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
     terms = evaluate.require_measurable(workspace, config, observe)  # before hours of training
+    require_writable(workspace.outputs / FOLDER / chosen[0] / SHEET)
     last_alone = last_alone or not can_tell_the_best(terms, observe)
     warn_of_memory(workspace, chosen, needed_memory(workspace, chosen, overrides, observe), overrides, observe)
     failed = train(workspace, chosen, overrides, observe)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from cictl.config import Config
-from cictl.data.png import write_png
+from cictl.data.png import require_writable, write_png
 from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
@@ -100,14 +100,20 @@ def draw_pictures(
         The path of each plan's picture, how many were there already, and which the safety checker blanked.
 
     Raises:
+        ResourceError: they cannot be written, which is found out before the model is loaded.
         Interrupted: by a signal; what was finished is on the disk.
         ProcessLost: one of those that shared the work has ended; the same holds.
     """
     paths = [folder / plan.file_name for plan in plans]
     texts = {path: texts_of(plan, config) if metadata else {} for path, plan in zip(paths, plans, strict=True)}
-    missing = processes.share(
-        lambda: {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
-    )
+
+    def find_missing() -> dict[Path, Plan]:
+        found = {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
+        if found:
+            require_writable(next(iter(found)))
+        return found
+
+    missing = processes.share(find_missing)
     observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
     if missing:
         from cictl.engine.runtime import graceful_stop
