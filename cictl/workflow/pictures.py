@@ -16,12 +16,13 @@ from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
 from cictl.processes import ALONE, Processes
-from cictl.workflow.concept import Concept, last_stage, require_same_base
+from cictl.workflow.concept import Concept, last_stage
 from cictl.workflow.drawing import install, led_away
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, foresee_base, read_pins
 from cictl.workflow.plans import Plan, texts_of
 from cictl.workflow.shared_base import Opened, SharedBase
+from cictl.workflow.stage import require_same_base
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
