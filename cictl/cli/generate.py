@@ -202,6 +202,8 @@ def _would_draw(total: int, kept: int | None) -> str:
 
 
 def _drawn_with(would: ForeseenPictures) -> str:
+    from cictl.workflow.drawing import ways_to_draw
+
     (width, height), sampling = would.size, would.sampling
     steps = "1 step" if sampling["steps"] == 1 else f"{sampling['steps']} steps"
     facts = [
@@ -209,9 +211,7 @@ def _drawn_with(would: ForeseenPictures) -> str:
         f"{steps} of {sampling['sampler']}",
         f"guidance {sampling['guidance']:g}",
     ]
-    facts += [f"strength {sampling['strength']:g}"] if sampling["strength"] != 1 else []
-    facts += [f"avoid {sampling['avoid']:g}"] if sampling["avoid"] else []
-    return ", ".join([*facts, f"at most {would.batch_size} at a time"])
+    return ", ".join([*facts, *ways_to_draw(sampling), f"at most {would.batch_size} at a time"])
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:
