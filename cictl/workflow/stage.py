@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import FROM_PHOTOGRAPHS, METHODS, Config, Sources, Stage, Training, command_of, load_config, trajectory
+from cictl.config import (
+    FROM_PHOTOGRAPHS,
+    METHODS,
+    Config,
+    Sources,
+    Stage,
+    Training,
+    command_of,
+    load_config,
+    says_nothing,
+    trajectory,
+)
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
@@ -60,6 +71,17 @@ def configure(workspace: Workspace, overrides: Mapping[str, Any], *, upto: Stage
         fresh: forget those of that last stage, since it starts anew.
     """
     return load_config(Sources(workspace.config_file, kept_overrides(workspace, upto=upto, fresh=fresh), overrides))
+
+
+def empty_settings(workspace: Workspace, config: Config) -> tuple[str, str] | None:
+    """What is to be said of a ci.yaml that sets nothing, and what to do about it."""
+    if not says_nothing(workspace.config_file):
+        return None
+    where = workspace.shown(workspace.config_file)
+    return (
+        f"{where} sets nothing: all settings are defaults, and the base model is {config.model.id}",
+        "if it held settings, put them back; cictl init NEW-FOLDER makes a workspace whose ci.yaml you can copy",
+    )
 
 
 def kept_overrides(workspace: Workspace, *, upto: Stage = "finetune", fresh: bool = False) -> dict[str, Any]:
