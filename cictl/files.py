@@ -83,9 +83,44 @@ def as_typed(path: Path) -> str:
 
 def from_home(text: str) -> Path:
     """The path that a person wrote, with the home folder in the place of ~, if there is one of that name."""
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError, ValueError):  # also for a name that none can have
         return Path(text).expanduser()
     return Path(text)
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path``, which a person wrote, is a file. By a name that none can have, as with the next two, nothing is there."""
+    return _can_be(path) and path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder."""
+    return _can_be(path) and path.is_dir()
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is at ``path``."""
+    return _can_be(path) and path.exists()
+
+
+def _can_be(path: Path) -> bool:
+    """Whether the system takes such a name: it is not too long, and holds no NUL."""
+    try:
+        path.lstat()
+    except ValueError:
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can write it, as it cannot the bytes of a command line that were none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import as_typed, how_to_write, write_atomic
+from cictl.files import as_typed, how_to_write, is_file, is_there, write_atomic
 
 CONFIG_NAME = "ci.yaml"
 _SOMEBODY = "another cictl process"
@@ -200,11 +200,11 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         StateError: there is none, or several.
     """
     start = start.absolute()
-    if (start / CONFIG_NAME).is_file():
+    if is_file(start / CONFIG_NAME):
         return Workspace(start), ""
     if exact:
         why, hint = f"it has no {CONFIG_NAME}", f"cictl init {shlex.quote(str(start))} makes one"
-        if not start.exists():
+        if not is_there(start):
             why = "it does not exist"
         elif not start.is_dir():
             why, hint = "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"

@@ -29,8 +29,10 @@ from cictl.cli import (
     status,
 )
 from cictl.cli.options import flags
+from cictl.cli.session import no_room
 from cictl.data.prompts import in_quotes
-from cictl.errors import UsageError
+from cictl.errors import CictlError, UsageError
+from cictl.files import is_full
 from cictl.ui.report import print_error
 
 _MODULES = {
@@ -71,6 +73,10 @@ class Commands(TyperGroup):
             _end_with(_refusal(refused, typed), typed)
         except UsageError as error:
             _end_with(error, typed)
+        except OSError as error:  # of what the library says itself, such as the help
+            if not is_full(error):
+                raise
+            _end_with(no_room(error), typed)
         sys.exit(code or 0)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -80,7 +86,7 @@ class Commands(TyperGroup):
             formatter.write_dl(rows)
 
 
-def _end_with(error: UsageError, typed: Sequence[str]) -> NoReturn:
+def _end_with(error: CictlError, typed: Sequence[str]) -> NoReturn:
     print_error(error, json="--json" in typed)
     sys.exit(error.exit_code)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, DryRunOption, SeedOption, takes_common
+from cictl.cli.options import Common, DryRunOption, SeedOption, read_text, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.ui.report import print_result, print_text
 
@@ -27,7 +27,12 @@ def command(
     common: Common,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="What to draw, with S* in it. Default: preview.prompt.", show_default=False),
+        typer.Argument(
+            metavar="PROMPT",
+            parser=read_text,
+            show_default=False,
+            help="What to draw, with S* in it. Default: preview.prompt.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Pictures of the prompt.")] = 1,
     seed: SeedOption = None,

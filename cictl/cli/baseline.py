@@ -9,7 +9,7 @@ import typer
 
 from cictl.cli.options import Common, DryRunOption, NounOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import RestartOption, StepsOption, finish
+from cictl.cli.training import RestartOption, StepsOption, finish, warn_of_empty_settings
 from cictl.config import group_of
 
 
@@ -48,6 +48,7 @@ def command(
         flags = {f"{group_of(method.value)}__steps": steps, "evaluate__noun": noun}
         session = open_session(common, **flags)
         with session.display() as observe:
+            warn_of_empty_settings(session, observe)
             outcome = baseline.run(
                 session.workspace,
                 method.value,

@@ -8,7 +8,7 @@ import typer
 
 from cictl.cli.options import Common, DryRunOption, NounOption, PicturesOption, PromptSetOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import say_estimate, say_outcome
+from cictl.cli.training import say_estimate, say_outcome, warn_of_empty_settings
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
@@ -61,10 +61,12 @@ def command(
         }
         if dry_run:
             with session.display() as observe:
+                warn_of_empty_settings(session, observe)
                 would = foreseen.run(session.workspace, observe, **arguments)
             session.result(would, lambda: _say_foreseen(would))
             return
         with session.display() as observe:
+            warn_of_empty_settings(session, observe)
             outcome = compare.run(session.workspace, observe, **arguments)
 
         def say() -> None:

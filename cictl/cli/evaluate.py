@@ -105,11 +105,15 @@ def _say_foreseen(would: ForeseenEvaluation, titles: dict[str, str]) -> None:
 
 def _facts(results: Results | ForeseenEvaluation) -> dict[str, str]:
     """What the figures depend on, in a few lines."""
+    from cictl.workflow.drawing import ways_to_draw
+
     pictures = f"{results.count} {'picture' if results.count == 1 else 'pictures'}"
     facts = {
         "stage": f"{results.stage}{f' after {results.steps} steps' if results.steps else ''}, on {results.base['id']}",
         "prompts": f"{results.prompt_set}, {pictures} of each, seeds from {results.seed} on",
     }
+    if ways := ways_to_draw(results.sampling):
+        facts["drawn"] = ", ".join(ways)
     for name, model in (("DINOv2", results.dinov2), ("CLIP", results.clip)):
         facts[name] = f"{model['id']}, {_which(model['identity'])}" if model else "left out"
     if results.clip:

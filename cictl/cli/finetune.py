@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cictl.cli.options import Common, DryRunOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import RestartOption, StepsOption, finish
+from cictl.cli.training import RestartOption, StepsOption, finish, warn_of_empty_settings
 
 
 @takes_common()
@@ -28,5 +28,6 @@ def command(
 
         session = open_session(common, finetune__steps=steps)
         with session.display() as observe:
+            warn_of_empty_settings(session, observe)
             outcome = finetune.run(session.workspace, observe, overrides=session.overrides, restart=restart, dry_run=dry_run)
         finish(session, outcome, 'cictl generate "a photo of S*"')

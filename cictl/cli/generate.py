@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, DryRunOption, StepOption, takes_common
+from cictl.cli.options import Common, DryRunOption, StepOption, read_text, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import duration
 from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
@@ -53,7 +53,8 @@ StageOption = Annotated[
 def command(
     common: Common,
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, with S* in it; in quotes.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", parser=read_text, help="What to draw, with S* in it; in quotes.", show_default=False),
     ] = None,
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="Pictures a prompt. Default: generate.count.", show_default=False)
@@ -201,6 +202,8 @@ def _would_draw(total: int, kept: int | None) -> str:
 
 
 def _drawn_with(would: ForeseenPictures) -> str:
+    from cictl.workflow.drawing import ways_to_draw
+
     (width, height), sampling = would.size, would.sampling
     steps = "1 step" if sampling["steps"] == 1 else f"{sampling['steps']} steps"
     facts = [
@@ -208,9 +211,7 @@ def _drawn_with(would: ForeseenPictures) -> str:
         f"{steps} of {sampling['sampler']}",
         f"guidance {sampling['guidance']:g}",
     ]
-    facts += [f"strength {sampling['strength']:g}"] if sampling["strength"] != 1 else []
-    facts += [f"avoid {sampling['avoid']:g}"] if sampling["avoid"] else []
-    return ", ".join([*facts, f"at most {would.batch_size} at a time"])
+    return ", ".join([*facts, *ways_to_draw(sampling), f"at most {would.batch_size} at a time"])
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cictl.cli.options import Common, read_folder, takes_common
+from cictl.cli.options import Common, read_folder, read_text, takes_common
 from cictl.cli.session import exit_codes, print_outcome
 from cictl.data.photographs import FEWEST, list_files
 from cictl.errors import UsageError
@@ -31,7 +31,12 @@ def command(
     more_images: Annotated[list[Path] | None, typer.Argument(metavar="--images PATH", hidden=True)] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ID|FOLDER|FILE|toybox", help="Base model. Default: Stable Diffusion 1.5.", show_default=False),
+        typer.Option(
+            metavar="ID|FOLDER|FILE|toybox",
+            parser=read_text,
+            help="Base model. Default: Stable Diffusion 1.5.",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[
         list[Path] | None,

@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from cictl.files import is_text
+
 
 @dataclass(frozen=True)
 class Common:
@@ -46,6 +48,13 @@ def read_folder(text: str) -> Path:
     if not text:
         raise typer.BadParameter("it is empty")
     return Path(text)
+
+
+def read_text(text: str) -> str:
+    """A prompt, which a tokenizer is to read, or what ci.yaml is to hold; not bytes of another encoding."""
+    if not is_text(text):
+        raise typer.BadParameter(f"{text!r} is not text in UTF-8")
+    return text
 
 
 def takes_common(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -19,7 +19,7 @@ from cictl.cli.options import Common
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
-from cictl.files import as_typed, how_to_allow
+from cictl.files import as_typed, how_to_allow, is_full
 from cictl.processes import launched
 from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
@@ -109,6 +109,8 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and is_full(error):
+            _fail(no_room(error), common)
         if isinstance(error, PermissionError) and error.filename:
             _fail(_forbidden(Path(error.filename)), common)
         if common.debug:
@@ -119,6 +121,16 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
             slug="unexpected",
         )
         _fail(unexpected, common)
+
+
+def no_room(error: OSError) -> ResourceError:
+    """What is said of ``error`` where nobody has said what was to be written: most likely this program's own output."""
+    what = as_typed(Path(error.filename)) if error.filename else "the output"
+    return ResourceError(
+        f"{what} cannot be written: {error.strerror}",
+        "make room, or let the output go elsewhere; then the same command again",
+        slug="output-not-written",
+    )
 
 
 def _forbidden(path: Path) -> ResourceError:

@@ -9,10 +9,12 @@ import typer
 
 from cictl.cli.session import Session
 from cictl.config import METHODS, command_of
+from cictl.events import Observer, Warned
+from cictl.processes import launched
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import check
 from cictl.workflow.findings import Estimate
-from cictl.workflow.stage import TITLES
+from cictl.workflow.stage import TITLES, configure, empty_settings
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
@@ -21,6 +23,12 @@ RestartOption = Annotated[
 ]
 
 _NAMES = {"invert": "stage 1", "finetune": "stage 2"}
+
+
+def warn_of_empty_settings(session: Session, observe: Observer) -> None:
+    """Say that ci.yaml sets nothing, if it does; of several processes the first one says it."""
+    if launched()[0] == 0 and (empty := empty_settings(session.workspace, configure(session.workspace, session.overrides))):
+        observe(Warned("; ".join(empty)))
 
 
 def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from cictl.files import is_text
 from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
 NOT_STATED = "not stated in the paper"
@@ -29,6 +30,15 @@ class Group(BaseModel):
     """A group of fields: strict, and not changed after it was checked."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _writable(cls, value: Any) -> Any:
+        """Refuse what ci.yaml, which is UTF-8, cannot hold, and no tokenizer reads: bytes in another encoding."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not is_text(text):
+                raise ValueError(f"{text!r} is not text in UTF-8")
+        return value
 
 
 def setting(default: Any, about: str, *, paper: str, shapes: bool = True, **limits: Any) -> Any:

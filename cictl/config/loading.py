@@ -67,6 +67,16 @@ def load_config(sources: Sources) -> Config:
     raise UsageError(_describe(sources.file, problems), _correct(sources.file, problems, overrides), slug="settings-invalid")
 
 
+def says_nothing(file: Path) -> bool:
+    """Whether ci.yaml is there and sets nothing, as a crash or an editor may leave it: all is then as it is by default.
+
+    Raises:
+        StateError, UsageError: it cannot be read.
+    """
+    document = _read(file)
+    return not document.values and not document.problems
+
+
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """``key=value`` texts of --set to values by dotted key.
 
@@ -174,6 +184,8 @@ def _validation_problems(
         message = message[0].lower() + message[1:]
         if item["type"] == "model_type":
             message = "must be a group of keys"
+        if item["type"] == "string_unicode":
+            message = "is not text in UTF-8"
         if item["type"] == "string_pattern_mismatch":
             message = f"must be {_WORDS_OF_PATTERNS[place]}"
         if item["type"] != "value_error":  # a rule of ours names the value itself

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +34,34 @@ def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, 
         chunks.add_itxt(key, text) if not text.isascii() else chunks.add_text(key, text)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=chunks)
-    try:
+    with _to_be_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getvalue())
+
+
+def require_writable(path: Path) -> None:
+    """Refuse before the work of a picture what :func:`write_png` would refuse after it. Nothing is left of the trial.
+
+    Raises:
+        ResourceError: nothing can be written there.
+    """
+    with _to_be_written(path), tempfile.TemporaryFile(dir=_nearest_folder(path)):
+        pass
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder that ``path`` is in, or in which the folders above it would be made."""
+    for folder in path.absolute().parents:
+        with suppress(FileNotFoundError):
+            folder.stat()
+            return folder
+    raise AssertionError("the root is there")
+
+
+@contextmanager
+def _to_be_written(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ResourceError(
             f"{path} cannot be written: {error.strerror}",

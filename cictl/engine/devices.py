@@ -75,13 +75,26 @@ def _numbered(device: torch.device, processes: Processes) -> torch.device:
             slug="device-for-several-processes",
         )
     own, count = int(os.environ.get("LOCAL_RANK", processes.rank)), torch.cuda.device_count()
+    if own >= count and _is_given_one_alone(processes, count):
+        return torch.device("cuda", 0)
     if own >= count:
+        seen = "; or let Slurm show each process all of them: --gpus-per-node" if "SLURM_JOB_ID" in os.environ else ""
         raise UsageError(
             f"there are more processes on this machine than GPUs, of which it has {count}",
-            f"start {count} (accelerate launch --num_processes {count}); accumulation in ci.yaml computes a batch in parts",
+            f"start {count} (accelerate launch --num_processes {count}){seen}; accumulation in ci.yaml computes a batch in parts",
             slug="processes-exceed-gpus",
         )
     return torch.device("cuda", own)
+
+
+def _is_given_one_alone(processes: Processes, count: int) -> bool:
+    """Whether this process is a task of Slurm's, each of which has a GPU and sees no other (``srun --gpus-per-task=1``).
+
+    What CUDA_VISIBLE_DEVICES says is no sign: it may be 0 in every task, or in all processes that share one GPU. Where another
+    launcher has started the processes in a task, their numbers are not Slurm's.
+    """
+    said = [os.environ.get(f"SLURM_{name}", "") for name in ("GPUS_PER_TASK", "PROCID", "STEP_NUM_TASKS")]
+    return count == 1 and said[0].rpartition(":")[2] == "1" and said[1:] == [str(processes.rank), str(processes.count)]
 
 
 def _try(device: torch.device) -> None:

@@ -14,7 +14,7 @@ from cictl.engine.tensor_files import holds, serialized
 from cictl.errors import CictlError, ResourceError, StateError
 from cictl.exporters.content import Content, Tensors
 from cictl.exporters.origin import origin_of
-from cictl.files import how_to_write, sha256_file, sync_folder
+from cictl.files import how_to_write, is_there, sha256_file, sync_folder
 
 _PIECE = 1 << 20
 _STAGING = ".exporting-"
@@ -58,18 +58,13 @@ def write(
         ResourceError: the disk is full or cannot be written.
         CictlError: what was read back is not what was written; nothing is left of it.
     """
-    kept = {name for name, content in files.items() if _is_there(folder / name, content)}
+    kept = {name for name, content in files.items() if _same_bytes(folder / name, content)}
     if not force:
         _require_replaceable(files, folder, kept, origin)
     if len(kept) < len(files) or not (folder / CARD).exists():
         with _disk(folder):
             _write(files, kept, folder, describe)
     return [Exported(folder / name, (folder / name).stat().st_size, name in kept) for name in files]
-
-
-def _is_there(path: Path, content: Content) -> bool:
-    """Whether the file is there with exactly this content."""
-    return path.exists() and _same_bytes(path, content)
 
 
 def _require_replaceable(files: Mapping[str, Content], folder: Path, kept: set[str], origin: str) -> None:
@@ -80,7 +75,7 @@ def _require_replaceable(files: Mapping[str, Content], folder: Path, kept: set[s
     """
     for name, content in files.items():
         path = folder / name
-        if name in kept or not path.exists() or (isinstance(content, Tensors) and holds(path, content.tensors)):
+        if name in kept or not is_there(path) or (isinstance(content, Tensors) and holds(path, content.tensors)):
             continue
         there = origin_of(path) or next(filter(None, (origin_of(folder / other) for other in files)), "")
         if there == origin:
@@ -149,6 +144,7 @@ def _put(path: Path, content: Content) -> None:
 
 
 def _same_bytes(path: Path, content: Content) -> bool:
+    """Whether a file is there, with exactly this content."""
     with suppress(OSError), open(path, "rb") as file:
         return all(file.read(len(piece)) == piece for piece in _pieces(content)) and not file.read(1)
     return False

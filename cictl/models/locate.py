@@ -11,7 +11,7 @@ from typing import Literal
 
 from cictl.errors import ModelAccessError
 from cictl.events import Observer, ignore
-from cictl.files import from_home, sampled_digest, sha256_bytes
+from cictl.files import from_home, is_file, is_folder, sampled_digest, sha256_bytes
 from cictl.models import hub, hub_errors
 from cictl.models.hub_request import Request
 from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
@@ -61,7 +61,7 @@ def locate_base(model_id: str, revision: str | None = None, *, offline: bool = F
         ResourceError: there is no room for it.
     """
     file = from_home(model_id)
-    if model_id != "toybox" and file.is_file():
+    if model_id != "toybox" and is_file(file):
         require_sd1(file)
         return Located(model_id, SD1_CONFIGS, sampled_digest(file), file.resolve())
     located = _locate(base_request(model_id, revision), embedded="", offline=offline, observe=observe)
@@ -136,9 +136,9 @@ def _locate(request: Request, *, embedded: str, offline: bool, observe: Observer
             )
         return Located(model_id, folder, _digest(folder))
     folder = from_home(model_id)
-    if folder.is_dir():
+    if is_folder(folder):
         return Located(model_id, folder.resolve(), _digest(folder))
-    if folder.is_file():
+    if is_file(folder):
         raise ModelAccessError(
             f"{model_id} is a single file, where {request.kind} is wanted",
             f"set {request.key} in ci.yaml to its folder, or to an id on the hub such as {request.example}",

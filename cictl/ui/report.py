@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from rich import box
 from rich.cells import cell_len
@@ -40,11 +41,17 @@ def exit_code(error: CictlError) -> int:
 
 
 def print_error(error: CictlError, *, json: bool) -> None:
-    """Says what is wrong and what to do next: on stderr, or as a JSON object on stdout."""
+    """Says what is wrong and what to do next: on stderr, or as a JSON object on stdout, unless that cannot be written."""
     if json:
         values = {"error": error.kind, "slug": error.slug, "message": error.message, "hint": error.hint}
-        print_json({"event": "Error", **values, "exit_code": exit_code(error)})
-        return
+        with suppress(OSError):
+            print_json({"event": "Error", **values, "exit_code": exit_code(error)})
+            return
+    with suppress(OSError):
+        _print_error(error)
+
+
+def _print_error(error: CictlError) -> None:
     console = stderr_console()
     arrow = glyphs_for(console.encoding).arrow
     _print_wrapped(console, Text.assemble(("error:", "bold red"), " "), error.message)

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from cictl.data.photographs import find_photographs
-from cictl.data.png import sheet, write_png
+from cictl.data.png import require_writable, sheet, write_png
 from cictl.data.prompts import expand, require_concept, without_auxiliary
 from cictl.errors import StateError, UsageError
 from cictl.events import Observer
@@ -58,6 +58,7 @@ def run(
     path = job.path(workspace)
     shares = kept_shares(path)
     if shares is None:
+        require_writable(path)
         rows, shares = look(job, observe)
         write_png(path, sheet(rows), {"cictl": json.dumps([asdict(share) for share in shares])})
         return AttentionOutcome(workspace.shown(path), shares, kept=False)

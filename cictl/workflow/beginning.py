@@ -69,7 +69,7 @@ def begin(
     pins = read_pins(workspace, config, stage, fresh=restart)
     kept = {**kept_overrides(workspace, upto=stage, fresh=restart), **lasting(overrides)}
     now = fingerprint(workspace, config, stage, pins)
-    decision = Decision("run", None) if restart else decide(workspace, stage, settings, now)
+    decision = decide(workspace, stage, settings, now, restart=restart)
     replaces = restart and workspace.stage_folder(stage).exists()
     for warning in decision.warnings:
         observe(Warned(warning))

@@ -24,7 +24,7 @@ from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.room import look_at_disks, size_in_words
-from cictl.workflow.stage import STAGES, configure, decide, fingerprint, reads_clip
+from cictl.workflow.stage import STAGES, configure, decide, empty_settings, fingerprint, reads_clip
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     except CictlError as error:
         report.fail("config", error)
         return report
-    report.add("ok", "config", f"ci.yaml is valid; seed {config.seed}")
+    if empty := empty_settings(workspace, config):
+        report.add("warning", "config", *empty)
+    else:
+        report.add("ok", "config", f"ci.yaml is valid; seed {config.seed}")
     observe(PhaseStarted("looking at the photographs"))
     photographs = _try(report, "photographs", lambda: find_photographs(workspace.images))
     pictures = [load_pixels(photograph, config.data.resolution) for photograph in photographs or []]

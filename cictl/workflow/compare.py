@@ -12,6 +12,7 @@ from PIL import Image
 import cictl
 from cictl.config import NEED_A_NOUN, Config
 from cictl.data.photographs import find_photographs, open_upright
+from cictl.data.png import require_writable
 from cictl.errors import CictlError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, Warned
@@ -20,6 +21,8 @@ from cictl.workflow import evaluate, preview_aux
 from cictl.workflow.baseline import require_noun
 from cictl.workflow.comparison_page import PageRow, render
 from cictl.workflow.concept import Source
+from cictl.workflow.drawing import ways_to_draw
+from cictl.workflow.evaluation_files import SHEET
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.measuring import Terms, figures_of, opened
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
@@ -50,6 +53,7 @@ class Row:
         which: last, best (of those that were kept along the way), or both in one.
         steps: of its last stage that were done; 0 for the base.
         words: what stood for S* in the prompts that it drew.
+        sampling: strength and avoid, as far as they have an effect on it.
         overall: each figure, as a mean over the prompts' means, and the standard deviation of those.
         results, sheet: where all figures and the pictures lie.
     """
@@ -59,6 +63,7 @@ class Row:
     which: str
     steps: int
     words: str
+    sampling: dict[str, float]
     overall: dict[str, Score]
     results: str
     sheet: str
@@ -126,6 +131,7 @@ def run(
     """
     chosen, overrides, config = begin(workspace, methods, overrides or {}, drawing or {})
     terms = evaluate.require_measurable(workspace, config, observe)  # before hours of training
+    require_writable(workspace.outputs / FOLDER / chosen[0] / SHEET)
     last_alone = last_alone or not can_tell_the_best(terms, observe)
     warn_of_memory(workspace, chosen, needed_memory(workspace, chosen, overrides, observe), overrides, observe)
     failed = train(workspace, chosen, overrides, observe)
@@ -199,7 +205,9 @@ def _quality(results: Results) -> float:
 
 
 def _row(row: Source, which: str, one: evaluate.EvaluateOutcome) -> Row:
-    return Row(row, title_of(row), which, one.measured.steps, one.words, one.measured.overall, one.results, one.sheet)
+    measured = one.measured
+    sampling = {name: measured.sampling[name] for name in ("strength", "avoid")}
+    return Row(row, title_of(row), which, measured.steps, one.words, sampling, measured.overall, one.results, one.sheet)
 
 
 def _outcome(
@@ -248,9 +256,20 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
         "S*": ", ".join(dict.fromkeys(f"{row.method} {row.words!r}" for row in outcome.rows)),
         "chosen": outcome.chosen,
     }
+    if drawn := _drawn(outcome.rows):
+        said["drawn"] = drawn
     if outcome.known_as:
         said["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
     return said | {"std": outcome.std}
+
+
+def _drawn(rows: Sequence[Row]) -> str:
+    """What has an effect on some rows, and on which."""
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        if row.which != "best" and (ways := ways_to_draw(row.sampling)):
+            methods.setdefault(", ".join(ways), []).append(row.method)
+    return "; ".join(f"{', '.join(some)} with {ways}" for ways, some in methods.items())
 
 
 def _auxiliary(

@@ -13,7 +13,6 @@ from cictl.data.prompts import token_names
 from cictl.errors import StateError, UsageError
 from cictl.events import Observer, Warned
 from cictl.files import sha256_bytes
-from cictl.models.hub_listing import is_commit
 from cictl.records import (
     RESULT,
     SNAPSHOTS,
@@ -260,25 +259,3 @@ def _not_kept(workspace: Workspace, stage: Stage, step: int) -> StateError:
         f"--step {kept[-1]}, or leave --step out (checkpoint.snapshots says how much is kept along the way)",
         slug="step-not-kept",
     )
-
-
-def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
-    """The base model must be the one that the checkpoints were trained on.
-
-    Raises:
-        StateError: it is another.
-    """
-    for checkpoint in checkpoints:
-        fields = checkpoint.manifest["fingerprint"]["fields"]
-        trained_on = fields.get("identity.model")
-        if trained_on not in (None, identity):
-            was, commit = fields.get("model.id"), is_commit(trained_on)
-            revision = trained_on if commit else fields.get("model.revision") or "null"
-            again: Stage = checkpoint.manifest["stage"] if checkpoint.manifest["stage"] in METHODS else "invert"
-            raise StateError(
-                f"the concept was learned on another base model: {was} with the {'commit' if commit else 'digest'} "
-                f"{trained_on[:12]}, not {identity[:12]}",
-                f"set model.id to {was} and model.revision to {revision} in ci.yaml (or with --set), or: "
-                f"{command_of(again)} --restart",
-                slug="base-changed",
-            )

@@ -12,6 +12,7 @@ from PIL import Image
 from cictl.data.photographs import list_files
 from cictl.data.png import Row, sheet, write_png
 from cictl.errors import StateError
+from cictl.files import is_there
 from cictl.models.locate import locate_base
 from cictl.toybox.concepts import demo_concept
 from cictl.toybox.tasks import tasks
@@ -63,7 +64,7 @@ def prepare(folder: Path) -> Workspace:
         StateError: the folder is a workspace of something else.
     """
     workspace = Workspace(folder.absolute())
-    if workspace.config_file.exists():
+    if is_there(workspace.config_file):
         if not list(workspace.images.glob("teapot-*.png")):
             raise StateError(
                 f"{folder} is a workspace already, but not the demo's",

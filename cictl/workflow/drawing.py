@@ -59,6 +59,12 @@ def avoid_of(config: Config, concept: Concept) -> float:
     return settings.avoid if settings.avoid and settings.guidance != 1 and auxiliary_texts(concept) else 0.0
 
 
+def ways_to_draw(sampling: Mapping[str, Any]) -> list[str]:
+    """What pictures with this ``strength`` and ``avoid`` were drawn with beside what is usual, in words."""
+    strength, avoid = sampling["strength"], sampling["avoid"]
+    return [*([f"strength {strength:g}"] if strength != 1 else []), *([f"avoid {avoid:g}"] if avoid else [])]
+
+
 def not_exported(config: Config, concept: Concept) -> Iterator[str]:
     """Which of the settings that shape a picture of ``concept`` are of cictl's own drawing, and so not in what others load."""
     if (strength := strength_of(config, concept)) != 1:

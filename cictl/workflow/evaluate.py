@@ -9,6 +9,7 @@ from typing import Any
 
 from cictl.config import Config
 from cictl.data.photographs import Photograph
+from cictl.data.png import require_writable
 from cictl.data.prompts import expand
 from cictl.errors import CictlError, UsageError
 from cictl.events import Note, Observer, Warned
@@ -194,6 +195,7 @@ def _draw(
 ) -> DrawnConcept:
     warn_of_other_photographs(concept, terms.photographs, observe)
     base = find_base_of(workspace, config, concept, observe)
+    require_writable(folder / SHEET)
     plans = plans_of(config, terms, concept, base)
     pictures = draw_pictures(config, base, concept, plans, pictures_folder, observe, again="the same command", shared=shared)
     if len(pictures.blanked) == len(plans):

@@ -12,7 +12,7 @@ from cictl.errors import StateError, UsageError
 from cictl.events import FileSaved, Note, Observer, PhaseStarted, Warned
 from cictl.exporters.origin import described
 from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
-from cictl.files import from_home, sha256_bytes
+from cictl.files import from_home, is_there, sha256_bytes
 from cictl.models.hub_listing import is_commit
 from cictl.models.locate import Located
 from cictl.models.words import is_word
@@ -200,7 +200,7 @@ def _exportable(concept: Concept, base: Located, name: str, model_id: str) -> Ex
         base_key_values=base_key_values(base) if concept.source == "finetune" else {},
         base=base,
         facts={
-            "base_model": "local" if model_id != "toybox" and from_home(model_id).exists() else model_id,
+            "base_model": "local" if model_id != "toybox" and is_there(from_home(model_id)) else model_id,
             "base_model_identity": base.identity,
             "trigger": name,
             "stage": concept.source,

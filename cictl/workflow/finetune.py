@@ -12,10 +12,10 @@ from cictl.errors import StateError
 from cictl.events import Observer
 from cictl.records import RESULT, Checkpoint
 from cictl.workflow.beginning import Beginning
-from cictl.workflow.concept import require_inverted, require_same_base
+from cictl.workflow.concept import require_inverted
 from cictl.workflow.pins import find_base
 from cictl.workflow.prepared import Prepared
-from cictl.workflow.stage import configure, is_over
+from cictl.workflow.stage import configure, is_over, require_same_base
 from cictl.workflow.training import TrainingOutcome, run_stage
 from cictl.workspace import Workspace
 
@@ -67,12 +67,6 @@ def _prepare(inverted: Checkpoint, start: Beginning, runtime: Runtime, observe: 
     model = open_to_train(config, "finetune", base, runtime, observe)
     encoded = encode_photographs(model, start.photographs, config.data.resolution, None, observe)
     tokens = ConceptTokens.from_tensors(config.concept.name, read_tensors(inverted, RESULT))
-    if tokens.keys and tokens.keys != encoded.keys:
-        raise StateError(
-            "the photographs are not those that stage 1 was trained with",
-            "put them back, or: cictl invert --restart",
-            slug="photographs-differ",
-        )
     model.add_tokens(tokens)
     method = DisentangledFinetuning(model, tokens, encoded, config.finetune)
     encode = prompt_encoder(model, expand(config.preview.prompt, tokens.concept_names))

@@ -9,6 +9,7 @@ from typing import Any
 
 from cictl.data.photographs import find_photographs
 from cictl.events import Note, Observer
+from cictl.files import is_there
 from cictl.processes import launched
 from cictl.workflow import attention, check, evaluate, generate
 from cictl.workflow.concept import Source, find_concept, last_stage
@@ -59,6 +60,7 @@ class ForeseenEvaluation:
     Attributes:
         base, dinov2, clip: ``id`` and ``identity``, which is None where the model is still to be downloaded.
         prompts: as written.
+        sampling: strength and avoid, as far as they have an effect.
         figures: that would be computed.
         pictures, kept: how many there would be in all, and how many of them are there; None where the base model, and so their
             names, are not known yet.
@@ -76,6 +78,7 @@ class ForeseenEvaluation:
     noun: str | None
     seed: int
     count: int
+    sampling: dict[str, float]
     known_as: str | None
     figures: list[str]
     pictures: int
@@ -182,13 +185,14 @@ def foresee_evaluation(
         noun=config.evaluate.noun,
         seed=config.seed,
         count=terms.count,
+        sampling={"strength": strength_of(config, concept), "avoid": avoid_of(config, concept)},
         known_as=terms.known.name if terms.known else None,
         figures=figures_of(terms),
         pictures=len(terms.asked.prompts) * terms.count,
         kept=sum(which_are_there(evaluate.plans_of(config, terms, concept, base), pictures)) if base else None,
         results=workspace.shown(folder / RESULTS),
         sheet=workspace.shown(folder / SHEET),
-        replaced=(folder / RESULTS).exists(),
+        replaced=is_there(folder / RESULTS),
     )
 
 

@@ -11,7 +11,7 @@ from cictl.config import commented_yaml, initial_config
 from cictl.config.templates import templates_folder
 from cictl.data.copying import copy_into
 from cictl.errors import ResourceError, StateError, UsageError
-from cictl.files import from_home, how_to_write, write_atomic
+from cictl.files import from_home, how_to_write, is_folder, is_there, write_atomic
 from cictl.workspace import Workspace, check_name, slug
 
 _PARTS = ("checkpoints", "outputs", ".gitignore", "README.md")  # beside images/, which may be there, and ci.yaml
@@ -33,22 +33,22 @@ def run(
         ResourceError: the disk is full or cannot be written; nothing is left but photographs.
     """
     workspace = Workspace(folder.absolute())
-    if workspace.config_file.exists():
+    if is_there(workspace.config_file):
         raise StateError(
             f"{workspace.shown(workspace.root)} is a workspace already; it was not touched",
             f"cictl status -C {workspace.shown(workspace.root)}",
             slug="workspace-exists",
         )
-    if folder.exists() and not folder.is_dir():
+    if is_there(folder) and not folder.is_dir():
         raise UsageError(f"{folder} is a file", "name a new folder, such as my-teapot", slug="init-folder-is-file")
-    if folder.is_dir() and any((folder / part).exists() for part in _PARTS):
+    if is_folder(folder) and any((folder / part).exists() for part in _PARTS):
         raise StateError(
             f"{folder} holds other files that a workspace would overwrite",
             "name a new folder, such as my-teapot",
             slug="init-folder-taken",
         )
     chosen = check_name(name) if name is not None else check_name(slug(workspace.root.name, 40))
-    if model and model != "toybox" and from_home(model).exists():
+    if model and model != "toybox" and is_there(from_home(model)):
         model = str(from_home(model).resolve())  # so that it is found from whatever folder
     config = initial_config(name=chosen, kind=kind, model=model)
     texts = templates_folder() / "workspace"

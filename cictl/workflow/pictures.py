@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from cictl.config import Config
-from cictl.data.png import write_png
+from cictl.data.png import require_writable, write_png
 from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
 from cictl.processes import ALONE, Processes
-from cictl.workflow.concept import Concept, last_stage, require_same_base
+from cictl.workflow.concept import Concept, last_stage
 from cictl.workflow.drawing import install, led_away
 from cictl.workflow.memory import FittingBatches, out_of_memory_explained
 from cictl.workflow.pins import find_base, foresee_base, read_pins
 from cictl.workflow.plans import Plan, texts_of
 from cictl.workflow.shared_base import Opened, SharedBase
+from cictl.workflow.stage import require_same_base
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -101,14 +102,20 @@ def draw_pictures(
         The path of each plan's picture, how many were there already, and which the safety checker blanked.
 
     Raises:
+        ResourceError: they cannot be written, which is found out before the model is loaded.
         Interrupted: by a signal; what was finished is on the disk.
         ProcessLost: one of those that shared the work has ended; the same holds.
     """
     paths = [folder / plan.file_name for plan in plans]
     texts = {path: texts_of(plan, config) if metadata else {} for path, plan in zip(paths, plans, strict=True)}
-    missing = processes.share(
-        lambda: {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
-    )
+
+    def find_missing() -> dict[Path, Plan]:
+        found = {path: plan for path, plan in zip(paths, plans, strict=True) if not _kept(path, texts[path])}
+        if found:
+            require_writable(next(iter(found)))
+        return found
+
+    missing = processes.share(find_missing)
     observe(PicturesPlanned(len(plans), len(plans) - len(missing)))
     if missing:
         from cictl.engine.runtime import graceful_stop

@@ -7,7 +7,7 @@ from functools import partial
 
 from cictl.config import METHODS, Config, Stage, command_of
 from cictl.events import Observer, Warned, ignore
-from cictl.files import from_home
+from cictl.files import from_home, is_folder
 from cictl.models import hub
 from cictl.models.downloads import require_obtainable
 from cictl.models.hub_listing import is_commit
@@ -104,6 +104,6 @@ def _pin(checkpoint: Checkpoint, fields: tuple[str, str, str], model_id: str, re
     recorded = checkpoint.manifest["fingerprint"]["fields"]
     then, then_revision, identity = (recorded.get(field) for field in fields)
     same = then == model_id and (then_revision or hub.MAIN) == (revision or hub.MAIN)
-    if not same or not is_commit(identity) or from_home(model_id).is_dir():
+    if not same or not is_commit(identity) or is_folder(from_home(model_id)):
         return None
     return str(identity)

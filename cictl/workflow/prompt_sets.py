@@ -9,7 +9,7 @@ from cictl.config import Config
 from cictl.config.templates import prompt_set_file, prompt_sets
 from cictl.data.prompts import read_prompts, require_concept
 from cictl.errors import UsageError
-from cictl.files import from_home
+from cictl.files import from_home, is_file
 from cictl.placeholders import CONCEPT
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import tasks
@@ -48,7 +48,7 @@ def choose_prompts(config: Config, root: Path, known: ToyConcept | None) -> Prom
             )
         return PromptSet(name, [task.prompt for task in tasks(known)])
     shipped = prompt_set_file(name, config.model.id)
-    path = shipped or next((file for file in (from_home(name), root / name) if file.is_file()), None)
+    path = shipped or next((file for file in (from_home(name), root / name) if is_file(file)), None)
     if path is None:
         raise UsageError(f"there is no prompt set {name!r}, and no file of that name", _choices(), slug="prompt-set-unknown")
     prompts = list(dict.fromkeys(read_prompts(path)))

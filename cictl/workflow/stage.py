@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cictl.config import FROM_PHOTOGRAPHS, Config, Sources, Stage, Training, command_of, load_config, trajectory
+from cictl.config import (
+    FROM_PHOTOGRAPHS,
+    METHODS,
+    Config,
+    Sources,
+    Stage,
+    Training,
+    command_of,
+    load_config,
+    says_nothing,
+    trajectory,
+)
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import ModelAccessError, StateError
@@ -62,6 +73,17 @@ def configure(workspace: Workspace, overrides: Mapping[str, Any], *, upto: Stage
     return load_config(Sources(workspace.config_file, kept_overrides(workspace, upto=upto, fresh=fresh), overrides))
 
 
+def empty_settings(workspace: Workspace, config: Config) -> tuple[str, str] | None:
+    """What is to be said of a ci.yaml that sets nothing, and what to do about it."""
+    if not says_nothing(workspace.config_file):
+        return None
+    where = workspace.shown(workspace.config_file)
+    return (
+        f"{where} sets nothing: all settings are defaults, and the base model is {config.model.id}",
+        "if it held settings, put them back; cictl init NEW-FOLDER makes a workspace whose ci.yaml you can copy",
+    )
+
+
 def kept_overrides(workspace: Workspace, *, upto: Stage = "finetune", fresh: bool = False) -> dict[str, Any]:
     """What --set gave the stages so far, by dotted key."""
     kept: dict[str, Any] = {}
@@ -97,17 +119,22 @@ def fingerprint(workspace: Workspace, config: Config, stage: Stage, pins: Pins |
     return {"photographs": dict(sorted(photographs.items())), "fields": fields}
 
 
-def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerprint) -> Decision:
+def decide(workspace: Workspace, stage: Stage, settings: Training, now: Fingerprint, *, restart: bool = False) -> Decision:
     """Whether to run, resume or skip ``stage``.
 
     Args:
         settings: how many steps are asked for in all, and whether fewer may do.
         now: the fingerprint as of now.
+        restart: run in any case, if it can be run.
 
     Raises:
-        StateError: photographs or settings are not those that the checkpoint was made from, or no checkpoint
-            of the stage is whole.
+        StateError: photographs or settings are not those that the checkpoint was made from, no checkpoint of the stage is
+            whole, or stage 2 does not fit what stage 1 was trained with, which no restart of it helps.
     """
+    if stage == "finetune":
+        _require_fitting_stage_1(workspace, now)
+    if restart:
+        return Decision("run", None)
     checkpoint, damaged = latest_checkpoint(workspace.stage_folder(stage))
     if checkpoint is None:
         if damaged:
@@ -140,6 +167,45 @@ def require_unchanged(workspace: Workspace, stage: Stage, checkpoint: Checkpoint
     """
     if changed := differences(checkpoint.manifest["fingerprint"], now):
         raise _changed(workspace, stage, checkpoint, changed)
+
+
+def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
+    """The base model must be the one that the checkpoints were trained on.
+
+    Raises:
+        StateError: it is another.
+    """
+    for checkpoint in checkpoints:
+        fields = checkpoint.manifest["fingerprint"]["fields"]
+        trained_on = fields.get("identity.model")
+        if trained_on not in (None, identity):
+            was, commit = fields.get("model.id"), is_commit(trained_on)
+            revision = trained_on if commit else fields.get("model.revision") or "null"
+            again: Stage = checkpoint.manifest["stage"] if checkpoint.manifest["stage"] in METHODS else "invert"
+            raise StateError(
+                f"the concept was learned on another base model: {was} with the {'commit' if commit else 'digest'} "
+                f"{trained_on[:12]}, not {identity[:12]}",
+                f"set model.id to {was} and model.revision to {revision} in ci.yaml (or with --set), or: "
+                f"{command_of(again)} --restart",
+                slug="base-changed",
+            )
+
+
+def _require_fitting_stage_1(workspace: Workspace, now: Fingerprint) -> None:
+    inverted, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
+    if inverted is None:
+        return
+    then = inverted.manifest["fingerprint"]
+    others = [item for item in differences(then, now) if item.field == PHOTOGRAPHS]
+    if others and then["fields"]["invert.auxiliary_vectors"]:  # without A_i* stage 2 asks for no photograph of its own
+        lines = "\n".join(f"  {line}" for line in describe(others))
+        raise StateError(
+            f"the photographs are not those that stage 1 was trained with:\n{lines}",
+            "put them back, or: cictl invert --restart",
+            slug="photographs-differ",
+        )
+    if identity := now["fields"]["identity.model"]:  # else it is found out once it is downloaded
+        require_same_base([inverted], identity)
 
 
 def describe(changed: Sequence[Difference]) -> list[str]:

@@ -108,7 +108,7 @@ def _foreseen(workspace: Workspace, stage: Stage, overrides: Mapping[str, Any], 
     settings = settings_of(config, stage)
     find_photographs(workspace.images)
     now = fingerprint(workspace, config, stage)
-    decision = Decision("run", None) if restart else decide(workspace, stage, settings, now)
+    decision = decide(workspace, stage, settings, now, restart=restart)
     return _outcome(workspace, stage, decision, settings, steps=settings.steps, dry_run=True)
 
 

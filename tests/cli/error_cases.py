@@ -615,6 +615,8 @@ CASES: tuple[Case, ...] = (
          both(new, full("cictl.engine.checkpoint.write_atomic"))),
     Case("checkpoint-not-written", "A folder of checkpoints that may not be written to", "cictl invert", 5,
          both(new, full("cictl.engine.checkpoint.write_atomic", errno.EACCES))),
+    Case("output-not-written", "A full disk where the output goes to", "cictl status", 5,
+         raising("cictl.workflow.status.run", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))),
     Case("log-not-written", "A full disk at the log", "cictl invert", 5, both(new, full("cictl.workflow.event_log.open"))),
     Case("picture-not-written", "A full disk at a picture", "cictl generate 'a photo of S*'", 5,
          both(changed(), full("cictl.data.png.write_atomic"))),

@@ -368,3 +368,16 @@ def test_what_does_not_fit_into_the_free_memory_is_said_before_training(make_wor
 def test_rows_stand_in_the_order_of_the_table_however_they_are_asked_for():
     assert choose_rows([]) == list(ROWS)
     assert choose_rows(["finetune", "base"]) == ["base", "finetune"]
+
+
+def test_what_is_drawn_otherwise_than_usual_is_said_of_the_methods_that_it_changes(compared, copy_of_trained, common):
+    assert "drawn:" not in compared[1]
+    ways = ["--set=generate.strength=0.9", "--set=generate.avoid=0.5", "--methods=base,invert,finetune", "--last"]
+    code, shown, errors = cictl(copy_of_trained, *common, "-n", "1", *ways)
+    assert code == 0, errors
+    told = "invert with avoid 0.5; finetune with strength 0.9, avoid 0.5"
+    assert [line.split(":", 1)[1].strip() for line in shown.splitlines() if line.startswith("drawn:")] == [told]
+    assert told in (copy_of_trained.outputs / "compare" / "report.html").read_text("utf-8")
+    assert [row["sampling"] for row in table(copy_of_trained)["rows"]] == [
+        {"strength": 1.0, "avoid": 0.0}, {"strength": 1.0, "avoid": 0.5}, {"strength": 0.9, "avoid": 0.5},
+    ]  # fmt: skip

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cictl.cli.app import app
-from cictl.workflow import generate
+from cictl.workflow import baseline, generate
 from tests.evaluation_models import make_clip, make_dinov2
 from tests.support import silent
 from tests.tiny import make_photographs
@@ -361,3 +361,16 @@ def test_an_unknown_set_names_those_that_there_are(trained):
     _, _, errors = cictl("-C", str(trained.root), "--prompts", "nothing")
     for name in ("dreambench-object", "dreambench-live", "object", "style", "pose"):
         assert name in errors
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"), [("finetune", ["strength 0.9, avoid 0.5"]), ("invert", ["avoid 0.5"]), ("textual-inversion", [])]
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_what_is_drawn_otherwise_than_usual_is_said_where_it_has_an_effect(copy_of_trained, networks, prompts, stage, told, more):
+    if stage == "textual-inversion":
+        baseline.run(copy_of_trained, stage, silent, overrides={"textual_inversion.steps": 1, "evaluate.noun": "dog"})
+    ways = ["--set=generate.strength=0.9", "--set=generate.avoid=0.5", "--set=generate.steps=1", "-n", "1", *more]
+    code, shown, errors = cictl("-C", str(copy_of_trained.root), "--stage", stage, "--prompts", prompts, *networks, *ways)
+    assert code == 0, errors
+    assert [line.split(":", 1)[1].strip() for line in shown.splitlines() if line.startswith("drawn:")] == told

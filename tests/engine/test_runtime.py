@@ -96,6 +96,32 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(two_gpus, monkeypatch)
         Runtime.create(processes=TwoProcesses())
 
 
+class SecondOfTwo(TwoProcesses):
+    rank = 1
+
+
+@pytest.mark.parametrize("per_task", ["1", "h100:1"])
+def test_a_task_of_slurm_that_sees_one_gpu_alone_takes_it(monkeypatch, per_task):
+    tasks = {"SLURM_JOB_ID": "7", "SLURM_GPUS_PER_TASK": per_task, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    with pretended_gpus(monkeypatch, 1):
+        for key, value in {**tasks, "LOCAL_RANK": "1"}.items():
+            monkeypatch.setenv(key, value)
+        assert Runtime.create(processes=SecondOfTwo()).device == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    "other", [{"SLURM_PROCID": "0"}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_GPUS_PER_TASK": ""}, {"SLURM_GPUS_PER_TASK": "2"}]
+)
+def test_processes_of_another_launcher_in_a_task_of_slurm_share_no_gpu(monkeypatch, other):
+    tasks = {"SLURM_JOB_ID": "7", "SLURM_GPUS_PER_TASK": "1", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    with pretended_gpus(monkeypatch, 1):
+        for key, value in {**tasks, "LOCAL_RANK": "1", **other}.items():
+            monkeypatch.setenv(key, value)
+        with pytest.raises(UsageError, match="more processes on this machine than GPUs, of which it has 1") as refused:
+            Runtime.create(processes=SecondOfTwo())
+    assert "--gpus-per-node" in refused.value.hint
+
+
 def test_each_runtime_has_the_device_that_it_is_asked_for_whatever_there_was_before(two_gpus):
     before = dict(os.environ)
     for asked, device in (("auto", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu"), ("auto", "cuda:0"), ("cuda", "cuda:0")):

@@ -219,3 +219,33 @@ def test_auxiliary_weights_are_in_the_state_and_never_in_the_result(trained):
             weight = left.result[name.removeprefix("parameter.").removesuffix(".key") + ".to_k.weight"]
             assert weight.equal(tensor)
             assert not weight.equal(left.state[name.removesuffix(".key") + ".auxiliary_key"])
+
+
+# -- stage 2 on what stage 1 was trained with ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"restart": True}, {"dry_run": True}, {"restart": True, "dry_run": True}])
+def test_no_restart_of_stage_2_helps_where_photographs_are_others(copy_of_trained, monkeypatch, how):
+    """Suggestion, dry run and run agree, before anything is loaded."""
+    (copy_of_trained.images / "photo-2.png").unlink()
+    repaint(copy_of_trained.images / "new.png")
+    monkeypatch.setattr("cictl.workflow.finetune._prepare", lambda *of: pytest.fail("a model is loaded"))
+    error = refused(finetune.run, copy_of_trained, **how)
+    assert error.slug == "photographs-differ" and "photo-2.png is gone" in error.message and "new.png is new" in error.message
+    assert "cictl invert --restart" in error.hint and "finetune" not in error.hint
+    assert status.run(copy_of_trained).next == "cictl invert --restart"
+
+
+@pytest.mark.parametrize("how", [{}, {"restart": True}, {"dry_run": True}, {"restart": True, "dry_run": True}])
+def test_nor_on_another_base_model(copy_of_trained, how):
+    write_settings(copy_of_trained, {"model.id": "toybox"})
+    error = refused(finetune.run, copy_of_trained, **how)
+    assert error.slug == "base-changed" and "cictl invert --restart" in error.hint
+
+
+def test_without_a_token_for_each_photograph_stage_2_takes_others(plain):
+    invert.run(plain, silent)
+    finetune.run(plain, silent)
+    repaint(plain.images / "photo-1.png")
+    assert "cictl finetune --restart" in refused(finetune.run, plain).hint
+    assert finetune.run(plain, silent, restart=True).action == "run"
