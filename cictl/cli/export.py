@@ -129,7 +129,8 @@ def _list(json: bool) -> None:
     columns = ("name", "holds", "read by", "form", "size on SD 1.5")
     rows = [(one.name, one.holds, one.readers, one.fidelity, one.size) for one in FORMATS]
     if json:
-        print_outcome({"formats": [dict(zip(columns, row, strict=True)) for row in rows]})
+        keys = ("name", "holds", "read_by", "form", "size_on_sd15")
+        print_outcome({"formats": [dict(zip(keys, row, strict=True)) for row in rows]})
     else:
         print_result(Listing(columns, rows))
 

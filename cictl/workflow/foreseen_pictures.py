@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.data.photographs import find_photographs
+from cictl.data.png import require_writable
 from cictl.events import Note, Observer
 from cictl.files import is_there
 from cictl.processes import launched
@@ -118,7 +119,7 @@ def foresee_pictures(
     """Look at what :func:`cictl.workflow.generate.run` would do with the same arguments.
 
     Raises:
-        UsageError, StateError, ModelAccessError: as that.
+        UsageError, StateError, ModelAccessError, ResourceError: as that.
     """
     job = generate.prepare(workspace, prompts, observe, overrides=overrides, source=source, step=step, out=out)
     config, settings = job.config, job.config.generate
@@ -127,6 +128,8 @@ def foresee_pictures(
     paths, there = [job.folder / plan.file_name for plan in plans], which_are_there(plans, job.folder)
     count = len(job.texts) * settings.count
     missing = count - sum(there)
+    if False in there:
+        require_writable(paths[there.index(False)])
     return ForeseenPictures(
         stage=job.concept.source,
         steps=job.concept.steps,
@@ -159,7 +162,7 @@ def foresee_evaluation(
     """Look at what :func:`cictl.workflow.evaluate.run` would do with the same arguments.
 
     Raises:
-        UsageError, StateError, ModelAccessError: as that.
+        UsageError, StateError, ModelAccessError, ResourceError: as that.
     """
     config = configure(workspace, overrides or {}, upto=last_stage(source))
     evaluate.check_settings(config, source)
@@ -170,6 +173,7 @@ def foresee_evaluation(
     terms = find_terms(workspace, config, observe, download=False)
     evaluate.warn_of_other_photographs(concept, terms.photographs, observe)
     base = foresee_base_of(workspace, config, concept, observe)
+    require_writable(folder / SHEET)
 
     def named(model: str | None, which: str) -> dict[str, str | None] | None:
         return {"id": model, "identity": terms.metrics[which].identity if which in terms.metrics else None} if model else None
@@ -208,13 +212,16 @@ def foresee_attention(
     """Look at what :func:`cictl.workflow.attention.run` would do with the same arguments.
 
     Raises:
-        UsageError, StateError, ModelAccessError: as that, but for a prompt that is too long, which the model has to read.
+        UsageError, StateError, ModelAccessError, ResourceError: as that, but for a prompt that is too long: the model reads it.
     """
     job = attention.prepare(workspace, prompt, observe, overrides=overrides, source=source, count=count, download=False)
     path = job.path(workspace) if job else None
+    kept = attention.kept_shares(path) is not None if path else None
+    if path and not kept:
+        require_writable(path)
     return ForeseenAttention(
         photographs=len(find_photographs(workspace.images)),
         pictures=count,
         sheet=workspace.shown(path) if path else None,
-        kept=attention.kept_shares(path) is not None if path else None,
+        kept=kept,
     )

@@ -9,14 +9,18 @@ import pytest
 from cictl.data.png import require_writable
 from cictl.errors import ResourceError
 from cictl.workflow import attention, compare, evaluate, generate, preview_aux
+from cictl.workflow.foreseen_pictures import foresee_attention, foresee_evaluation, foresee_pictures
 from tests.support import silent
 
 COMMANDS = {
     "generate": lambda workspace: generate.run(workspace, ["a photo of S*"], silent),
     "generate --out": lambda workspace: generate.run(workspace, ["a photo of S*"], silent, out=workspace.config_file / "out"),
+    "generate --dry-run": lambda workspace: foresee_pictures(workspace, ["a photo of S*"], silent),
     "preview-aux": lambda workspace: preview_aux.run(workspace, silent),
     "attention": lambda workspace: attention.run(workspace, None, silent),
+    "attention --dry-run": lambda workspace: foresee_attention(workspace, None, silent),
     "evaluate": lambda workspace: evaluate.run(workspace, silent, overrides=MEASURED),
+    "evaluate --dry-run": lambda workspace: foresee_evaluation(workspace, silent, overrides=MEASURED),
     "compare": lambda workspace: compare.run(workspace, silent, methods=["textual-inversion"], overrides=MEASURED),
 }
 MEASURED = {"evaluate.dinov2": None, "evaluate.clip": "toybox", "evaluate.noun": "dog"}
