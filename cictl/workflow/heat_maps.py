@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cictl.models.stable_diffusion import StableDiffusion
 
 _LESS_MEMORY = "make the picture smaller, with --set generate.width=384 --set generate.height=384, or take --set model.device=cpu"
-_FORM = 1  # of the sheet; another one is another file
+_FORM = 2  # of the sheet; another one is another file
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _look_at_pictures(
         labels = ["S*", *names]
         rows.append(
             Row(
-                f"{plan.prompt}: the picture, S*" + (", and where each A* behind the prompt would be" if names else ""),
+                f"{plan.prompt}: the picture, S*" + (", and where each A* would look, were it in the prompt" if names else ""),
                 [picture, *(overlay(picture, heat.numpy()) for heat in maps)],
                 [f"seed {plan.seed}", *labels],
             )
