@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from cictl.cli.session import Session
 from cictl.config import METHODS, command_of
+from cictl.errors import CictlError
 from cictl.events import Observer, Warned
 from cictl.processes import launched
 from cictl.ui.report import print_result, print_text
@@ -26,9 +28,15 @@ _NAMES = {"invert": "stage 1", "finetune": "stage 2"}
 
 
 def warn_of_empty_settings(session: Session, observe: Observer) -> None:
-    """Say that ci.yaml sets nothing, if it does; of several processes the first one says it."""
-    if launched()[0] == 0 and (empty := empty_settings(session.workspace, configure(session.workspace, session.overrides))):
-        observe(Warned("; ".join(empty)))
+    """Say that ci.yaml sets nothing, if it does; of several processes the first one says it.
+
+    What is wrong with the settings is left to the work itself, where all processes end with it: here the others would wait.
+    """
+    if launched()[0] != 0:
+        return
+    with suppress(CictlError):
+        if empty := empty_settings(session.workspace, configure(session.workspace, session.overrides)):
+            observe(Warned("; ".join(empty)))
 
 
 def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:
