@@ -16,7 +16,7 @@ from cictl.processes import launched
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import check
 from cictl.workflow.findings import Estimate
-from cictl.workflow.stage import TITLES, configure, empty_settings
+from cictl.workflow.stage import TITLES, empty_settings
 from cictl.workflow.training import TrainingOutcome
 
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Steps in all.", show_default=False)]
@@ -35,7 +35,7 @@ def warn_of_empty_settings(session: Session, observe: Observer) -> None:
     if launched()[0] != 0:
         return
     with suppress(CictlError):
-        if empty := empty_settings(session.workspace, configure(session.workspace, session.overrides)):
+        if empty := empty_settings(session.workspace, session.overrides):
             observe(Warned("; ".join(empty)))
 
 

@@ -39,6 +39,12 @@ def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, 
         write_atomic(path, buffer.getvalue())
 
 
+def opened(path: Path) -> Image.Image:
+    """A picture on the disk, in colours; its file is closed."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
 def require_writable(path: Path) -> None:
     """Refuse before the work of a picture what :func:`write_png` would refuse after it. Nothing is left of the trial.
 
@@ -111,8 +117,7 @@ def _paste(canvas: Image.Image, picture: Picture, x: int, y: int, tile: int) -> 
 
 def _in_colours(picture: Picture) -> Image.Image:
     if isinstance(picture, Path):
-        with Image.open(picture) as image:
-            return image.convert("RGB")
+        return opened(picture)
     return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 

@@ -75,16 +75,16 @@ def _numbered(device: torch.device, processes: Processes) -> torch.device:
             slug="device-for-several-processes",
         )
     own, count = int(os.environ.get("LOCAL_RANK", processes.rank)), torch.cuda.device_count()
-    if own >= count and _is_given_one_alone(processes, count):
+    if own < count:
+        return torch.device("cuda", own)
+    if _is_given_one_alone(processes, count):
         return torch.device("cuda", 0)
-    if own >= count:
-        seen = "; or let Slurm show each process all of them: --gpus-per-node" if "SLURM_JOB_ID" in os.environ else ""
-        raise UsageError(
-            f"there are more processes on this machine than GPUs, of which it has {count}",
-            f"start {count} (accelerate launch --num_processes {count}){seen}; accumulation in ci.yaml computes a batch in parts",
-            slug="processes-exceed-gpus",
-        )
-    return torch.device("cuda", own)
+    seen = "; or let Slurm show each process all of them: --gpus-per-node" if "SLURM_JOB_ID" in os.environ else ""
+    raise UsageError(
+        f"there are more processes on this machine than GPUs, of which it has {count}",
+        f"start {count} (accelerate launch --num_processes {count}){seen}; accumulation in ci.yaml computes a batch in parts",
+        slug="processes-exceed-gpus",
+    )
 
 
 def _is_given_one_alone(processes: Processes, count: int) -> bool:

@@ -57,13 +57,13 @@ class KeyValue(nn.Module):
         temb: Tensor | None = None,
     ) -> Tensor:
         """Cross-attention of ``hidden_states`` [B, L, C], as diffusers' ``AttnProcessor2_0``, or Eq. 3."""
-        query = _split_heads(attn.to_q(hidden_states), attn.heads)
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
 
         def project(context: Tensor, weight: Tensor) -> Tensor:
             projected = F.linear(context.float(), weight)
             if self.detach_first:
                 projected = torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)
-            return _split_heads(projected.to(query.dtype), attn.heads)
+            return split_heads(projected.to(query.dtype), attn.heads)
 
         if self.auxiliary_scale is not None and isinstance(encoder_hidden_states, tuple):
             concept, auxiliary, mask = encoder_hidden_states
@@ -81,8 +81,7 @@ class KeyValue(nn.Module):
             attended = F.scaled_dot_product_attention(
                 query, project(encoder_hidden_states, self.key), project(encoder_hidden_states, self.value)
             )
-        joined = attended.transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](joined))
+        return join_heads(attended, attn)
 
 
 class TunedCrossAttention:
@@ -175,12 +174,12 @@ class RecordingProcessor:
         temb: Tensor | None = None,
     ) -> Tensor:
         """Cross-attention of ``hidden_states`` [B, L, C], as ``inner`` has it."""
-        query = _split_heads(attn.to_q(hidden_states[self.rows]), attn.heads).unsqueeze(1)  # [R, 1, H, L, D]
+        query = split_heads(attn.to_q(hidden_states[self.rows]), attn.heads).unsqueeze(1)  # [R, 1, H, L, D]
         if isinstance(self.inner, KeyValue):
             projected = F.linear(self.contexts.float(), self.inner.key).to(query.dtype)
         else:
             projected = attn.to_k(self.contexts)
-        probabilities = attention_probabilities(query, _split_heads(projected, attn.heads)).mean(dim=(0, 2))
+        probabilities = attention_probabilities(query, split_heads(projected, attn.heads)).mean(dim=(0, 2))
         self.total = probabilities if self.total is None else self.total + probabilities
         self.calls += 1
         return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
@@ -267,5 +266,12 @@ def choose_layers(unet: Any, beginnings: Sequence[str], key: str) -> list[str]:
     return [name for name in names if any(name in found for found in chosen.values())]
 
 
-def _split_heads(tensor: Tensor, heads: int) -> Tensor:
+def split_heads(tensor: Tensor, heads: int) -> Tensor:
+    """[B, L, H D] to [B, H, L, D]."""
     return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(attended: Tensor, attn: Any) -> Tensor:
+    """[B, H, L, D] to what the attention layer ``attn`` gives, [B, L, C]."""
+    joined: Tensor = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+    return joined

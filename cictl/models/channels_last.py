@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cictl.models.attention_processors import join_heads, split_heads
+
 
 def keep_channels_last(unet: Any) -> None:
     """Let convolutions, transformers and attention of ``unet``, a ``UNet2DConditionModel``, pass channels last on as they are.
@@ -51,12 +53,9 @@ class PlainAttention:
     ) -> Tensor:
         """Attention of ``hidden_states`` [B, L, C] to ``encoder_hidden_states`` [B, T, D], or to itself."""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+        projected = (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        query, key, value = (split_heads(one, attn.heads) for one in projected)
+        return join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask), attn)
 
 
 def _multiply(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:

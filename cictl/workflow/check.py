@@ -52,7 +52,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     except CictlError as error:
         report.fail("config", error)
         return report
-    if empty := empty_settings(workspace, config):
+    if empty := empty_settings(workspace, overrides or {}):
         report.add("warning", "config", *empty)
     else:
         report.add("ok", "config", f"ci.yaml is valid; seed {config.seed}")

@@ -12,7 +12,7 @@ from PIL import Image
 import cictl
 from cictl.config import NEED_A_NOUN, Config
 from cictl.data.photographs import find_photographs, open_upright
-from cictl.data.png import require_writable
+from cictl.data.png import opened, require_writable
 from cictl.errors import CictlError
 from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, Warned
@@ -24,7 +24,7 @@ from cictl.workflow.concept import Source
 from cictl.workflow.drawing import ways_to_draw
 from cictl.workflow.evaluation_files import SHEET
 from cictl.workflow.event_log import read_losses
-from cictl.workflow.measuring import Terms, figures_of, opened
+from cictl.workflow.measuring import Terms, figures_of
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cictl.data.photographs import list_files
-from cictl.data.png import Row, sheet, write_png
+from cictl.data.png import Row, opened, sheet, write_png
 from cictl.errors import StateError
 from cictl.files import is_there
 from cictl.models.locate import locate_base
@@ -87,7 +86,7 @@ def write_sheet(workspace: Workspace, paths: list[Path]) -> DemoOutcome:
     rows = [Row("the photographs", list_files(workspace.images))]
     judged = []
     for index, task in enumerate(_SHOWN):
-        pictures = [Image.open(path).convert("RGB") for path in paths[index * COUNT : (index + 1) * COUNT]]
+        pictures = [opened(path) for path in paths[index * COUNT : (index + 1) * COUNT]]
         rows.append(Row(task.prompt, pictures))
         readings = read(judge, np.stack([np.asarray(picture) for picture in pictures]))
 

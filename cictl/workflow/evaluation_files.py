@@ -15,7 +15,7 @@ from cictl.evaluation.scores import over_prompts, summarize
 from cictl.models.locate import Located
 from cictl.records import latest_checkpoint, step_folder
 from cictl.workflow.concept import Concept, furthest_stage
-from cictl.workflow.measuring import Columns, DrawnConcept, Terms, opened
+from cictl.workflow.measuring import Columns, DrawnConcept, Terms
 from cictl.workflow.plans import Plan
 from cictl.workflow.results import FIGURES, STD, PictureResult, PromptResult, Results, save_json
 from cictl.workspace import Workspace
@@ -110,5 +110,5 @@ def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) ->
     for one in results.prompts:
         figures = [f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None]
         heading = f"{one.prompt}: {', '.join(figures)}" if figures else one.prompt
-        rows.append(Row(heading, [opened(Path(os.path.normpath(folder / picture.path))) for picture in one.pictures]))
+        rows.append(Row(heading, [Path(os.path.normpath(folder / picture.path)) for picture in one.pictures]))
     return sheet(rows)

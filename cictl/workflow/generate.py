@@ -93,12 +93,10 @@ def run(
         job.config, base, job.concept, plans, job.folder, observe,
         again="the same command", metadata=metadata, processes=processes,
     )  # fmt: skip
-    if grid := grid and processes.first:
-        _write_grid(job, drawn.paths)
     return GenerateOutcome(
         pictures=listed(workspace, drawn.paths, plans),
         kept=drawn.kept,
-        grid=workspace.shown(job.grid(drawn.paths)) if grid else None,
+        grid=workspace.shown(_write_grid(job, drawn.paths)) if grid and processes.first else None,
         blanked=[workspace.shown(path) for path in drawn.blanked],
     )
 
@@ -145,7 +143,9 @@ def _check_prompts(prompts: Sequence[str], source: Source | None) -> None:
             require_concept(prompt, command="cictl generate", otherwise="--stage base draws without it")
 
 
-def _write_grid(job: Job, paths: Sequence[Path]) -> None:
+def _write_grid(job: Job, paths: Sequence[Path]) -> Path:
     count = job.config.generate.count
     rows = [Row(prompt, paths[index * count : (index + 1) * count]) for index, prompt in enumerate(job.texts)]
-    write_png(job.grid(paths), sheet(rows))
+    path = job.grid(paths)
+    write_png(path, sheet(rows))
+    return path

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cictl.config import Config
 from cictl.data.photographs import Photograph, find_photographs, open_upright
+from cictl.data.png import opened
 from cictl.data.prompts import in_words
 from cictl.events import Observer, PhaseStarted
 from cictl.models.downloads import require_obtainable
@@ -167,12 +168,6 @@ def _sets(terms: Terms, drawn: Sequence[DrawnConcept]) -> Iterator[Iterator[Imag
     """
     for one in drawn:
         yield chain((open_upright(photograph.path) for photograph in terms.photographs), map(opened, one.shown))
-
-
-def opened(path: Path) -> Image.Image:
-    """A picture on the disk, in colours."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def _judge(terms: Terms, drawn: Sequence[DrawnConcept], found: Sequence[Columns]) -> None:

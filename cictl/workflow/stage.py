@@ -73,11 +73,15 @@ def configure(workspace: Workspace, overrides: Mapping[str, Any], *, upto: Stage
     return load_config(Sources(workspace.config_file, kept_overrides(workspace, upto=upto, fresh=fresh), overrides))
 
 
-def empty_settings(workspace: Workspace, config: Config) -> tuple[str, str] | None:
-    """What is to be said of a ci.yaml that sets nothing, and what to do about it."""
+def empty_settings(workspace: Workspace, overrides: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is to be said of a ci.yaml that sets nothing, and what to do about it.
+
+    Raises:
+        UsageError, StateError: as :func:`configure`.
+    """
     if not says_nothing(workspace.config_file):
         return None
-    where = workspace.shown(workspace.config_file)
+    where, config = workspace.shown(workspace.config_file), configure(workspace, overrides)
     return (
         f"{where} sets nothing: all settings are defaults, and the base model is {config.model.id}",
         "if it held settings, put them back; cictl init NEW-FOLDER makes a workspace whose ci.yaml you can copy",
