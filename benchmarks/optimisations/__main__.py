@@ -1,8 +1,8 @@
 """``python -m benchmarks.optimisations --work FOLDER``: what docs/performance.md says of each optimisation.
 
-Counts operations and bytes of a step with shapes alone, and runs the text encoder and steps of stage 1: with convolutions as they
-are and as products of matrices, and in each ``model.memory``; with ``--parts ways`` on a GPU in each way that it has. Each in a
-process of its own. FOLDER is that of ``benchmarks.real_sizes``; what lacks is written there (2.9 GB).
+Counts operations and bytes of a step with shapes alone, and runs the text encoder, steps of stage 1 (with convolutions as they
+are and as products of matrices, and in each ``model.memory``) and steps of a picture; with ``--parts ways`` on a GPU in each way
+that it has. Each in a process of its own. FOLDER is that of ``benchmarks.real_sizes``; what lacks is written there (2.9 GB).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.optimisations.parts import convolve, encode_texts, train_step
+from benchmarks.optimisations.parts import convolve, denoise, encode_texts, train_step
 from benchmarks.optimisations.ways import WAYS, run
 from benchmarks.real_sizes.models import write_models
 from cictl.config import MemoryMode
@@ -60,6 +60,12 @@ def convolutions(work: Path, resolution: int) -> None:
     _alone(partial(convolve, work, resolution))
 
 
+def drawing(work: Path, resolution: int) -> None:
+    """A step of a guided picture in fp32, whose prompts' keys and values are computed at every step, and once in ten."""
+    print("| a step of a picture | at every step, processor seconds | once, processor seconds |\n|---|---|---|", flush=True)
+    _alone(partial(denoise, work, resolution))
+
+
 def steps(work: Path, resolution: int) -> None:
     """One step of stage 1 in fp32 in each memory mode."""
     print(f"| model.memory, {resolution} px, batch 1 | memory beyond the weights, at most | processor seconds |")
@@ -79,6 +85,7 @@ _PARTS: dict[str, Callable[[Path, int], None]] = {
     "counts": counts,
     "text": text,
     "convolutions": convolutions,
+    "drawing": drawing,
     "steps": steps,
     "ways": ways,
 }

@@ -12,6 +12,7 @@ from cictl.config import InvertConfig, MemoryMode
 
 _PHOTOGRAPHS = 4
 _REPEATS = 3
+_STEPS = 10  # of a picture
 
 
 def encode_texts(work: Path) -> None:
@@ -68,6 +69,28 @@ def convolve(work: Path, resolution: int) -> None:
             method.loss(batch).total.backward()
             taken.append(time.process_time() - began)
     print(f"| {resolution} px | {' | '.join(f'{median(taken):.2f}' for taken in seconds.values())} |", flush=True)
+
+
+def denoise(work: Path, resolution: int) -> None:
+    """Print a row for the steps of a guided picture whose prompts are read at every step, and once for all; they take turns."""
+    from statistics import median
+
+    import torch
+
+    method = stage_1(work, resolution)
+    model = method.model
+    noisy = torch.randn(2, *method.photographs.mean.shape[1:])
+    seconds: dict[str, list[float]] = {"every": [], "once": []}
+    with torch.no_grad():
+        context = model.encode_text(model.tokenize(["", "a photo"]))
+        for _ in range(1 + _REPEATS):
+            for kind, taken in seconds.items():
+                began = time.process_time()
+                given = model.read(context) if kind == "once" else context
+                for timestep in torch.linspace(999, 0, _STEPS).long():
+                    model.predict(noisy, timestep, given)
+                taken.append((time.process_time() - began) / _STEPS)
+    print(f"| {resolution} px | {' | '.join(f'{median(taken[1:]):.2f}' for taken in seconds.values())} |", flush=True)
 
 
 def train_step(work: Path, memory: MemoryMode, resolution: int) -> None:

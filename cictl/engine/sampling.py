@@ -77,11 +77,11 @@ def sample(
     noise = torch.stack([initial_noise(seed, model.latent_shape(*size)) for seed in seeds])
     latents = noise.to(model.device) * scheduler.init_noise_sigma
     guided = guidance != 1
-    contexts = torch.cat([negative.expand_as(context), context]) if guided else context
-    predict = Recorded(lambda *inputs: {"prediction": model.predict(*inputs).float()}, record=record)
+    read = model.read(torch.cat([negative.expand_as(context), context]) if guided else context)
+    predict = Recorded(lambda noisy, time: {"prediction": model.predict(noisy, time, read).float()}, record=record)
     for done, timestep in enumerate(scheduler.timesteps, 1):
         scaled = scheduler.scale_model_input(latents, timestep)
-        prediction = predict(torch.cat([scaled, scaled]) if guided else scaled, timestep, contexts)["prediction"]
+        prediction = predict(torch.cat([scaled, scaled]) if guided else scaled, timestep)["prediction"]
         if guided:
             unconditional, conditional = prediction.chunk(2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance)

@@ -12,7 +12,8 @@ from cictl.data.draws import Batch, EncodedPhotographs
 from cictl.data.prompts import expand
 from cictl.functional.losses import ldm_loss
 from cictl.methods.loss import Loss
-from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention, choose_layers
+from cictl.models.attention_layers import choose_layers
+from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention
 from cictl.models.concept_tokens import ConceptTokens
 from cictl.models.stable_diffusion import StableDiffusion
 

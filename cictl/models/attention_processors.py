@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cictl.errors import UsageError
 from cictl.functional.attention import attention_probabilities, disentangled_attention
+from cictl.models.attention_layers import KeysAndValues, cross_attention_layers, join_heads, keys_and_values, split_heads
 
 
 class DisentangledContext(NamedTuple):
@@ -52,36 +52,36 @@ class KeyValue(nn.Module):
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | DisentangledContext | None = None,
+        encoder_hidden_states: Tensor | KeysAndValues | DisentangledContext | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Cross-attention of ``hidden_states`` [B, L, C], as diffusers' ``AttnProcessor2_0``, or Eq. 3."""
+        """Cross-attention of ``hidden_states`` [B, L, C], as :class:`PlainAttention`, or Eq. 3."""
         query = split_heads(attn.to_q(hidden_states), attn.heads)
+        context = encoder_hidden_states
+        if isinstance(context, DisentangledContext):
+            assert self.auxiliary_scale is not None
+            key, value = self.project(attn, context.concept)
+            auxiliary = self._project(context.auxiliary, attn.heads, self.auxiliary_key, self.auxiliary_value)
+            attended = disentangled_attention(query, key, value, *auxiliary, self.auxiliary_scale, context.mask)
+        else:
+            assert context is not None
+            key, value = self.project(attn, context) if isinstance(context, Tensor) else context[attn]
+            attended = F.scaled_dot_product_attention(query, key, value)
+        return join_heads(attended, attn)
 
-        def project(context: Tensor, weight: Tensor) -> Tensor:
+    def project(self, attn: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of ``context`` [B, T, D] in the layer ``attn``, [B, H, T, D'] each, in the precision of ``context``."""
+        return self._project(context, attn.heads, self.key, self.value)
+
+    def _project(self, context: Tensor, heads: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        def project(weight: Tensor) -> Tensor:
             projected = F.linear(context.float(), weight)
             if self.detach_first:
                 projected = torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)
-            return split_heads(projected.to(query.dtype), attn.heads)
+            return split_heads(projected.to(context.dtype), heads)
 
-        if self.auxiliary_scale is not None and isinstance(encoder_hidden_states, tuple):
-            concept, auxiliary, mask = encoder_hidden_states
-            attended = disentangled_attention(
-                query,
-                project(concept, self.key),
-                project(concept, self.value),
-                project(auxiliary, self.auxiliary_key),
-                project(auxiliary, self.auxiliary_value),
-                self.auxiliary_scale,
-                mask,
-            )
-        else:
-            assert isinstance(encoder_hidden_states, Tensor)
-            attended = F.scaled_dot_product_attention(
-                query, project(encoder_hidden_states, self.key), project(encoder_hidden_states, self.value)
-            )
-        return join_heads(attended, attn)
+        return project(key), project(value)
 
 
 class TunedCrossAttention:
@@ -152,15 +152,15 @@ class RecordingProcessor:
 
     Attributes:
         inner: the processor that was there, the base's or a :class:`KeyValue`; its output is passed on as it is.
-        contexts: the encoded prompts whose tokens are asked about, [P, T, D].
+        key: K of the encoded prompts whose tokens are asked about, [P, H, T, D].
         rows: of the batch, which are noted.
         total: the sum, over the calls so far, of the mean over rows and heads, [P, L, T] in fp32.
         calls: how many there were.
     """
 
-    def __init__(self, inner: Any, contexts: Tensor, rows: slice) -> None:
+    def __init__(self, inner: Any, key: Tensor, rows: slice) -> None:
         self.inner = inner
-        self.contexts = contexts
+        self.key = key
         self.rows = rows
         self.total: Tensor | None = None
         self.calls = 0
@@ -175,14 +175,14 @@ class RecordingProcessor:
     ) -> Tensor:
         """Cross-attention of ``hidden_states`` [B, L, C], as ``inner`` has it."""
         query = split_heads(attn.to_q(hidden_states[self.rows]), attn.heads).unsqueeze(1)  # [R, 1, H, L, D]
-        if isinstance(self.inner, KeyValue):
-            projected = F.linear(self.contexts.float(), self.inner.key).to(query.dtype)
-        else:
-            projected = attn.to_k(self.contexts)
-        probabilities = attention_probabilities(query, split_heads(projected, attn.heads)).mean(dim=(0, 2))
+        probabilities = attention_probabilities(query, self.key).mean(dim=(0, 2))
         self.total = probabilities if self.total is None else self.total + probabilities
         self.calls += 1
         return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+    def project(self, attn: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of ``context``, as ``inner`` has them."""
+        return self.inner.project(attn, context)
 
 
 class AttentionRecorder:
@@ -199,21 +199,20 @@ class AttentionRecorder:
 
     def __init__(self, unet: Any, contexts: Tensor, rows: slice = slice(None)) -> None:
         self.unet = unet
-        self.layers: dict[str, RecordingProcessor] = {}
+        self.layers: dict[Any, RecordingProcessor] = {}
         self._contexts = contexts
         self._rows = rows
 
     def inject(self) -> None:
         """Note everything from now on, beginning anew."""
-        for name in cross_attention_layers(self.unet):
-            attention = self.unet.get_submodule(name)
-            self.layers[name] = RecordingProcessor(attention.processor, self._contexts, self._rows)
-            attention.set_processor(self.layers[name])
+        for layer, (key, _) in keys_and_values(self.unet, self._contexts).items():
+            self.layers[layer] = RecordingProcessor(layer.processor, key, self._rows)
+            layer.set_processor(self.layers[layer])
 
     def eject(self) -> None:
         """Give the UNet its own processors back; the notes stay."""
-        for name, layer in self.layers.items():
-            self.unet.get_submodule(name).set_processor(layer.inner)
+        for layer, recorder in self.layers.items():
+            layer.set_processor(recorder.inner)
 
     def maps(self, height: int, width: int) -> list[Tensor]:
         """The mean over rows, heads and calls of each layer, [P, T, h, w].
@@ -229,49 +228,3 @@ class AttentionRecorder:
                 h, w = -(-h // 2), -(-w // 2)
             found.append((layer.total / layer.calls).transpose(1, 2).unflatten(2, (h, w)))
         return found
-
-
-def cross_attention_layers(unet: Any) -> list[str]:
-    """The names of the cross-attention layers, 16 in Stable Diffusion 1.x.
-
-    Raises:
-        ValueError: a layer has parts that Stable Diffusion 1.x lacks and that would be left out.
-    """
-    names = [name for name, module in unet.named_modules() if name.endswith("attn2")]
-    for name in names:
-        attention = unet.get_submodule(name)
-        if attention.norm_cross or attention.to_k.bias is not None or attention.residual_connection:
-            raise ValueError(f"{name} is not a cross-attention layer as Stable Diffusion 1.x has it")
-    return names
-
-
-def choose_layers(unet: Any, beginnings: Sequence[str], key: str) -> list[str]:
-    """The cross-attention layers whose names begin with one of ``beginnings``, which is one or several whole parts of a name.
-
-    Args:
-        key: of ci.yaml, for the error.
-
-    Raises:
-        UsageError: no name begins with one of them.
-    """
-    names = cross_attention_layers(unet)
-    chosen = {one: [name for name in names if f"{name}.".startswith(f"{one}.")] for one in beginnings}
-    if unknown := [one for one, found in chosen.items() if not found]:
-        blocks = dict.fromkeys(name.split(".attentions.")[0] for name in names)
-        raise UsageError(
-            f"{key}: no cross-attention layer's name begins with {' or '.join(unknown)}",
-            f"this base model has them in {', '.join(blocks)}; set {key} to some of these",
-            slug="layers-unknown",
-        )
-    return [name for name in names if any(name in found for found in chosen.values())]
-
-
-def split_heads(tensor: Tensor, heads: int) -> Tensor:
-    """[B, L, H D] to [B, H, L, D]."""
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_heads(attended: Tensor, attn: Any) -> Tensor:
-    """[B, H, L, D] to what the attention layer ``attn`` gives, [B, L, C]."""
-    joined: Tensor = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
-    return joined

@@ -19,15 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cictl.models.attention_processors import join_heads, split_heads
-
 
 def keep_channels_last(unet: Any) -> None:
-    """Let convolutions, transformers and attention of ``unet``, a ``UNet2DConditionModel``, pass channels last on as they are.
+    """Let convolutions and transformers of ``unet``, a ``UNet2DConditionModel``, pass channels last on as they are.
 
     The same sums, of which those of the 1 x 1 convolutions are a product of matrices.
     """
-    from diffusers.models.attention_processor import Attention
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
     unet.to(memory_format=torch.channels_last)
@@ -36,26 +33,6 @@ def keep_channels_last(unet: Any) -> None:
             module.forward = MethodType(_multiply, module)  # type: ignore[method-assign]
         elif isinstance(module, Transformer2DModel):
             module._get_output_for_continuous_inputs = MethodType(_add_output, module)
-        elif isinstance(module, Attention) and _is_plain(module):
-            module.set_processor(PlainAttention())
-
-
-class PlainAttention:
-    """diffusers' ``AttnProcessor2_0`` as far as Stable Diffusion 1.x asks for it, without the division by 1 at its end."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """Attention of ``hidden_states`` [B, L, C] to ``encoder_hidden_states`` [B, T, D], or to itself."""
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        projected = (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        query, key, value = (split_heads(one, attn.heads) for one in projected)
-        return join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask), attn)
 
 
 def _multiply(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
@@ -77,12 +54,3 @@ def _add_output(
 
 def _is_product(convolution: nn.Conv2d) -> bool:
     return convolution.kernel_size == convolution.stride == (1, 1) and convolution.padding == (0, 0) and convolution.groups == 1
-
-
-def _is_plain(attention: Any) -> bool:
-    """Whether it has nothing that Stable Diffusion 1.x lacks."""
-    return attention.rescale_output_factor == 1 and not (
-        attention.residual_connection
-        or attention.norm_cross
-        or any(getattr(attention, name, None) is not None for name in ("group_norm", "spatial_norm", "norm_q", "norm_k"))
-    )

@@ -14,6 +14,7 @@ from torch import Tensor
 from cictl.data.prompts import as_written, decoded_as_written
 from cictl.errors import ModelAccessError, UsageError
 from cictl.functional.losses import PREDICTION_TYPES, diffuse, prediction_target
+from cictl.models.attention_layers import KeysAndValues, keys_and_values, use_plain_attention
 from cictl.models.base_files import KEY_VALUE, load_networks, load_small
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.convolutions import keep_no_input, multiply_at_few_positions
@@ -76,6 +77,7 @@ class StableDiffusion:
         for part in (unet, text_encoder, vae):
             part.eval().requires_grad_(False)
         unet.to(device, dtype)
+        use_plain_attention(unet)
         return cls(
             located=located,
             tokenizer=tokenizer,
@@ -228,11 +230,24 @@ class StableDiffusion:
         return prediction_target(latents, noise, self.alphas_cumprod[timesteps], kind)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, context: Any) -> Tensor:
-        """The UNet's prediction for z_t [B, C, h, w] and t [B]; ``context`` [B, L, D] or a disentangled one."""
-        dtype = self.unet.conv_in.weight.dtype  # that of a tuned UNet is fp32, whatever the base's is
+        """The UNet's prediction for z_t [B, C, h, w] and t [B].
+
+        Args:
+            context: [B, L, D], what :meth:`read` makes of it, or a disentangled one.
+        """
         if isinstance(context, Tensor):
-            context = context.to(dtype)
-        return self.unet(noisy.to(dtype), timesteps, encoder_hidden_states=context).sample
+            context = context.to(self._unet_dtype)
+        return self.unet(noisy.to(self._unet_dtype), timesteps, encoder_hidden_states=context).sample
+
+    def read(self, context: Tensor) -> KeysAndValues:
+        """What the UNet as it is now reads of ``context`` [B, L, D], for many predictions with one and the same."""
+        return keys_and_values(self.unet, context.to(self._unet_dtype))
+
+    @property
+    def _unet_dtype(self) -> torch.dtype:
+        """That of a tuned UNet is fp32, whatever the base's is."""
+        dtype: torch.dtype = self.unet.conv_in.weight.dtype
+        return dtype
 
 
 def _why_not_sd1(unet: Any, text_encoder: Any, vae: Any, scheduler: Any) -> str:

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from cictl.config.schema import MOST_STEPS
 from cictl.engine.sampling import initial_noise, make_scheduler, sample
 from cictl.functional.losses import prediction_target
+from cictl.models.attention_layers import cross_attention_layers
 from cictl.models.convolutions import multiply_at_few_positions
 from cictl.models.stable_diffusion import StableDiffusion
 from tests.pretended_graph import pretended_graphs
@@ -119,6 +120,16 @@ def test_the_negative_prompt_and_guidance_matter(model, contexts):
     ]
     assert (pictures[0] - pictures[1]).abs().max() > 1e-4
     assert (pictures[0] - pictures[2]).abs().max() > 1e-4
+
+
+def test_keys_and_values_of_the_prompts_are_computed_once_for_all_steps(model, contexts):
+    context, negative = contexts
+    calls = []
+    for name, module in model.unet.named_modules():
+        if name.endswith("attn2.to_k"):
+            module.register_forward_hook(lambda *args, name=name: calls.append(name))
+    sample(model, context, negative, [0, 1], size=(64, 64), steps=4)
+    assert sorted(calls) == sorted(f"{layer}.to_k" for layer in cross_attention_layers(model.unet))
 
 
 def test_noise_depends_on_the_seed_alone():

@@ -13,7 +13,7 @@ from cictl.methods.custom_diffusion import CustomDiffusion
 from cictl.methods.disenbooth import DisenBooth, ImageAdapter
 from cictl.methods.dreambooth import DreamBooth
 from cictl.methods.textual_inversion import OBJECT_PROMPTS, STYLE_PROMPTS, TextualInversion
-from cictl.models.attention_processors import cross_attention_layers
+from cictl.models.attention_layers import cross_attention_layers
 from cictl.models.base_files import base_unet_weights
 from cictl.models.concept_tokens import initial_tokens
 from tests.support import batch_of, encoded

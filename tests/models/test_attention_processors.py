@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cictl.models.attention_processors import (
-    AttentionRecorder,
-    DisentangledContext,
-    TunedCrossAttention,
-    cross_attention_layers,
-)
+from cictl.models.attention_layers import cross_attention_layers
+from cictl.models.attention_processors import AttentionRecorder, DisentangledContext, TunedCrossAttention
 
 N = 2
 

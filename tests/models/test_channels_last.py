@@ -7,13 +7,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cictl.models.channels_last import PlainAttention, keep_channels_last
+from cictl.models.channels_last import keep_channels_last
 from cictl.models.convolutions import keep_no_input
-from tests.support import assert_same_bits
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -98,22 +96,3 @@ def test_nothing_is_brought_into_another_order_and_back(unet, monkeypatch):
     assert len(orders) > 20 and all(orders)
     assert found.copies <= skips  # the part of a gradient that goes back along a skip lies in between others
     assert (found.divisions, found.convolutions, found.sums) == (0, 0, 0)
-
-
-def test_attention_has_the_bits_of_the_librarys(unet):
-    hidden, context = drawn(2, 9, 32), drawn(2, 5, 32, seed=1)
-    for name, given in (("attn1", None), ("attn2", context)):
-        layer = next(module for path, module in unet.named_modules() if path.endswith(name))
-        width = layer.to_q.in_features
-        states = hidden.repeat(1, 1, -(-width // 32))[..., :width]
-        results = [processor(layer, states, given) for processor in (AttnProcessor2_0(), PlainAttention())]
-        assert_same_bits({"": results[1]}, {"": results[0]})
-
-
-def test_attention_with_other_parts_stays_the_librarys(unet):
-    layer = next(module for path, module in unet.named_modules() if path.endswith("attn2"))
-    layer.rescale_output_factor = 2.0
-    keep_channels_last(unet)
-    assert isinstance(layer.processor, AttnProcessor2_0)
-    others = [processor for processor in unet.attn_processors.values() if processor is not layer.processor]
-    assert others and all(isinstance(processor, PlainAttention) for processor in others)
