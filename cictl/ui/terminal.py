@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SHOW_CURSOR = b"\x1b[?25h\n"
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # no SIGHUP on Windows
 
 
 def show_cursor(descriptor: int) -> None:
