@@ -21,7 +21,9 @@ _WORDS_OF_PATTERNS: dict[tuple[str, ...], str] = {
     ("concept", "name"): "lower-case letters, digits and dashes, 40 at most",
     ("model", "device"): "auto, cpu, mps, cuda, or cuda with a number, such as cuda:1",
 }
-_SET = "--set "  # before the key of a problem that does not come from the file
+# Before the key of a problem that does not come from the file.
+_SET = "--set "
+_KEPT = "what a training was given, --set "
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,15 @@ def load_config(sources: Sources) -> Config:
         problems.extend([problem] if problem else [])
     if not problems:
         merged = merge(preset_for(_model_id(values)), values)
-        problems.extend(_unknown_keys(merged, Config, (), document, overrides))
-        known = {tuple(problem.message.removeprefix(_SET).split(":")[0].split(".")) for problem in problems}
+        problems.extend(_unknown_keys(merged, Config, (), document, sources))
+        known = {tuple(_without_where(problem).split(":")[0].split(".")) for problem in problems}
         try:
             config = Config.model_validate(merged)
         except ValidationError as error:
-            problems.extend(_validation_problems(error, document, overrides, skip=known))
+            problems.extend(_validation_problems(error, document, sources, skip=known))
         if not problems:
             return config
-    raise UsageError(_describe(sources.file, problems), _correct(sources.file, problems, overrides), slug="settings-invalid")
+    raise UsageError(_describe(sources.file, problems), _correct(sources, problems), slug="settings-invalid")
 
 
 def says_nothing(file: Path) -> bool:
@@ -154,15 +156,15 @@ def _groups() -> dict[str, type[BaseModel]]:
 
 
 def _unknown_keys(
-    values: Mapping[str, Any], schema: type[BaseModel], path: tuple[str, ...], document: Document, overrides: Overrides
+    values: Mapping[str, Any], schema: type[BaseModel], path: tuple[str, ...], document: Document, sources: Sources
 ) -> Iterator[Problem]:
     for key, value in values.items():
         place = (*path, str(key))
         if key not in schema.model_fields:
-            where = _SET if ".".join(place) in overrides else ""
+            where = _where(".".join(place), sources)
             yield Problem(document.lines.get(place), f"{where}{'.'.join(place)}: unknown key{_suggestion(place)}")
         elif not path and key in _groups() and isinstance(value, Mapping):
-            yield from _unknown_keys(value, _groups()[key], place, document, overrides)
+            yield from _unknown_keys(value, _groups()[key], place, document, sources)
 
 
 def _suggestion(place: tuple[str, ...]) -> str:
@@ -174,7 +176,7 @@ def _suggestion(place: tuple[str, ...]) -> str:
 
 
 def _validation_problems(
-    error: ValidationError, document: Document, overrides: Overrides, skip: set[tuple[str, ...]]
+    error: ValidationError, document: Document, sources: Sources, skip: set[tuple[str, ...]]
 ) -> Iterator[Problem]:
     for item in error.errors():
         place = tuple(str(part) for part in item["loc"])
@@ -190,7 +192,7 @@ def _validation_problems(
             message = f"must be {_WORDS_OF_PATTERNS[place]}"
         if item["type"] != "value_error":  # a rule of ours names the value itself
             message = f"{message} (it is {_shown(item['input'])})"
-        where = _SET if ".".join(place[:2]) in overrides else ""
+        where = _where(".".join(place[:2]), sources)
         yield Problem(None if where else _nearest_line(place, document), f"{where}{'.'.join(place)}: {message}")
 
 
@@ -212,19 +214,30 @@ def _describe(path: Path, problems: Sequence[Problem]) -> str:
     shown = [f"  line {p.line}: {p.message}" if p.line else f"  {p.message}" for p in ordered[:50]]
     more = [f"  and {len(ordered) - 50} more"] if len(ordered) > 50 else []
     count = "one error" if len(ordered) == 1 else f"{len(ordered)} errors"
-    where = "" if _typed(problems) else f"{path.name}: "
+    where = "" if _all_from(problems, _SET) or _all_from(problems, _KEPT) else f"{path.name}: "
     return "\n".join([f"{where}{count} in the configuration", *shown, *more])
 
 
-def _correct(path: Path, problems: Sequence[Problem], overrides: Overrides) -> str:
-    """Where to look: in the file, on the command line, or in both."""
+def _correct(sources: Sources, problems: Sequence[Problem]) -> str:
+    """Where to look: in the file, on the command line, in both, or in what a training has kept."""
     if all(problem.line for problem in problems):
-        return f"correct {path}, then the same command again"
-    if _typed(problems):
+        return f"correct {sources.file}, then the same command again"
+    if _all_from(problems, _SET):
         return "correct what --set, or an option that stands for it, gave; then the same command again"
-    return f"correct {path}{', or what --set gave' if overrides else ''}; then the same command again"
+    if _all_from(problems, _KEPT):
+        return "use the version of cictl that trained it, or train anew: the command of that training, with --restart"
+    given = ", or what --set gave" if sources.kept or sources.overrides else ""
+    return f"correct {sources.file}{given}; then the same command again"
 
 
-def _typed(problems: Sequence[Problem]) -> bool:
-    """Whether all come from the command line."""
-    return all(problem.message.startswith(_SET) for problem in problems)
+def _where(key: str, sources: Sources) -> str:
+    """What stands before a key that does not come from the file."""
+    return _SET if key in sources.overrides else _KEPT if key in sources.kept else ""
+
+
+def _without_where(problem: Problem) -> str:
+    return problem.message.removeprefix(_KEPT).removeprefix(_SET)
+
+
+def _all_from(problems: Sequence[Problem], where: str) -> bool:
+    return all(problem.message.startswith(where) for problem in problems)

@@ -277,6 +277,18 @@ def test_what_set_cannot_read_is_refused(text):
         parse_overrides([text])
 
 
+def test_what_a_training_kept_and_no_version_knows_any_more_is_not_laid_to_this_command(tmp_path):
+    path = tmp_path / "ci.yaml"
+    path.write_text("seed: 1\n")
+    with pytest.raises(UsageError) as caught:
+        load_config(Sources(path, kept={"finetune.gone": 1}))
+    assert "what a training was given, --set finetune.gone: unknown key" in caught.value.message
+    assert "--restart" in caught.value.hint and path.name not in caught.value.message
+    with pytest.raises(UsageError) as caught:
+        load_config(Sources(path, kept={"finetune.gone": 1}, overrides={"seed": "x"}))
+    assert "\n  --set seed: " in caught.value.message and "training was given, --set finetune.gone" in caught.value.message
+
+
 @pytest.mark.parametrize("key", ["invert", "invert.", ".steps", "a.b.c", "", "nothing", "invert.nothing"])
 def test_overrides_of_unknown_keys_are_refused_without_a_line(load, key):
     with pytest.raises(UsageError) as caught:
