@@ -7,12 +7,13 @@ environment. The first process decides, writes and shows; the others compute. Im
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from cictl.errors import CictlError, ProcessLost, UsageError
+from cictl.errors import CictlError, ProcessLost, UsageError, says_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,12 @@ class Processes:
     Attributes:
         rank: which one this is, from 0.
         count: how many there are.
+        local_rank: which one this is of those on its machine, from 0.
     """
 
     rank = 0
     count = 1
+    local_rank = 0
 
     @property
     def first(self) -> bool:
@@ -64,9 +67,10 @@ ALONE = Processes()
 class _Group(Processes):
     """Processes that talk through torch.distributed: by gloo for what is on the CPU, by NCCL for what is on a GPU."""
 
-    def __init__(self, rank: int, count: int) -> None:
+    def __init__(self, rank: int, count: int, local_rank: int) -> None:
         self.rank = rank
         self.count = count
+        self.local_rank = local_rank
 
     def share(self, decide: Callable[[], T]) -> T:
         import torch
@@ -118,8 +122,12 @@ class _Group(Processes):
         try:
             yield
         except RuntimeError as error:  # it names a socket, and no process
+            if says_out_of_memory(error):
+                raise
+            silent = "timed out" in str(error).lower()
+            what = f"has not answered for {_PATIENCE_MINUTES} minutes" if silent else "has ended"
             raise ProcessLost(
-                f"another of the {self.count} processes has ended, and this one (rank {self.rank}) cannot go on without it",
+                f"another of the {self.count} processes {what}, and this one (rank {self.rank}) cannot go on without it",
                 "its own message says why, if it could leave one; then run the same command again",
                 slug="process-lost",
             ) from error
@@ -152,14 +160,18 @@ def join() -> Processes:
     if count == 1:
         return ALONE
     import atexit
+    import socket
     from datetime import timedelta
 
     import torch
     from torch import distributed
 
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # On Windows there is no NCCL; gloo then brings the GPU's tensors to the CPU and back.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
+    machines = [""] * count
     try:
         distributed.init_process_group(backend, rank=rank, world_size=count, timeout=timedelta(minutes=_PATIENCE_MINUTES))
+        distributed.all_gather_object(machines, socket.gethostname())
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"the {count} processes do not find each other: {error}",
@@ -167,4 +179,17 @@ def join() -> Processes:
             slug="processes-not-found",
         ) from None
     atexit.register(distributed.destroy_process_group)
-    return _Group(rank, count)
+    said = os.environ.get("LOCAL_RANK", "")
+    return _Group(rank, count, int(said) if said.isdecimal() else machines[:rank].count(machines[rank]))
+
+
+def leave_at_once(code: int) -> None:
+    """End this process with ``code``, if it has joined others, without what is usually done at the end.
+
+    There NCCL waits until all have done what is under way: this process would wait for the others, and they for it.
+    """
+    if join.cache_info().currsize and join() is not ALONE:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # what reads it has gone, or it is closed
+                stream.flush()
+        os._exit(code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,6 +17,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cictl.engine import recorded
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Of a device; what is done on it is done at once."""
+
+    device: torch.device
+
+    def wait_stream(self, other: Stream) -> None:
+        assert other.device == self.device
+
 
 class Graph(TorchDispatchMode):
     """Takes note of every operation while it is entered.
@@ -24,6 +36,7 @@ class Graph(TorchDispatchMode):
     Attributes:
         operations: how many it has.
         replays: how often it was replayed.
+        stream: that it was recorded on.
     """
 
     def __init__(self) -> None:
@@ -33,6 +46,7 @@ class Graph(TorchDispatchMode):
         self._own: set[int] = set()
         self._kept: list[Tensor] = []  # so that no address comes twice
         self.replays = 0
+        self.stream: Stream | None = None
 
     @property
     def operations(self) -> int:
@@ -79,13 +93,18 @@ def pretended_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Graph]]:
         made.append(Graph())
         return made[-1]
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
+    def record(graph: Graph, stream: Stream) -> Graph:
+        graph.stream = stream
+        return graph
+
     for name, value in {
-        "CUDAGraph": make, "graph": lambda graph: graph, "Stream": lambda: stream, "current_stream": lambda: stream,
-        "stream": lambda own: nullcontext(), "empty_cache": lambda: None, "memory_reserved": lambda device=None: 2**30,
+        "CUDAGraph": make, "graph": record, "Stream": Stream, "current_stream": Stream,
+        "stream": lambda own: nullcontext(), "memory_reserved": lambda device=None: 2**30,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
+    recorded._stream.cache_clear()
     yield made
+    recorded._stream.cache_clear()
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -20,7 +20,7 @@ from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
 from cictl.files import as_typed, how_to_allow, is_full
-from cictl.processes import launched
+from cictl.processes import launched, leave_at_once
 from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.report import exit_code, print_error, print_json
@@ -113,7 +113,7 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
             _fail(no_room(error), common)
         if isinstance(error, PermissionError) and error.filename:
             _fail(_forbidden(Path(error.filename)), common)
-        if common.debug:
+        if common.debug and launched()[1] == 1:
             raise
         unexpected = CictlError(
             f"{type(error).__name__}: {error}",
@@ -150,6 +150,7 @@ def _fail(error: CictlError, common: Common) -> NoReturn:
         error.hint = _with_directory(error.hint, common.directory)
     if not (_elsewhere() and isinstance(error, _COMMON)):
         print_error(error, json=common.json)
+    leave_at_once(exit_code(error))
     raise typer.Exit(exit_code(error))
 
 

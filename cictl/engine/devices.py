@@ -7,7 +7,7 @@ import shutil
 
 import torch
 
-from cictl.errors import UsageError
+from cictl.errors import UsageError, says_out_of_memory
 from cictl.processes import ALONE, Processes
 
 
@@ -74,7 +74,7 @@ def _numbered(device: torch.device, processes: Processes) -> torch.device:
             "set model.device to auto",
             slug="device-for-several-processes",
         )
-    own, count = int(os.environ.get("LOCAL_RANK", processes.rank)), torch.cuda.device_count()
+    own, count = processes.local_rank, torch.cuda.device_count()
     if own < count:
         return torch.device("cuda", own)
     if _is_given_one_alone(processes, count):
@@ -102,7 +102,7 @@ def _try(device: torch.device) -> None:
     try:
         float(torch.ones(1, device=device) + 1)
     except RuntimeError as error:
-        if "out of memory" in str(error):
+        if says_out_of_memory(error):
             raise
         first_line = str(error).strip().splitlines()[0]
         raise UsageError(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cictl.errors import UsageError
+from cictl.errors import UsageError, says_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Recorded:
         self.held = 0
 
     def _apart(self, inputs: tuple[Tensor, ...], fixed: dict[str, Hashable]) -> dict[str, Tensor]:
-        current, own = torch.cuda.current_stream(), torch.cuda.Stream()
+        own = _stream(inputs[0].device)
+        current = torch.cuda.current_stream(own.device)
         own.wait_stream(current)
         with torch.cuda.stream(own):
             outputs = self.function(*inputs, **fixed)
@@ -80,19 +82,30 @@ class Recorded:
 
     def _recorded(self, inputs: tuple[Tensor, ...], fixed: dict[str, Hashable]) -> _Recording:
         places = tuple(given.clone() for given in inputs)
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_reserved()
+        graph, own = torch.cuda.CUDAGraph(), _stream(inputs[0].device)
         try:
-            with torch.cuda.graph(graph):
+            # Twice: the library leaves its stream the current one where a recording fails.
+            with torch.cuda.stream(own), torch.cuda.graph(graph, stream=own):
+                before = torch.cuda.memory_reserved(own.device)
                 outputs = self.function(*places, **fixed)
-        except torch.OutOfMemoryError:
-            raise
+                held = torch.cuda.memory_reserved(own.device) - before
         except RuntimeError as error:  # not of the function itself, which has run already
+            if says_out_of_memory(error):
+                raise
             raise UsageError(
                 f"the GPU cannot record its work as a CUDA graph: {str(error).strip().splitlines()[0]}",
                 "without it the same is done more slowly: --set model.cuda_graph=false",
                 slug="graph-not-recorded",
             ) from None
-        self.held += torch.cuda.memory_reserved() - before
+        self.held += held
         return _Recording(graph, places, outputs)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of ``device`` that work is recorded on.
+
+    One for all that is recorded there: the libraries keep working memory for every stream that they have seen, 8 or 32 MiB. And
+    the one that torch would take by itself belongs to the device that was the first to record, on which no other's work is seen.
+    """
+    return torch.cuda.Stream(device)

@@ -8,7 +8,14 @@ Pictures are [B, H W, C], whatever their precision; all is computed in fp32. Nam
 import triton
 import triton.language as tl
 
-# In the kernels a program has one picture (axis 0), some positions or one group (axis 1) and some channels (axis 2).
+# In the kernels a program has one picture (axis 0), some positions or one group (axis 1) and some channels (axis 2). Where a
+# picture begins is counted in 64 bits, since a batch may have more than 2^31 numbers; within a picture 32 are enough.
+
+
+@triton.jit
+def beginning_of(pictures, picture, positions, channels):
+    """Where ``picture`` begins."""
+    return pictures + picture.to(tl.int64) * positions * channels
 
 
 @triton.jit
@@ -16,11 +23,12 @@ def sum_channels(hidden, sums, positions, channels, blocks, TURNS: tl.constexpr,
     """The sum and the sum of squares of each channel over a share of the positions: [B, blocks, 2, C]."""
     picture, block = tl.program_id(0), tl.program_id(1)
     channel = tl.program_id(2) * C + tl.arange(0, C)
+    hidden = beginning_of(hidden, picture, positions, channels)
     total, squares = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
     for turn in range(TURNS):
         position = (turn * blocks + block) * P + tl.arange(0, P)
         inside = (position[:, None] < positions) & (channel[None, :] < channels)
-        at = (picture * positions + position[:, None]) * channels + channel[None, :]
+        at = position[:, None] * channels + channel[None, :]
         x = tl.load(hidden + at, inside, 0.0).to(tl.float32)
         total += tl.sum(x, 0)
         squares += tl.sum(x * x, 0)
@@ -61,7 +69,9 @@ def scale_and_activate(hidden, scale, shift, output, positions, channels, SILU: 
     a = tl.load(scale + picture * channels + channel, channel < channels, 0.0)
     b = tl.load(shift + picture * channels + channel, channel < channels, 0.0)
     inside = (position[:, None] < positions) & (channel[None, :] < channels)
-    at = (picture * positions + position[:, None]) * channels + channel[None, :]
+    at = position[:, None] * channels + channel[None, :]
+    hidden = beginning_of(hidden, picture, positions, channels)
+    output = beginning_of(output, picture, positions, channels)
     y = tl.load(hidden + at, inside, 0.0).to(tl.float32) * a[None, :] + b[None, :]
     if SILU:
         y = y * tl.sigmoid(y)
@@ -88,11 +98,13 @@ def sum_gradients(
     channel = tl.program_id(2) * C + tl.arange(0, C)
     a = tl.load(scale + picture * channels + channel, channel < channels, 0.0)
     b = tl.load(shift + picture * channels + channel, channel < channels, 0.0)
+    hidden = beginning_of(hidden, picture, positions, channels)
+    gradient = beginning_of(gradient, picture, positions, channels)
     total, products = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
     for turn in range(TURNS):
         position = (turn * blocks + block) * P + tl.arange(0, P)
         inside = (position[:, None] < positions) & (channel[None, :] < channels)
-        at = (picture * positions + position[:, None]) * channels + channel[None, :]
+        at = position[:, None] * channels + channel[None, :]
         x = tl.load(hidden + at, inside, 0.0).to(tl.float32)
         d = of_activation(x, tl.load(gradient + at, inside, 0.0).to(tl.float32), a, b, SILU)
         total += tl.sum(d, 0)
@@ -138,7 +150,10 @@ def input_gradient(
     k = tl.load(of_input + picture * groups + channel // size, known, 0.0)
     c = tl.load(constant + picture * groups + channel // size, known, 0.0)
     inside = (position[:, None] < positions) & known[None, :]
-    at = (picture * positions + position[:, None]) * channels + channel[None, :]
+    at = position[:, None] * channels + channel[None, :]
+    hidden = beginning_of(hidden, picture, positions, channels)
+    gradient = beginning_of(gradient, picture, positions, channels)
+    result = beginning_of(result, picture, positions, channels)
     x = tl.load(hidden + at, inside, 0.0).to(tl.float32)
     d = of_activation(x, tl.load(gradient + at, inside, 0.0).to(tl.float32), a, b, SILU)
     tl.store(result + at, (d * a[None, :] + x * k[None, :] + c[None, :]).to(result.dtype.element_ty), inside)
@@ -152,23 +167,33 @@ def gelu(x):
 
 
 @triton.jit
+def share_of(count, width, N: tl.constexpr):
+    """The N numbers of a gate's output that a program computes: where they begin, by how much more in its input, and in 32 bits
+    each one's place behind both and whether it is there."""
+    begin = tl.program_id(0).to(tl.int64) * N
+    row = begin // width
+    own = tl.arange(0, N)
+    along = (begin - row * width).to(tl.int32) + own  # from the beginning of the row on
+    return begin, row * width, own, own + along // width * width, own < tl.minimum(count - begin, N).to(tl.int32)
+
+
+@triton.jit
 def multiply_by_gelu(projected, output, count, width, N: tl.constexpr):
     """y = h gelu(g), with h and g one after the other in each row."""
-    at = tl.program_id(0) * N + tl.arange(0, N)
-    inside = at < count
-    first = at + at // width * width
+    begin, more, own, first, inside = share_of(count, width, N)
+    projected += begin + more
     hidden = tl.load(projected + first, inside, 0.0).to(tl.float32)
     activated, _ = gelu(tl.load(projected + first + width, inside, 0.0).to(tl.float32))
-    tl.store(output + at, (hidden * activated).to(output.dtype.element_ty), inside)
+    tl.store(output + begin + own, (hidden * activated).to(output.dtype.element_ty), inside)
 
 
 @triton.jit
 def gradient_of_gate(projected, gradient, result, count, width, N: tl.constexpr):
     """dh = dy gelu(g), and dg = dy h gelu'(g)."""
-    at = tl.program_id(0) * N + tl.arange(0, N)
-    inside = at < count
-    first = at + at // width * width
-    d = tl.load(gradient + at, inside, 0.0).to(tl.float32)
+    begin, more, own, first, inside = share_of(count, width, N)
+    projected += begin + more
+    result += begin + more
+    d = tl.load(gradient + begin + own, inside, 0.0).to(tl.float32)
     hidden = tl.load(projected + first, inside, 0.0).to(tl.float32)
     activated, slope = gelu(tl.load(projected + first + width, inside, 0.0).to(tl.float32))
     tl.store(result + first, (d * activated).to(result.dtype.element_ty), inside)

@@ -21,7 +21,7 @@ from cictl.models.clip import embed_images
 from cictl.models.locate import Located
 from cictl.models.safety import SafetyChecker, ships_checker, unreadable_checker
 from cictl.models.stable_diffusion import StableDiffusion
-from cictl.workflow.fitting import choose_memory, free_memory
+from cictl.workflow.fitting import choose_memory, collect_garbage, free_memory
 from cictl.workspace import Workspace
 
 _AGAIN = {"low": "blocks of the highest resolution are computed", "lowest": "all blocks are computed"}
@@ -36,6 +36,7 @@ def open_base(located: Located, runtime: Runtime, observe: Observer) -> StableDi
     if runtime.overlooked:
         observe(Warned(runtime.overlooked))
     observe(PhaseStarted(f"loading {located.id}"))
+    collect_garbage(runtime.device)
     model = StableDiffusion.load(located, runtime.device, runtime.dtype, fused=runtime.fused)
     if model.unfused:
         observe(Note(f"model.fused: the kernels cannot be built here, the library's are slower ({model.unfused})"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from cictl.config import Config, DisenBoothConfig, FinetuneConfig, MemoryMode, Stage, settings_of
@@ -70,9 +72,16 @@ def _count(
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had, those that this process holds in reserve among them."""
+    collect_garbage(device)
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def collect_garbage(device: torch.device) -> None:
+    """Let a GPU have the memory of models that are no longer needed: a layer that is called in a way of ours holds itself."""
+    if device.type != "cpu":
+        gc.collect()

@@ -7,21 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.errors import ResourceError
+from cictl.errors import ResourceError, says_out_of_memory
 from cictl.events import Note, Observer
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-# Of torch's allocators for GPUs, for the CPU on Linux and on Windows, and of CUDA's libraries.
-_SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-
-
-def means_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether torch or Python says with ``error`` that memory ran out."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(saying in said for saying in _SAYINGS)
 
 
 @contextmanager
@@ -30,7 +20,7 @@ def out_of_memory_explained(hint: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not means_out_of_memory(error):
+        if not says_out_of_memory(error):
             raise
         raise ResourceError("the memory of the device is not enough", hint, slug="memory-full") from None
 
@@ -70,6 +60,6 @@ class FittingBatches:
         try:
             return list(self.draw(part))
         except (RuntimeError, MemoryError) as error:
-            if len(part) == 1 or not means_out_of_memory(error):
+            if len(part) == 1 or not says_out_of_memory(error):
                 raise
             return None

@@ -6,14 +6,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from cictl import processes
+from cictl.cli.app import main
 from cictl.config import group_of
+from cictl.errors import ProcessLost
+from cictl.processes import join
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, generate, invert
 from cictl.workspace import Workspace
@@ -94,8 +100,6 @@ def test_the_first_process_alone_writes_and_shows(make_workspace, tmp_path):
     workspace = make_workspace()
     changes = [f"--set=preview.{key}" for key in ("interval=4", "steps=2")]
 
-    from cictl.cli.app import main
-
     def noting_what_is_written(rank: int) -> None:
         def note(event: str, arguments: tuple[object, ...]) -> None:
             written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
@@ -166,7 +170,76 @@ def test_an_environment_that_contradicts_itself_is_named(monkeypatch, rank, coun
     assert f"process {rank} of {count}" in capsys.readouterr().err
 
 
+# -- which one each is on its machine ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("launcher", "numbers"), [(None, "0101"), ("3", "3333")])
+def test_without_a_launchers_word_each_is_numbered_on_its_own_machine(monkeypatch, tmp_path, launcher, numbers):
+    def say(rank: int) -> None:
+        os.environ.pop("LOCAL_RANK")
+        if launcher:
+            os.environ["LOCAL_RANK"] = launcher
+        monkeypatch.setattr(socket, "gethostname", lambda: "machine-" + "aabb"[rank])
+        sys.stdout.write(f"{join().local_rank}\n")
+        sys.stdout.flush()
+
+    ended = start_together(4, tmp_path / "run", work=say).end()
+    assert [said.strip() for said in ended.out] == list(numbers), ended
+
+
 # -- an end for all ---------------------------------------------------------------------------------
+
+
+def test_one_that_fails_leaves_at_once_and_waits_in_no_farewell_for_the_others(make_workspace, tmp_path, monkeypatch):
+    """What NCCL does at the usual end of a process waits for the others, who wait for this one."""
+    workspace = make_workspace()
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def work(rank: int) -> None:
+        if rank:
+            monkeypatch.setattr("cictl.engine.training.Gradient.__call__", fail)
+        try:
+            main()
+        finally:
+            time.sleep(600)
+
+    ended = start_together(2, tmp_path / "run", "invert", "-C", str(workspace.root), work=work).end(30)
+    assert ended.codes == [1, 5], ended
+    assert "the memory of the device is not enough" in ended.err[1]
+    assert "another of the 2 processes has ended" in ended.err[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", torch.OutOfMemoryError, "CUDA out of memory"),
+        ("Timed out waiting 1800000ms for recv operation to complete", ProcessLost, "has not answered for 30 minutes"),
+        ("Connection closed by peer", ProcessLost, "has ended"),
+    ],
+)
+def test_what_keeps_processes_from_talking_is_told_apart(monkeypatch, said, kind, words):
+    def fail(*arguments: object) -> None:
+        raise (torch.OutOfMemoryError if kind is torch.OutOfMemoryError else RuntimeError)(said)
+
+    monkeypatch.setattr(torch.distributed, "all_gather", fail)
+    with pytest.raises(kind, match=words):
+        processes._Group(0, 2, 0).gather(torch.ones(1))
+
+
+def test_where_there_is_no_nccl_gloo_carries_a_gpus_tensors_too(monkeypatch):
+    asked: list[str] = []
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **options: asked.append(backend))
+    monkeypatch.setattr(torch.distributed, "all_gather_object", lambda machines, machine: None)
+    monkeypatch.setattr("atexit.register", lambda function: function)
+    for available in (False, True):
+        monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda available=available: available)
+        processes.join.__wrapped__()
+    assert asked == ["gloo", "cpu:gloo,cuda:nccl"]
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -88,23 +88,30 @@ def test_several_processes_take_no_single_gpu(two_gpus):
         Runtime.create("cuda:1", processes=TwoProcesses())
 
 
-def test_each_of_several_processes_takes_a_gpu_of_its_own(two_gpus, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Runtime.create(processes=TwoProcesses()).device == torch.device("cuda:1") == two_gpus.current
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UsageError, match="more processes on this machine than GPUs, of which it has 2"):
-        Runtime.create(processes=TwoProcesses())
+class ThirdOfSixOnItsMachine(Processes):
+    rank, count, local_rank = 5, 6, 2
 
 
 class SecondOfTwo(TwoProcesses):
-    rank = 1
+    rank, local_rank = 1, 1
+
+
+def test_each_of_several_processes_takes_a_gpu_of_its_own(two_gpus):
+    assert Runtime.create(processes=SecondOfTwo()).device == torch.device("cuda:1") == two_gpus.current
+    with pytest.raises(UsageError, match="more processes on this machine than GPUs, of which it has 2"):
+        Runtime.create(processes=ThirdOfSixOnItsMachine())
+
+
+def test_on_a_second_machine_it_is_the_number_there_that_counts(monkeypatch):
+    with pretended_gpus(monkeypatch, 3):
+        assert Runtime.create(processes=ThirdOfSixOnItsMachine()).device == torch.device("cuda:2")
 
 
 @pytest.mark.parametrize("per_task", ["1", "h100:1"])
 def test_a_task_of_slurm_that_sees_one_gpu_alone_takes_it(monkeypatch, per_task):
     tasks = {"SLURM_JOB_ID": "7", "SLURM_GPUS_PER_TASK": per_task, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
     with pretended_gpus(monkeypatch, 1):
-        for key, value in {**tasks, "LOCAL_RANK": "1"}.items():
+        for key, value in tasks.items():
             monkeypatch.setenv(key, value)
         assert Runtime.create(processes=SecondOfTwo()).device == torch.device("cuda:0")
 
@@ -115,7 +122,7 @@ def test_a_task_of_slurm_that_sees_one_gpu_alone_takes_it(monkeypatch, per_task)
 def test_processes_of_another_launcher_in_a_task_of_slurm_share_no_gpu(monkeypatch, other):
     tasks = {"SLURM_JOB_ID": "7", "SLURM_GPUS_PER_TASK": "1", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
     with pretended_gpus(monkeypatch, 1):
-        for key, value in {**tasks, "LOCAL_RANK": "1", **other}.items():
+        for key, value in {**tasks, **other}.items():
             monkeypatch.setenv(key, value)
         with pytest.raises(UsageError, match="more processes on this machine than GPUs, of which it has 1") as refused:
             Runtime.create(processes=SecondOfTwo())

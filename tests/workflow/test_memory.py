@@ -22,6 +22,7 @@ def cpu_allocator_error() -> RuntimeError:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         torch.AcceleratorError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Invalid buffer size: 11.25 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried to allocate"),
         cpu_allocator_error(),
     ],
