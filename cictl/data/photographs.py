@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def _files(folder: Path) -> list[Path]:
     except PermissionError:
         raise UsageError(
             f"{folder} cannot be read: permission denied",
-            f"allow reading: chmod u+rx {folder}",
+            f"allow reading: chmod u+rx {shlex.quote(str(folder))}",
             slug="photographs-folder-unreadable",
         ) from None
     paths = [folder / name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES]

@@ -24,10 +24,11 @@ def test_a_new_workspace_is_whole_and_says_what_is_next(tmp_path, photographs):
 
 
 def test_a_workspace_is_never_made_over_another(tmp_path):
-    workspace = init.run(tmp_path / "a")
+    workspace = init.run(tmp_path / "my a")
     workspace.config_file.write_text("seed: 5\n")
-    with pytest.raises(StateError, match="already"):
-        init.run(tmp_path / "a")
+    with pytest.raises(StateError, match="already") as told:
+        init.run(tmp_path / "my a")
+    assert told.value.hint.endswith("my a'")
     assert workspace.config_file.read_text() == "seed: 5\n"
 
 
