@@ -113,7 +113,9 @@ def _read(path: Path) -> Document:
         ) from None
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read: {error.strerror}", f"allow reading: chmod u+r {shlex.quote(str(path))}", slug="settings-unreadable"
+            f"{path} cannot be read: {error.strerror}",
+            f"allow reading: chmod u+r {shlex.quote(str(path))}",
+            slug="settings-unreadable",
         ) from None
     return parse_yaml(text)
 
