@@ -221,7 +221,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         )
     raise StateError(
         f"there is no workspace in {start}, above it, or right below it",
-        _how_to_rename(start) or "cictl init my-teapot makes one; -C DIR names one that is elsewhere",
+        _how_to_mend(start) or "cictl init my-teapot makes one; -C DIR names one that is elsewhere",
         slug="workspace-not-found",
     )
 
@@ -233,22 +233,22 @@ def _right_below(folder: Path) -> list[Path]:
 
 def _why_none(start: Path) -> tuple[str, str]:
     """Why ``start``, which was named, is no workspace, and what to do about it."""
-    init, another = f"cictl init {shlex.quote(str(start))} makes one", "cictl init NEW-FOLDER makes one"
+    init = f"cictl init {shlex.quote(str(start))} makes one"
     if not is_there(start):
         beside = ", ".join(folder.name for folder in _right_below(start.parent)) if is_folder(start.parent) else ""
         meant = f"name one of those in {start.parent}: {beside}\n" if beside else ""
-        return "it does not exist", meant + (init if can_be_made(start) else another)
+        return "it does not exist", meant + (init if can_be_made(start) else "cictl init my-teapot makes one")
     if not start.is_dir():
         return "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"
-    if is_there(start / "checkpoints"):  # which init would refuse to touch
-        init = f"put it back; {another}, whose {CONFIG_NAME} you can copy"
-    return f"it has no {CONFIG_NAME}", _how_to_rename(start) or init
+    return f"it has no {CONFIG_NAME}", _how_to_mend(start) or init
 
 
-def _how_to_rename(folder: Path) -> str:
-    """What to do where the settings lie in ``folder`` by another name; "" if they do not."""
-    found = next((name for name in _NOT_THE_CONFIG if is_file(folder / name)), "")
-    return f"rename {shlex.quote(str(folder / found))} to {CONFIG_NAME}" if found else ""
+def _how_to_mend(folder: Path) -> str:
+    """What to do where a workspace has lost its settings, which init would not touch; "" if ``folder`` was none."""
+    if found := next((name for name in _NOT_THE_CONFIG if is_file(folder / name)), ""):
+        return f"rename {shlex.quote(str(folder / found))} to {CONFIG_NAME}"
+    put_back = f"put its {CONFIG_NAME} back; cictl init NEW-FOLDER makes a workspace whose {CONFIG_NAME} you can copy"
+    return put_back if is_there(folder / "checkpoints") and is_there(folder / "images") else ""
 
 
 def slug(text: str, limit: int = 48) -> str:

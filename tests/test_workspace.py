@@ -93,8 +93,9 @@ def test_where_there_is_none_the_way_on_is_one_that_leads_on(make, tmp_path):
     make("my-teapot")
     assert hint("my-teapt").startswith(f"name one of those in {tmp_path}: my-teapot\n")
     assert f"cictl init {tmp_path}" not in hint("a" * 300)
-    (tmp_path / "b" / "checkpoints").mkdir(parents=True)
-    assert "put it back" in hint("b") and f"init {tmp_path}" not in hint("b")
+    for part in ("checkpoints", "images"):
+        (tmp_path / "b" / part).mkdir(parents=True)
+    assert "put its ci.yaml back" in hint("b") and f"init {tmp_path}" not in hint("b")
     (tmp_path / "b" / "ci.yaml.txt").touch()
     assert hint("b") == f"rename {tmp_path / 'b' / 'ci.yaml.txt'} to ci.yaml"
     with pytest.raises(StateError) as caught:
