@@ -77,7 +77,7 @@ def as_typed(path: Path) -> str:
     with contextlib.suppress(ValueError, OSError):
         relative = os.path.relpath(path)
         if not relative.startswith(os.path.join("..", "..")):
-            return relative
+            return os.path.join(os.curdir, relative) if relative.startswith("-") else relative  # else it is read as an option
     return str(path)
 
 
@@ -90,20 +90,20 @@ def from_home(text: str) -> Path:
 
 def is_file(path: Path) -> bool:
     """Whether ``path``, which a person wrote, is a file. By a name that none can have, as with the next two, nothing is there."""
-    return _can_be(path) and path.is_file()
+    return can_be_made(path) and path.is_file()
 
 
 def is_folder(path: Path) -> bool:
     """Whether ``path`` is a folder."""
-    return _can_be(path) and path.is_dir()
+    return can_be_made(path) and path.is_dir()
 
 
 def is_there(path: Path) -> bool:
     """Whether anything is at ``path``."""
-    return _can_be(path) and path.exists()
+    return can_be_made(path) and path.exists()
 
 
-def _can_be(path: Path) -> bool:
+def can_be_made(path: Path) -> bool:
     """Whether the system takes such a name: it is not too long, and holds no NUL."""
     try:
         path.lstat()

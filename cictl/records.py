@@ -21,7 +21,10 @@ STATE = "state.safetensors"
 SNAPSHOTS = "snapshots"  # results along the way, kept for good
 PHOTOGRAPHS = "photographs"
 
-_MEANS = {"model.revision": "identity.model", "model.clip_revision": "identity.clip"}
+_MEANS = {
+    "model.id": "identity.model", "model.revision": "identity.model",
+    "model.clip": "identity.clip", "model.clip_revision": "identity.clip",
+}  # fmt: skip
 _SEAL = "sha256"
 _STEP_FOLDER = re.compile(r"step-(\d{7,})")
 
@@ -158,14 +161,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             continue
         current = now["fields"][field]
         unknown = field.startswith("identity.") and None in (value, current)
-        if field in _MEANS and _same_commit(_MEANS[field], before["fields"], now["fields"]):
+        if field in _MEANS and _same_weights(_MEANS[field], before["fields"], now["fields"]):
             continue
         if current != value and not unknown:
             yield Difference(field, value, current)
 
 
-def _same_commit(identity: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two names of a revision, such as a branch and the commit that it was at, mean the same weights."""
+def _same_weights(identity: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two names, such as a branch and the commit that it was at, or a folder before and after a move, mean the same."""
     return before.get(identity) is not None and before.get(identity) == now.get(identity)
 
 

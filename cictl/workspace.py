@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import as_typed, how_to_write, is_file, is_there, write_atomic
+from cictl.files import as_typed, can_be_made, how_to_write, is_file, is_folder, is_there, write_atomic
 
 CONFIG_NAME = "ci.yaml"
+_NOT_THE_CONFIG = ("ci.yml", "ci.yaml.txt", "ci.yml.txt")  # how some editors would rather call it
 _SOMEBODY = "another cictl process"
 _PATIENCE_SECONDS = 0.2  # with one that only looks whether the lock is held
 _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
@@ -203,16 +204,12 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
     if is_file(start / CONFIG_NAME):
         return Workspace(start), ""
     if exact:
-        why, hint = f"it has no {CONFIG_NAME}", f"cictl init {shlex.quote(str(start))} makes one"
-        if not is_there(start):
-            why = "it does not exist"
-        elif not start.is_dir():
-            why, hint = "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"
+        why, hint = _why_none(start)
         raise StateError(f"{start} is no workspace: {why}", hint, slug="workspace-not-there")
     for folder in start.parents:
         if (folder / CONFIG_NAME).is_file():
             return Workspace(folder), f"using the workspace {folder}"
-    below = sorted(path.parent for path in start.glob(f"*/{CONFIG_NAME}"))
+    below = _right_below(start)
     if len(below) == 1:
         return Workspace(below[0]), f"using the workspace {below[0].name}"
     if below:
@@ -224,9 +221,34 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         )
     raise StateError(
         f"there is no workspace in {start}, above it, or right below it",
-        "cictl init my-teapot makes one; -C DIR names one that is elsewhere",
+        _how_to_mend(start) or "cictl init my-teapot makes one; -C DIR names one that is elsewhere",
         slug="workspace-not-found",
     )
+
+
+def _right_below(folder: Path) -> list[Path]:
+    """The workspaces that lie directly in ``folder``."""
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG_NAME}"))
+
+
+def _why_none(start: Path) -> tuple[str, str]:
+    """Why ``start``, which was named, is no workspace, and what to do about it."""
+    init = f"cictl init {shlex.quote(str(start))} makes one"
+    if not is_there(start):
+        beside = ", ".join(folder.name for folder in _right_below(start.parent)) if is_folder(start.parent) else ""
+        meant = f"name one of those in {start.parent}: {beside}\n" if beside else ""
+        return "it does not exist", meant + (init if can_be_made(start) else "cictl init my-teapot makes one")
+    if not start.is_dir():
+        return "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"
+    return f"it has no {CONFIG_NAME}", _how_to_mend(start) or init
+
+
+def _how_to_mend(folder: Path) -> str:
+    """What to do where a workspace has lost its settings, which init would not touch; "" if ``folder`` was none."""
+    if found := next((name for name in _NOT_THE_CONFIG if is_file(folder / name)), ""):
+        return f"rename {shlex.quote(str(folder / found))} to {CONFIG_NAME}"
+    put_back = f"put its {CONFIG_NAME} back; cictl init NEW-FOLDER makes a workspace whose {CONFIG_NAME} you can copy"
+    return put_back if is_there(folder / "checkpoints") and is_there(folder / "images") else ""
 
 
 def slug(text: str, limit: int = 48) -> str:

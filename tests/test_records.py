@@ -123,6 +123,14 @@ def test_a_setting_that_was_or_becomes_null_is_a_difference(before, now):
     assert differences(fingerprint(model__revision=before), fingerprint(model__revision=now))
 
 
+@pytest.mark.parametrize(("name", "identity"), [("model__id", "identity__model"), ("model__clip", "identity__clip")])
+def test_a_model_by_another_name_is_the_same_if_its_weights_are_known_to_be(name, identity):
+    before = fingerprint(**{name: "/old/model", identity: "x"})
+    assert differences(before, fingerprint(**{name: "/new/model", identity: "x"})) == []
+    assert len(differences(before, fingerprint(**{name: "/new/model", identity: "y"}))) == 2
+    assert len(differences(before, fingerprint(**{name: "/new/model", identity: None}))) == 1
+
+
 def test_a_field_that_one_version_does_not_know_is_no_difference():
     assert differences(fingerprint(old=1, seed=0), fingerprint(new=2, seed=0)) == []
 

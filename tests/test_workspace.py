@@ -83,6 +83,26 @@ def test_a_folder_that_was_named_is_taken_as_it_is(make, tmp_path, start):
     assert find_workspace(folder, exact=True) == (Workspace(folder), "")
 
 
+def test_where_there_is_none_the_way_on_is_one_that_leads_on(make, tmp_path):
+    def hint(name: str) -> str:
+        with pytest.raises(StateError) as caught:
+            find_workspace(tmp_path / name, exact=True)
+        return caught.value.hint
+
+    assert hint("a") == f"cictl init {tmp_path / 'a'} makes one"
+    make("my-teapot")
+    assert hint("my-teapt").startswith(f"name one of those in {tmp_path}: my-teapot\n")
+    assert f"cictl init {tmp_path}" not in hint("a" * 300)
+    for part in ("checkpoints", "images"):
+        (tmp_path / "b" / part).mkdir(parents=True)
+    assert "put its ci.yaml back" in hint("b") and f"init {tmp_path}" not in hint("b")
+    (tmp_path / "b" / "ci.yaml.txt").touch()
+    assert hint("b") == f"rename {tmp_path / 'b' / 'ci.yaml.txt'} to ci.yaml"
+    with pytest.raises(StateError) as caught:
+        find_workspace(tmp_path / "b")
+    assert caught.value.hint == hint("b")
+
+
 def test_paths_are_absolute_whatever_the_folder_was_called(make, tmp_path, monkeypatch):
     make("a")
     monkeypatch.chdir(tmp_path)
@@ -95,6 +115,7 @@ def test_paths_are_shown_as_one_would_type_them(make, tmp_path, monkeypatch):
     assert workspace.shown(workspace.outputs) == os.path.join("a", "outputs")
     monkeypatch.chdir(workspace.root)
     assert workspace.shown(workspace.outputs) == "outputs"
+    assert workspace.shown(workspace.root / "-a") == os.path.join(".", "-a")
     monkeypatch.chdir("/")
     assert Path(workspace.shown(workspace.outputs)).absolute() == workspace.outputs
 

@@ -10,9 +10,10 @@ import typer
 
 from cictl.cli.options import Common, read_folder, read_text, takes_common
 from cictl.cli.session import exit_codes, print_outcome
+from cictl.data.copying import left_out
 from cictl.data.photographs import FEWEST, list_files
 from cictl.errors import UsageError
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
 from cictl.workflow import init
 
 
@@ -62,13 +63,19 @@ def command(
         # A shell turns `--images photos/*.jpg` into one option and many arguments.
         images = [*(images or []), *(more_images or [])]
         workspace = init.run(folder, model=model, images=images, kind=kind, name=name)
+        passed_over = left_out(images)
         shown = workspace.shown(workspace.root)
         if common.json:
-            print_outcome({"workspace": str(workspace.root)})
+            print_outcome({"workspace": str(workspace.root), "left_out": passed_over})
             return
         print_result(f"made the workspace {shown}")
-        if len(list_files(workspace.images)) < FEWEST:
+        place, count = workspace.shown(workspace.images), len(list_files(workspace.images))
+        if passed_over:
+            print_text(f"left out, in formats or with names that are not read: {', '.join(passed_over)}")
+            print_text(f"save them as JPEG or PNG, and put them into {place}")
+        if count < FEWEST:
             then = workspace.typed("cictl invert")
-            print_result(f"next: put three to six photographs into {workspace.shown(workspace.images)}, then: {then}")
+            wanted = "more photographs, three to six in all," if count else "three to six photographs"
+            print_result(f"next: put {wanted} into {place}, then: {then}")
         else:
             print_result(f"next: {workspace.typed('cictl invert && cictl finetune')}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cictl.cli.options import Common, SeedOption, takes_common
+from cictl.cli.options import Common, DryRunOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.ui.report import print_result
+from cictl.ui.report import print_result, print_text
+
+if TYPE_CHECKING:
+    from cictl.workflow.foreseen_pictures import ForeseenPreview
 
 
 @takes_common()
@@ -18,6 +21,7 @@ def command(
         int | None, typer.Option("-n", metavar="N", help="Pictures a token. Default: generate.count.", show_default=False)
     ] = None,
     seed: SeedOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Show what each auxiliary token holds, on one sheet.
 
@@ -29,9 +33,26 @@ def command(
     cictl preview-aux -n 2 --seed 7
     """
     with exit_codes(common):
-        from cictl.workflow import preview_aux
+        from cictl.workflow import foreseen_pictures, preview_aux
 
         session = open_session(common, generate__count=count, seed=seed)
+        if dry_run:
+            with session.display() as observe:
+                would = foreseen_pictures.foresee_preview(session.workspace, observe, overrides=session.overrides)
+            session.result(would, lambda: _say_foreseen(would))
+            return
         with session.display() as observe:
             outcome = preview_aux.run(session.workspace, observe, overrides=session.overrides)
         session.result(outcome, lambda: print_result(f"the sheet: {outcome.sheet}"))
+
+
+def _say_foreseen(would: ForeseenPreview) -> None:
+    missing = would.pictures - (would.kept or 0)
+    if not missing:
+        print_text(f"all {would.pictures} pictures are there; the sheet would be made of them")
+    elif would.kept:
+        print_text(f"{missing} of {would.pictures} pictures would be drawn, the rest is there already")
+    else:
+        print_text(f"{would.pictures} pictures would be drawn")
+    if would.sheet:
+        print_result(f"the sheet: {would.sheet}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,9 @@ def _read(path: Path) -> Document:
         ) from None
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read: {error.strerror}", f"allow reading: chmod u+r {path}", slug="settings-unreadable"
+            f"{path} cannot be read: {error.strerror}",
+            f"allow reading: chmod u+r {shlex.quote(str(path))}",
+            slug="settings-unreadable",
         ) from None
     return parse_yaml(text)
 

@@ -105,6 +105,10 @@ def _syntax_problem(error: yaml.YAMLError) -> Problem:
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
     if r"'\t'" in what:
         what = "a tab, where YAML indents by spaces"
+    elif "<block end>" in what or "mapping values" in what:
+        what = "here or above an indentation is wrong, a colon is missing, or a text with a colon needs quotes"
+    elif "#x0000" in what:
+        what = "a NUL, as text in UTF-16 has; save it as UTF-8"
     return Problem(mark.line + 1 if mark else None, f"not valid YAML: {what}")
 
 

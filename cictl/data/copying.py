@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cictl.data.photographs import examine, further_down, list_files, shown
+from cictl.data.photographs import examine, further_down, list_files, pictures_not_read, shown
 from cictl.data.pixels import UnusableError
 from cictl.errors import UsageError
 from cictl.files import sha256_file
@@ -57,6 +57,11 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     copies = [_copy(source, folder) for source in sources]
     return list(dict.fromkeys(copies))
+
+
+def left_out(paths: Sequence[Path]) -> list[str]:
+    """The pictures in folders among ``paths`` that :func:`copy_into` passes over, since it does not read them by such names."""
+    return [shown(str(path)) for folder in paths if os.path.isdir(folder) for path in pictures_not_read(folder)]
 
 
 def _fault_of_source(path: Path, seen: dict[str, str]) -> str:

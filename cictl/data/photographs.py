@@ -8,19 +8,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cictl.data.pixels import UnusableError, decode, to_training_pixels
+from cictl.data.pixels import UnusableError, decode, suffix_by_content, to_training_pixels
 from cictl.errors import UsageError
 from cictl.files import sha256_file
 
 FEWEST = 2  # that can share something
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
-_PICTURES_NOT_READ = (".gif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jxl")
+_RAW = (".raw", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw")
+_PICTURES_NOT_READ = (".gif", ".avif", ".svg", ".psd", ".jxl", *_RAW)
 _FOLDERS_NAMED = 3
 _LEVELS_SEARCHED = 2
 # What Windows leaves in a folder of pictures; hidden there by an attribute, not by a dot.
@@ -63,6 +65,16 @@ def list_files(folder: Path) -> list[Path]:
         UsageError: ``folder`` is absent, not a folder, or unreadable.
     """
     return [path for path in _files(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def pictures_not_read(folder: Path) -> list[Path]:
+    """The files in ``folder`` that are pictures, but that :func:`list_files` passes over.
+
+    Raises:
+        UsageError: as that.
+    """
+    others = [path for path in _files(folder) if path.suffix.lower() not in SUFFIXES and os.path.isfile(path)]
+    return [path for path in others if path.suffix.lower() in _PICTURES_NOT_READ or suffix_by_content(path)]
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -167,7 +179,7 @@ def _files(folder: Path) -> list[Path]:
     except PermissionError:
         raise UsageError(
             f"{folder} cannot be read: permission denied",
-            f"allow reading: chmod u+rx {folder}",
+            f"allow reading: chmod u+rx {shlex.quote(str(folder))}",
             slug="photographs-folder-unreadable",
         ) from None
     paths = [folder / name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES]
@@ -237,6 +249,8 @@ def _fault_of_name(path: Path) -> str:
         return ""
     if suffix in _PICTURES_NOT_READ:
         return f"the format {suffix} is not supported; save it as JPEG or PNG"
+    if meant := suffix_by_content(path):
+        return f"a picture, but its name does not end as one; let it end in {meant}"
     return "not a picture (cictl reads .jpg .png .webp .bmp .tif .heic); remove it from the folder"
 
 

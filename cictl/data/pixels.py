@@ -21,7 +21,8 @@ SMALLEST_SIDE = 64
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 # What files of these formats begin with, and what stands behind "ftyp" in a HEIC.
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+_STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
+_OTHER_STARTS = (b"BM", b"II*\0", b"MM\0*", b"GIF8")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 # Formats in which phones keep side pictures beside the photograph: their frames are not an animation.
@@ -118,9 +119,24 @@ def _begins_as_a_picture(path: Path) -> bool:
     """Whether the first bytes are those of a format that is read."""
     with open(path, "rb") as file:
         start = file.read(12)
-    heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
-    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return heif or webp or start.startswith(_STARTS)
+    return bool(_suffix_of(start)) or start.startswith(_OTHER_STARTS)
+
+
+def suffix_by_content(path: Path) -> str:
+    """How the name of a file that begins as a photograph of the common formats should end; "" if it does not."""
+    try:
+        with open(path, "rb") as file:
+            return _suffix_of(file.read(12))
+    except OSError:
+        return ""
+
+
+def _suffix_of(start: bytes) -> str:
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return ".heic"
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for begins, suffix in _STARTS.items() if start.startswith(begins)), "")
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PA
 _AUXILIARY_NAME = "auxiliary-"
 _VECTOR = re.compile(r"<[^<>\s]+>(?:_\d+)?")
 _STORED = re.compile(r"<([^<>\s]+)>(?:_\d+)?(?: <\1>_\d+)*")
-_NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
+_NEARLY = re.compile(r"(?<![\w*])(s\*|[Ss]\s+\*|[Ss]\\\*|\{S\*?\}|<[Ss]\*>|\$S\*?)(?![\w*])")
 
 
 def token_names(name: str, vectors: int) -> list[str]:

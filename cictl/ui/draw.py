@@ -65,8 +65,18 @@ def download(state: Download, width: int, glyphs: Glyphs, now: float, model: str
     return [title, Text.assemble(bar(state.done, state.total, max(0, width - len(tail)), glyphs, "cyan"), tail)]
 
 
-def facts(pairs: Iterable[tuple[str, str]], glyphs: Glyphs) -> Text:
-    """Short facts in a row, such as ``7.1 it/s · ETA 0:00:39``; a name may be empty."""
+def facts(pairs: Iterable[tuple[str, str]], width: int, glyphs: Glyphs) -> Text:
+    """Short facts in a row, such as ``7.1 it/s · ETA 0:00:39``; the first ones are left out where it is narrow.
+
+    Args:
+        pairs: names, which may be empty, and values.
+    """
+    every = list(pairs)
+    rows = (_in_a_row(every[first:], glyphs) for first in range(len(every)))
+    return next((row for row in rows if row.cell_len <= width), Text())
+
+
+def _in_a_row(pairs: Sequence[tuple[str, str]], glyphs: Glyphs) -> Text:
     line = Text()
     for name, value in pairs:
         if line:

@@ -83,7 +83,7 @@ class Moment:
         if not state:
             return
         yield draw.counted_bar(state.step, state.start.steps, self._inner, self.glyphs, "green" if state.completed else "cyan")
-        yield self._clip(draw.facts(self._training_facts(state), self.glyphs), self._inner)
+        yield draw.facts(self._training_facts(state), self._inner, self.glyphs)
         yield Text()
         for index, name in enumerate(dict.fromkeys([*state.losses, *state.histories])):
             style = _LOSS_STYLES[index % len(_LOSS_STYLES)]
@@ -105,7 +105,7 @@ class Moment:
         if not self._in_training:
             style = "green" if over else "cyan"
             yield draw.counted_bar(state.done, state.total, self._inner, self.glyphs, style, " pictures")
-            yield self._clip(draw.facts(self._times(state, "done" if over else ""), self.glyphs), self._inner)
+            yield draw.facts(self._times(state, "done" if over else ""), self._inner, self.glyphs)
             yield Text()
         if state.steps and not over:
             yield self._row("denoising", draw.counted_bar(state.step, state.steps, self._room, self.glyphs, "magenta"))

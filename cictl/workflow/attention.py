@@ -98,7 +98,7 @@ def prepare(
     if tokens.auxiliary_vectors and {photograph.key for photograph in photographs} != set(tokens.keys):
         raise StateError(
             f"the photographs in {workspace.shown(workspace.images)} are not those that stage 1 was trained with",
-            "put them back (cictl status names them), or: cictl invert --restart",
+            "undo that (cictl status names what is new and what is gone), or start anew: cictl invert --restart",
             slug="attention-photographs-differ",
         )
     base = (find_base_of if download else foresee_base_of)(workspace, config, concept, observe)

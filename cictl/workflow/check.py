@@ -40,6 +40,7 @@ _PLAIN_BACKGROUND = 0.10
 _SAME_PICTURE = 0.04
 _BLURRED = 2.0
 _SAME_EMBEDDING = 0.97
+_LONG = 2  # times the shorter side: half of the picture or more is cut off
 _LARGE = 256  # pixels a side: four times what the toybox draws
 _FULL = "close what else uses it (nvidia-smi lists it, on a GPU)"
 
@@ -232,6 +233,10 @@ def _look_at(report: CheckReport, photographs: Sequence[Photograph], pictures: S
         report.add("warning", "photographs", f"there are {count}", "three to six work best")
     for photograph, picture in sorted(zip(photographs, pictures, strict=True), key=lambda pair: pair[0].name):
         name = photograph.name
+        shorter, longer = sorted((photograph.width, photograph.height))
+        if longer >= _LONG * shorter:
+            message = f"{name} is {photograph.width} x {photograph.height} pixels, of which only the square in the middle is used"
+            report.add("warning", "photographs", message, "cut out what is meant, if that is not all of it")
         if min(photograph.width, photograph.height) < resolution:
             size = f"{photograph.width} x {photograph.height}"
             report.add("warning", "photographs", f"{name} is {size} pixels, and is enlarged to {resolution}", "take a larger one")
@@ -263,11 +268,14 @@ def _compare(
     from cictl.models.clip import embed_images
 
     embeddings = F.normalize(embed_images(clip, pictures, device), dim=-1)
-    for one, other in combinations(range(len(pictures)), 2):
-        if float(embeddings[one] @ embeddings[other]) > _SAME_EMBEDDING:
-            names = _both(photographs, one, other)
-            message = f"CLIP can hardly tell {names} apart, so that Eq. 2 finds no difference between them"
-            report.add("warning", "photographs", message, "replace one by a photograph of another place or from another side")
+    pairs = combinations(range(len(pictures)), 2)
+    alike = sorted(
+        _both(photographs, one, other) for one, other in pairs if embeddings[one] @ embeddings[other] > _SAME_EMBEDDING
+    )
+    if alike:
+        which = "" if len(alike) == 1 else " of each pair"
+        message = f"CLIP can hardly tell {'; '.join(alike)} apart, so that Eq. 2 finds no difference between them"
+        report.add("warning", "photographs", message, f"replace one{which} by a photograph of another place or from another side")
 
 
 def _both(photographs: Sequence[Photograph], one: int, other: int) -> str:

@@ -39,9 +39,10 @@ def run(
     inverted = require_inverted(workspace)
     first = configure(workspace, overrides or {}, fresh=restart).invert
     if not can_be_tuned(inverted, first):
+        as_it_is = f"; to take it as it is: cictl finetune --set invert.steps={inverted.step}" if inverted.step else ""
         raise StateError(
             f"stage 1 is not done: {inverted.step} of {first.steps} steps",
-            f"cictl invert goes on with it; to take it as it is: cictl finetune --set invert.steps={inverted.step}",
+            f"cictl invert goes on with it{as_it_is}",
             slug="stage-1-unfinished",
         )
     prepare = partial(_prepare, inverted)

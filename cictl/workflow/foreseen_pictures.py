@@ -1,4 +1,4 @@
-"""`--dry-run` of `cictl generate`, `evaluate` and `attention`: what would be drawn, and what of it is there already."""
+"""`--dry-run` of what draws but `compare`: what would be drawn, and what of it is there already."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cictl.data.png import require_writable
 from cictl.events import Note, Observer
 from cictl.files import is_there
 from cictl.processes import launched
-from cictl.workflow import attention, check, evaluate, generate
+from cictl.workflow import attention, check, evaluate, generate, preview_aux
 from cictl.workflow.concept import Source, find_concept, last_stage
 from cictl.workflow.drawing import avoid_of, strength_of, without_effect
 from cictl.workflow.evaluation_files import RESULTS, SHEET, folders
@@ -103,6 +103,20 @@ class ForeseenAttention:
     pictures: int
     sheet: str | None
     kept: bool | None
+
+
+@dataclass(frozen=True)
+class ForeseenPreview:
+    """What `cictl preview-aux` would do.
+
+    Attributes:
+        pictures, kept: how many there would be in all, and how many of them are there.
+        sheet: where it would be written. It and ``kept`` are None where the base model, and so the names, are not known yet.
+    """
+
+    pictures: int
+    kept: int | None
+    sheet: str | None
 
 
 def foresee_pictures(
@@ -225,3 +239,21 @@ def foresee_attention(
         sheet=workspace.shown(path) if path else None,
         kept=kept,
     )
+
+
+def foresee_preview(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> ForeseenPreview:
+    """Look at what :func:`cictl.workflow.preview_aux.run` would do with the same arguments.
+
+    Raises:
+        UsageError, StateError, ModelAccessError, ResourceError: as that.
+    """
+    job = preview_aux.prepare(workspace, observe, overrides=overrides)
+    count = len(job.prompts) * job.config.generate.count
+    base = foresee_base_of(workspace, job.config, job.concept, observe)
+    if base is None:
+        return ForeseenPreview(count, None, None)
+    plans = job.plans(base)
+    paths, there = [job.folder / plan.file_name for plan in plans], which_are_there(plans, job.folder)
+    sheet = preview_aux.sheet_of(workspace, paths)
+    require_writable(paths[there.index(False)] if False in there else sheet)
+    return ForeseenPreview(count, sum(there), workspace.shown(sheet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,7 +37,7 @@ def run(
     if is_there(workspace.config_file):
         raise StateError(
             f"{workspace.shown(workspace.root)} is a workspace already; it was not touched",
-            f"cictl status -C {workspace.shown(workspace.root)}",
+            f"cictl status -C {shlex.quote(workspace.shown(workspace.root))}",
             slug="workspace-exists",
         )
     if is_there(folder) and not folder.is_dir():

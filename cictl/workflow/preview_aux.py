@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cictl.config import Config
 from cictl.data.photographs import Photograph, find_photographs, open_upright
 from cictl.data.png import Row, sheet, write_png
 from cictl.errors import StateError
 from cictl.events import Observer
-from cictl.workflow.concept import find_concept
+from cictl.models.locate import Located
+from cictl.workflow.concept import Concept, find_concept
 from cictl.workflow.drawing import auxiliary_texts
 from cictl.workflow.pictures import draw_pictures, find_base_of
 from cictl.workflow.plans import Plan, listed, make_plans, sheet_name
@@ -59,9 +61,14 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
         rows.append(Row("" if number else "A photo of A*: what each photograph has of its own", below))
     rows.append(Row("A photo of S*: what they share", drawn.shared))
     paths = [*drawn.shared, *(path for own in drawn.own for path in own)]
-    path = workspace.outputs / sheet_name("preview-aux", paths)
+    path = sheet_of(workspace, paths)
     write_png(path, sheet(rows))
     return PreviewOutcome(workspace.shown(path), listed(workspace, paths, drawn.plans))
+
+
+def sheet_of(workspace: Workspace, paths: Sequence[Path]) -> Path:
+    """Where the sheet of these pictures lies."""
+    return workspace.outputs / sheet_name("preview-aux", paths)
 
 
 def draw(
@@ -74,6 +81,43 @@ def draw(
 
     Raises:
         StateError: stage 1 has not been run, was run with n = 0, or with other photographs.
+    """
+    job = prepare(workspace, observe, overrides=overrides)
+    base = find_base_of(workspace, job.config, job.concept, observe)
+    plans, count = job.plans(base), job.config.generate.count
+    paths = draw_pictures(
+        job.config, base, job.concept, plans, job.folder, observe, again="cictl preview-aux", shared=shared
+    ).paths
+    groups = [paths[start : start + count] for start in range(0, len(paths), count)]
+    return Drawn(job.photographs, groups[0], groups[1:], plans)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be drawn, before the base model is asked for.
+
+    Attributes:
+        photographs: by their names.
+        prompts: what is written -> what the tokenizer reads; S* first, then the A_i* of the photographs in their order.
+        folder: of the pictures.
+    """
+
+    config: Config
+    concept: Concept
+    photographs: Sequence[Photograph]
+    prompts: Mapping[str, str]
+    folder: Path
+
+    def plans(self, base: Located) -> list[Plan]:
+        """Of all pictures, drawn by ``base``."""
+        return make_plans(self.config, base, self.concept, self.prompts.items(), self.config.generate.count)
+
+
+def prepare(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any] | None = None) -> Job:
+    """Look at what there is to draw.
+
+    Raises:
+        StateError: as :func:`draw`.
     """
     config = configure(workspace, {**(overrides or {}), "generate.avoid": 0.0})  # the A_i* are what is to be seen
     concept = find_concept(workspace, "invert", observe)
@@ -92,14 +136,8 @@ def draw(
             "put them back (cictl status names them), or: cictl invert --restart",
             slug="photographs-gone",
         )
-    base = find_base_of(workspace, config, concept, observe)
     prompts = {"A photo of S*": f"A photo of {' '.join(tokens.concept_names)}"}
     keys = sorted(tokens.keys, key=lambda key: photographs[key].name)
     texts = auxiliary_texts(concept)
     prompts |= {f"A photo of A* ({photographs[key].name})": texts[key] for key in keys}
-    count = config.generate.count
-    plans = make_plans(config, base, concept, prompts.items(), count)
-    folder = workspace.outputs / "preview-aux"
-    paths = draw_pictures(config, base, concept, plans, folder, observe, again="cictl preview-aux", shared=shared).paths
-    groups = [paths[start : start + count] for start in range(0, len(paths), count)]
-    return Drawn([photographs[key] for key in keys], groups[0], groups[1:], plans)
+    return Job(config, concept, [photographs[key] for key in keys], prompts, workspace.outputs / "preview-aux")

@@ -205,7 +205,7 @@ def _require_fitting_stage_1(workspace: Workspace, now: Fingerprint) -> None:
         lines = "\n".join(f"  {line}" for line in describe(others))
         raise StateError(
             f"the photographs are not those that stage 1 was trained with:\n{lines}",
-            "put them back, or: cictl invert --restart",
+            f"undo that in {workspace.shown(workspace.images)}, or start anew: cictl invert --restart",
             slug="photographs-differ",
         )
     if identity := now["fields"]["identity.model"]:  # else it is found out once it is downloaded
@@ -229,10 +229,13 @@ def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed
                and is_commit(item.before)]  # fmt: skip
     was = f"; {' and '.join(commits)} is what it was" if commits else ""
     images, settings = workspace.shown(workspace.images), workspace.shown(workspace.config_file)
+    again = command_of(stage)
+    if stage == "finetune" and any(item.field in ("model.id", "model.revision") for item in changed):
+        again = command_of("invert")  # of another base model, which only a download will tell, stage 2 takes no S*
     undo = f"undo the change (in {images}, {settings} or --set{was}) to go on, or "
     return StateError(
         f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
-        f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)} --restart (the old checkpoints go to "
+        f"{undo if can_be_undone(described) else ''}start anew: {again} --restart (the old checkpoints go to "
         "checkpoints/archive)",
         slug="training-changed",
     )

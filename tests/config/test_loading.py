@@ -162,6 +162,18 @@ def test_a_tab_is_called_a_tab(errors):
     assert errors("invert:\n\tsteps: 2\n") == ["line 2: not valid YAML: a tab, where YAML indents by spaces"]
 
 
+@pytest.mark.parametrize(
+    "lines", [("invert:", "   steps: 2", "  x: 3"), ("invert:", "  steps 2", "  x: 3"), ("preview:", "  x: 3", "  prompt: S*: a")]
+)
+def test_what_does_not_fit_the_lines_above_is_said_in_words_of_the_file(errors, lines):
+    [found] = errors("\n".join(lines))
+    assert found.startswith("line 3: not valid YAML: here or above an indentation is wrong, a colon is missing")
+
+
+def test_utf16_is_called_utf16(errors):
+    assert "save it as UTF-8" in errors("seed: 1\n".encode("utf-16-le").decode())[0]
+
+
 def test_text_that_is_not_utf8_is_refused(load):
     with pytest.raises(UsageError, match="not UTF-8 text"):
         load(b"seed: 1 # caf\xe9\n")

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from cictl.data import photographs, pixels
-from cictl.data.copying import copy_into
+from cictl.data.copying import copy_into, left_out
 from cictl.data.photographs import (
     Photograph,
     find_photographs,
@@ -237,10 +237,16 @@ def test_all_faults_are_named_in_one_refusal(folder: Path) -> None:
         assert words in line
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".avif", ".svg", ".PSD", ".raw", ".cr2", ".nef", ".dng", ".jxl"])
+@pytest.mark.parametrize("suffix", [".gif", ".avif", ".svg", ".PSD", ".raw", ".cr2", ".nef", ".dng", ".ARW", ".cr3", ".jxl"])
 def test_other_pictures_are_refused_with_the_way_out(folder: Path, suffix: str) -> None:
     (folder / f"c{suffix}").write_bytes(b"x")
     assert f"c{suffix}: the format {suffix.lower()} is not supported; save it as JPEG or PNG" in refusal(folder)
+
+
+@pytest.mark.parametrize(("name", "kind", "end"), [("c.jfif", "JPEG", ".jpg"), ("c", "PNG", ".png"), ("c.tmp", "WEBP", ".webp")])
+def test_a_photograph_by_another_name_is_to_be_renamed(folder: Path, name: str, kind: str, end: str) -> None:
+    noise(5).save(folder / name, kind)
+    assert f"{name}: a picture, but its name does not end as one; let it end in {end}" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["c.mp4", "c.pdf", "c.txt", "c"])
@@ -646,8 +652,11 @@ def test_copy_into_never_overwrites(folder: Path, tmp_path: Path) -> None:
 
 def test_copy_into_takes_folders_makes_the_target_and_may_be_repeated(folder: Path, tmp_path: Path) -> None:
     (folder / "notes.txt").write_bytes(b"x")
+    (folder / "c.avif").write_bytes(b"x")
+    (folder / "d.jfif").write_bytes((folder / "a.jpg").read_bytes())
     target = tmp_path / "work" / "photographs"
     first = copy_into([folder], target)
+    assert left_out([folder, folder / "a.jpg"]) == [str(folder / "c.avif"), str(folder / "d.jfif")]
     assert [path.name for path in first] == ["a.jpg", "b.png"]
     assert copy_into([folder, folder / "a.jpg"], target) == first
     assert sorted(path.name for path in target.iterdir()) == ["a.jpg", "b.png"]

@@ -98,6 +98,15 @@ def test_training_shows_pace_losses_memory_and_files() -> None:
     assert "ETA 0:00:30" in _render(screen)
 
 
+def test_a_time_is_whole_or_left_out() -> None:
+    clock = Clock()
+    screen = Screen("dog", glyphs=UNICODE, clock=clock)
+    screen.take(started())
+    clock.now += 17
+    screen.take(progress(120))
+    assert "│ elapsed 0:00:17 · ETA 0:00:39 " in _render(screen, width=40)
+
+
 def test_memory_of_the_process_is_called_ram_and_some_use_is_never_none() -> None:
     drawn = draw(started(), progress(1, memory=CPU))
     assert "VRAM" not in drawn

@@ -149,6 +149,11 @@ def test_another_base_model_under_the_same_name_is_noticed(copy_of_trained, base
     assert "another base model" in refused(lambda w, o: generate.run(w, ["S*"], o), copy_of_trained).message
 
 
+def test_a_base_model_that_was_moved_is_the_same(copy_of_trained, base, tmp_path):
+    write_settings(copy_of_trained, {"model.id": str(shutil.copytree(base, tmp_path / "moved"))})
+    assert [RUN[stage](copy_of_trained, silent).action for stage in ("invert", "finetune")] == ["skip", "skip"]
+
+
 def test_stage_2_notices_that_stage_1_was_trained_again(copy_of_trained):
     invert.run(copy_of_trained, silent, overrides={"invert.steps": 9})
     refusal = refused(finetune.run, copy_of_trained)
@@ -232,7 +237,7 @@ def test_no_restart_of_stage_2_helps_where_photographs_are_others(copy_of_traine
     monkeypatch.setattr("cictl.workflow.finetune._prepare", lambda *of: pytest.fail("a model is loaded"))
     error = refused(finetune.run, copy_of_trained, **how)
     assert error.slug == "photographs-differ" and "photo-2.png is gone" in error.message and "new.png is new" in error.message
-    assert "cictl invert --restart" in error.hint and "finetune" not in error.hint
+    assert "cictl invert --restart" in error.hint and "finetune" not in error.hint and "back" not in error.hint
     assert status.run(copy_of_trained).next == "cictl invert --restart"
 
 
@@ -241,6 +246,12 @@ def test_nor_on_another_base_model(copy_of_trained, how):
     write_settings(copy_of_trained, {"model.id": "toybox"})
     error = refused(finetune.run, copy_of_trained, **how)
     assert error.slug == "base-changed" and "cictl invert --restart" in error.hint
+
+
+def test_nor_on_one_that_is_still_to_be_downloaded(copy_of_trained):
+    write_settings(copy_of_trained, {"model.id": "owner/absent"})
+    error = refused(finetune.run, copy_of_trained)
+    assert "cictl invert --restart" in error.hint and "finetune" not in error.hint
 
 
 def test_without_a_token_for_each_photograph_stage_2_takes_others(plain):

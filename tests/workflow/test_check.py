@@ -93,9 +93,14 @@ def test_blurred_small_and_doubled_photographs_are_named(make_workspace):
     pixels[0, 0] += 1
     Image.fromarray(pixels).save(workspace.images / "again.png")
     image.save(workspace.images / "once.png")
+    image.resize((512, 256)).save(workspace.images / "wide.png")
+    image.resize((300, 256)).save(workspace.images / "nearly-square.png")
     found = warnings(check.run(workspace, ignore))
     assert any("blurred.png is blurred" in message for message in found)
     assert any("again.png and once.png are nearly the same" in message for message in found)
+    assert [message.split(",")[0] for message in found if "in the middle" in message] == ["wide.png is 512 x 256 pixels"]
+    [alike] = [message for message in found if "hardly tell" in message]
+    assert "again.png and once.png" in alike and "; " in alike
     assert any("photo-0.png is 80 x 80 pixels, and is enlarged to 128" in message for message in found)
 
 

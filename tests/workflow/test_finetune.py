@@ -56,3 +56,16 @@ def test_pictures_previews_and_exports_are_of_the_token_that_stage_2_ended_with(
     files = (tmp_path / "exported").rglob("*.safetensors")
     tensors = [tensor for file in files for tensor in parse_tensors(file.read_bytes()).values()]
     assert any(tensor.shape == last.concept.shape and torch.equal(tensor, last.concept) for tensor in tensors)
+
+
+def test_a_stage_1_is_proposed_as_it_is_only_with_steps_done(make_workspace):
+    workspace = make_workspace()
+    with pytest.raises(Interrupted):
+        invert.run(workspace, Recorder(stop_after=2), overrides={"tracking.interval": 1})
+    with pytest.raises(StateError, match="stage 1 is not done: 2 of") as caught:
+        finetune.run(workspace, silent)
+    assert "cictl finetune --set invert.steps=2" in caught.value.hint
+    shutil.rmtree(workspace.stage_folder("invert") / "step-0000002")
+    with pytest.raises(StateError, match="stage 1 is not done: 0 of") as caught:
+        finetune.run(workspace, silent)
+    assert caught.value.hint == "cictl invert goes on with it"

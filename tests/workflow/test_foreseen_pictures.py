@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from cictl.cli.app import app
 from cictl.errors import CictlError
 from cictl.events import PicturesPlanned
-from cictl.workflow import attention, evaluate, export, generate
-from cictl.workflow.foreseen_pictures import foresee_attention, foresee_evaluation, foresee_pictures
+from cictl.workflow import attention, evaluate, export, generate, preview_aux
+from cictl.workflow.foreseen_pictures import foresee_attention, foresee_evaluation, foresee_pictures, foresee_preview
 from tests.evaluation_models import make_clip
 from tests.support import Recorder, silent
 
@@ -102,6 +102,20 @@ def test_a_sheet_is_foreseen_where_it_then_is_and_nothing_is_written(copy_of_tra
     assert foresee_attention(copy_of_trained, None, silent, **asked).kept
 
 
+def test_a_preview_of_the_tokens_is_foreseen_as_it_then_is_and_nothing_is_written(copy_of_trained):
+    asked = {"overrides": {"generate.steps": 1, "generate.count": 1}}
+    before = state(copy_of_trained)
+    would = foresee_preview(copy_of_trained, silent, **asked)
+    assert state(copy_of_trained) == before
+    assert (would.pictures, would.kept) == (4, 0)
+    outcome = preview_aux.run(copy_of_trained, silent, **asked)
+    assert (outcome.sheet, len(outcome.pictures)) == (would.sheet, would.pictures)
+    assert foresee_preview(copy_of_trained, silent, **asked).kept == 4
+    (copy_of_trained.images / "photo-1.png").unlink()
+    refused = [refusal(run, copy_of_trained, silent, **asked) for run in (foresee_preview, preview_aux.run)]
+    assert refused[0] == refused[1] and refused[0][0] == "photographs-gone"
+
+
 def refusal(run, *arguments, **named) -> tuple[object, ...]:
     with pytest.raises(CictlError) as caught:
         run(*arguments, **named)
@@ -164,11 +178,13 @@ def test_of_models_that_are_not_here_yet_the_hub_is_asked_and_what_depends_on_th
     assert (would.pictures, would.kept) == (4, None)
     sheet = foresee_attention(copy_of_trained, None, silent, overrides=absent)
     assert (sheet.sheet, sheet.kept) == (None, None)
+    preview = foresee_preview(copy_of_trained, silent, overrides=absent)
+    assert (preview.pictures, preview.kept, preview.sheet) == (8, None, None)
     pictures = foresee_pictures(copy_of_trained, ["S*"], silent, overrides=absent, grid=True)
     assert pictures.base == {"id": "owner/absent", "identity": None} and pictures.count == 2
     assert (pictures.kept, pictures.pictures, pictures.grid) == (None, None, None)
     assert "Stable Diffusion 1.5's UNet" in pictures.estimate.method
-    assert asked == ["evaluate.clip", "model.id", "model.id", "model.id"]
+    assert asked == ["evaluate.clip", *["model.id"] * 4]
     arguments = [f"--set={key}={'null' if value is None else value}" for key, value in {**quick, **absent}.items()]
     shown = CliRunner().invoke(app, ["evaluate", "--dry-run", "-C", str(copy_of_trained.root), *arguments]).stdout
     assert "4 pictures would be drawn and measured, of which those that are there are kept" in shown
@@ -202,3 +218,6 @@ def test_what_would_be_done_is_said_in_words(copy_of_trained, quick):
     assert said("attention", "--dry-run").startswith("would look at 3 photographs and draw 1 picture\nthe sheet: ")
     sheet = said("attention")
     assert said("attention", "--dry-run") == "already done: the sheet is there; nothing would be drawn\n" + sheet
+    assert said("preview-aux", "-n", "1", "--dry-run").startswith("4 pictures would be drawn\nthe sheet: ")
+    sheet = said("preview-aux", "-n", "1")
+    assert said("preview-aux", "-n", "1", "--dry-run") == "all 4 pictures are there; the sheet would be made of them\n" + sheet

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
+import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from cictl.cli.app import app
 from cictl.config import Sources, load_config
 from cictl.errors import ResourceError, StateError, UsageError
 from cictl.workflow import init, status
@@ -23,11 +27,26 @@ def test_a_new_workspace_is_whole_and_says_what_is_next(tmp_path, photographs):
     assert status.run(workspace).next == "cictl invert"
 
 
+def test_what_is_left_out_of_a_folder_is_named_and_what_is_still_wanted(tmp_path, photographs):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photographs[0], folder)
+    (folder / "other.avif").write_bytes(b"x")
+    (folder / "notes.txt").write_bytes(b"x")
+    typed = ["init", str(tmp_path / "a"), "--images", str(folder)]
+    shown = CliRunner().invoke(app, typed).stdout
+    assert "left out" in shown and "other.avif" in shown and "notes" not in shown
+    assert "next: put more photographs, three to six in all, into" in shown
+    typed[1] += "b"
+    assert json.loads(CliRunner().invoke(app, [*typed, "--json"]).stdout)["left_out"] == [str(folder / "other.avif")]
+
+
 def test_a_workspace_is_never_made_over_another(tmp_path):
-    workspace = init.run(tmp_path / "a")
+    workspace = init.run(tmp_path / "my a")
     workspace.config_file.write_text("seed: 5\n")
-    with pytest.raises(StateError, match="already"):
-        init.run(tmp_path / "a")
+    with pytest.raises(StateError, match="already") as told:
+        init.run(tmp_path / "my a")
+    assert told.value.hint.endswith("my a'")
     assert workspace.config_file.read_text() == "seed: 5\n"
 
 
