@@ -15,7 +15,7 @@ from cictl.evaluation.scores import over_prompts, summarize
 from cictl.models.locate import Located
 from cictl.records import latest_checkpoint, step_folder
 from cictl.workflow.concept import Concept, furthest_stage
-from cictl.workflow.measuring import Columns, DrawnConcept, Terms
+from cictl.workflow.measuring import Columns, DrawnConcept, Terms, judged_as
 from cictl.workflow.plans import Plan
 from cictl.workflow.results import FIGURES, STD, PictureResult, PromptResult, Results, save_json
 from cictl.workspace import Workspace
@@ -92,7 +92,7 @@ def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
         count=terms.count,
         sampling={name: getattr(drawn.plans[0], name) for name in _SAMPLING},
         photographs=sorted(photograph.name for photograph in terms.photographs),
-        known_as=terms.known.name if terms.known else None,
+        known_as=judged_as(terms),
         std=STD,
         overall={name: over_prompts([one.figures[name] for one in prompts]) for name in columns.figures},
         prompts=prompts,

@@ -174,6 +174,11 @@ def test_on_the_toybox_the_judge_is_loaded_once_for_all_rows_and_what_they_kept(
     assert "drawing: Contrastive Inversion, stage 1 after 1 steps" in errors
     [base, *_] = table(workspace)["rows"]
     assert base["overall"].keys() >= {"clip_i", "clip_t", "fidelity", "alignment", "leakage"}
+    assert table(workspace)["known_as"] == "my-teapot"
+    (tmp_path / "others.txt").write_text("S* on the moon\n")  # of which the judge does not know what it must show
+    code, shown, errors = cictl(workspace, "--noun=teapot", "--methods=base", f"--prompts={tmp_path / 'others.txt'}")
+    assert code == 0 and "judge:" not in shown, errors
+    assert table(workspace)["known_as"] is None and "fidelity" not in table(workspace)["rows"][0]["overall"]
 
 
 def test_a_dry_run_says_what_is_done_and_counts_the_pictures_that_there_are(compared, common):
