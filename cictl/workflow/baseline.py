@@ -218,7 +218,7 @@ def _disenbooth(bench: _Bench) -> Prepared:
     model = bench.open(base)
     encoded = encode_photographs(model, bench.photographs, config.data.resolution, clip, bench.observe)
     method = DisenBooth(model, encoded, bench.text(settings.prompt), settings, config.seed)
-    return Prepared(method, encoded, bench.preview(model), model.timesteps)
+    return Prepared(method, encoded, bench.preview(model), model.timesteps, settings.gradient_clip)
 
 
 def _one_token(bench: _Bench, model: StableDiffusion, start: str) -> Any:

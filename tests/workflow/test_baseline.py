@@ -92,6 +92,22 @@ def test_parts_of_a_batch_and_class_pictures_are_drawn_alike(before, method):
         assert parts == pytest.approx(whole, rel=1e-3)
 
 
+@pytest.mark.parametrize(("method", "norm"), [
+    ("textual-inversion", None), ("dreambooth", 1.0), ("custom-diffusion", 1.0), ("disenbooth", 1.0),
+])  # fmt: skip
+def test_gradients_are_clipped_where_the_methods_public_code_clips_them(make_workspace, monkeypatch, method, norm):
+    given = []
+
+    def fit(*_: object, gradient_clip: float | None, **__: object) -> int:
+        given.append(gradient_clip)
+        raise UsageError("enough", "", slug="settings-invalid")
+
+    monkeypatch.setattr("cictl.engine.training.fit", fit)
+    with pytest.raises(UsageError, match="enough"):
+        train(make_workspace(), method)
+    assert given == [norm]
+
+
 def test_it_draws_what_it_has_learned_and_the_prompt_says_what_s_stands_for(learned, method, tmp_path):
     pixels, texts = draw(learned, method, tmp_path)
     assert f"a photo of {STANDS_FOR[method]}\n" in texts["parameters"]
