@@ -20,6 +20,7 @@ from cictl.config import (
 )
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
+from cictl.data.prompts import in_quotes
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub_listing import is_commit
 from cictl.models.locate import locate_base, locate_clip
@@ -229,11 +230,12 @@ def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed
                and is_commit(item.before)]  # fmt: skip
     was = f"; {' and '.join(commits)} is what it was" if commits else ""
     images, settings = workspace.shown(workspace.images), workspace.shown(workspace.config_file)
+    noun = next((f" --noun {in_quotes(item.now)}" for item in changed if item.field == "evaluate.noun" and item.now), "")
     undo = f"undo the change (in {images}, {settings} or --set{was}) to go on, or "
     return StateError(
         f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
-        f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)} --restart (the old checkpoints go to "
-        "checkpoints/archive)",
+        f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)}{noun} --restart (the old checkpoints go "
+        "to checkpoints/archive)",
         slug="training-changed",
     )
 

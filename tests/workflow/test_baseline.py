@@ -265,6 +265,13 @@ def test_without_a_noun_it_says_what_to_type(make_workspace, method):
     assert not workspace.stage_folder(method).exists()
 
 
+def test_the_command_that_starts_anew_for_another_noun_names_it(learned):
+    other = {**QUICK, "textual_inversion.steps": 2, "evaluate.noun": "stuffed cat"}
+    with pytest.raises(StateError, match="has changed") as caught:
+        baseline.run(learned, "textual-inversion", silent, overrides=other)
+    assert 'cictl baseline textual-inversion --noun "stuffed cat" --restart' in caught.value.hint
+
+
 def test_the_noun_of_the_training_stays_with_it(learned, method, tmp_path):
     """Another noun, for CLIP's reading of prompts, changes no picture; for training it is another training."""
     outcome = generate.run(learned, ["S*"], silent, source=method, out=tmp_path, overrides={"evaluate.noun": "cat"})
