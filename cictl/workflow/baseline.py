@@ -45,7 +45,7 @@ def run(
     """
     config = configure(workspace, overrides or {}, upto=method, fresh=restart)
     if method in NEED_A_NOUN:
-        require_noun(config, TITLES[method], command_of(method))
+        require_noun(config, TITLES[method], f"{command_of(method)}{' --restart' if restart else ''}")
 
     def prepare(start: Beginning, runtime: Runtime, observe: Observer) -> Prepared:
         return _PREPARE[method](_Bench(method, start, runtime, observe))

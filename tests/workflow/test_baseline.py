@@ -263,6 +263,9 @@ def test_without_a_noun_it_says_what_to_type(make_workspace, method):
         baseline.run(workspace, method, silent)
     assert (caught.value.slug, caught.value.hint) == ("noun-missing", f"for example: cictl baseline {method} --noun teapot")
     assert not workspace.stage_folder(method).exists()
+    with pytest.raises(UsageError) as again:  # else the next command would not start anew
+        baseline.run(workspace, method, silent, restart=True)
+    assert again.value.hint == f"for example: cictl baseline {method} --restart --noun teapot"
 
 
 def test_the_command_that_starts_anew_for_another_noun_names_it(learned):
