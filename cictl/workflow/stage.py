@@ -171,7 +171,7 @@ def require_unchanged(workspace: Workspace, stage: Stage, checkpoint: Checkpoint
         StateError: photographs, settings or the base model are others.
     """
     if changed := differences(checkpoint.manifest["fingerprint"], now):
-        raise _changed(workspace, stage, checkpoint, changed)
+        raise _changed(workspace, stage, checkpoint, changed, now["fields"].get("evaluate.noun"))
 
 
 def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
@@ -223,18 +223,20 @@ def can_be_undone(changed: Sequence[str]) -> bool:
     return not any(line.startswith(f"{INVERTED}:") for line in changed)
 
 
-def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference]) -> StateError:
+def _changed(
+    workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference], noun: str | None
+) -> StateError:
     described = describe(changed)
     lines = "\n".join(f"  {line}" for line in described)
     commits = [f"{key} {item.before}" for item in changed for field, key in _REVISIONS.items() if item.field == field
                and is_commit(item.before)]  # fmt: skip
     was = f"; {' and '.join(commits)} is what it was" if commits else ""
     images, settings = workspace.shown(workspace.images), workspace.shown(workspace.config_file)
-    noun = next((f" --noun {in_quotes(item.now)}" for item in changed if item.field == "evaluate.noun" and item.now), "")
+    told = f" --noun {in_quotes(noun)}" if noun else ""  # which --restart forgets
     undo = f"undo the change (in {images}, {settings} or --set{was}) to go on, or "
     return StateError(
         f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
-        f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)}{noun} --restart (the old checkpoints go "
+        f"{undo if can_be_undone(described) else ''}start anew: {command_of(stage)}{told} --restart (the old checkpoints go "
         "to checkpoints/archive)",
         slug="training-changed",
     )

@@ -282,7 +282,7 @@ def test_the_noun_of_the_training_stays_with_it(learned, method, tmp_path):
         assert image.text["parameters"].startswith(f"{STANDS_FOR[method]}\n")
     with pytest.raises(StateError, match=r"evaluate\.noun: dog -> cat") as caught:
         train(learned, method, evaluate__noun="cat")
-    assert f"start anew: cictl baseline {method} --restart" in caught.value.hint
+    assert f'start anew: cictl baseline {method} --noun "cat" --restart' in caught.value.hint
 
 
 def test_settings_of_other_methods_and_of_our_stages_change_nothing_for_it(learned, method):
