@@ -136,11 +136,21 @@ def caption(outcome: Outcome) -> list[str]:
     if counted and pictures:
         said.append(f"{_either(counted)} prompts for each subject, {_either(pictures)} of each, the same noise for every method.")
     said += [_INTERVALS, _rule(outcome)]
+    if differ := _differ(outcome.every("circumstances")):
+        said.append(f"Not all were made alike: {differ}.")
     if outcome.overrides:
         said.append(f"Given beside the defaults: {', '.join(f'{key}={value}' for key, value in outcome.overrides.items())}.")
     if outcome.failed:
         said.append(f"Failed: {', '.join(outcome.failed)}.")
     return said
+
+
+def _differ(circumstances: Sequence[Mapping[str, Any]]) -> str:
+    """In what the machines and libraries of the results differ."""
+    values = {
+        key: list(dict.fromkeys(str(one[key]) for one in circumstances if key in one)) for one in circumstances for key in one
+    }
+    return "; ".join(f"{key} {_either(own)}" for key, own in values.items() if len(own) > 1)
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

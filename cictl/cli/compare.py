@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cictl.cli.options import Common, DryRunOption, NounOption, PicturesOption, PromptSetOption, takes_common
+from cictl.cli.options import Common, DryRunOption, NounOption, PicturesOption, PromptSetOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import say_estimate, say_outcome, warn_of_empty_settings
 from cictl.ui.report import print_result, print_text
@@ -32,6 +32,7 @@ def command(
     noun: NounOption = None,
     prompts: PromptSetOption = None,
     count: PicturesOption = None,
+    seed: SeedOption = None,
     last: Annotated[
         bool, typer.Option("--last", help="Measure what each training ended with alone, not what it had along the way.")
     ] = False,
@@ -52,7 +53,7 @@ def command(
         from cictl.workflow.results import FIGURES
 
         session = open_session(common, evaluate__noun=noun)
-        asked = {"evaluate.prompts": prompts, "evaluate.count": count}
+        asked = {"evaluate.prompts": prompts, "evaluate.count": count, "seed": seed}
         arguments: dict[str, Any] = {
             "methods": [name.strip() for name in methods.split(",")] if methods else (),
             "overrides": session.overrides,

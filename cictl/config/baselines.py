@@ -102,6 +102,7 @@ class DisenBoothConfig(_Training):
     steps: int = steps_setting(2000, "Table 1: 2000")
     learning_rate: float = learning_rate_setting(1e-4, "1e-4")
     batch_size: int = batch_size_setting(1, "1")
+    gradient_clip: float | None = setting(1.0, _CLIP_ABOUT, paper="1, of the LoRA's alone", gt=0)
     identifier: str = setting("sks", "The rare word before the noun.", paper="a rare word", min_length=1)
     prompt: ConceptPrompt = setting("a photo of S*", _PROMPT.format("identifier and noun"), paper='"a photo of sks dog"')
     rank: int = setting(4, "Of the LoRA.", paper="4", ge=1, le=128)

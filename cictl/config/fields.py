@@ -112,6 +112,15 @@ def _divides_batch(accumulation: int, info: ValidationInfo) -> int:
 Parts = Annotated[int, AfterValidator(_divides_batch)]
 
 
+def _is_a_word(noun: str) -> str:
+    if not noun.strip() or CONCEPT_PATTERN.search(noun) or AUXILIARY_PATTERN.search(noun):
+        raise ValueError(f"{noun!r} must be a word for what {CONCEPT} is, such as teapot")
+    return noun
+
+
+Noun = Annotated[str, AfterValidator(_is_a_word)]
+
+
 def holding(*needs: str) -> AfterValidator:
     """Refuse prompts that do not hold each of ``needs`` once, as words of their own, or that hold another token."""
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, TextualInversionConfig
 from cictl.config.contrastive_inversion import FinetuneConfig, InvertConfig
-from cictl.config.fields import NOT_STATED, OURS, Group, MemoryMode, OneOrMore, setting
+from cictl.config.fields import NOT_STATED, OURS, Group, MemoryMode, Noun, OneOrMore, setting
 from cictl.config.stages import Stage, group_of
 
 
@@ -191,13 +191,12 @@ class EvaluateConfig(Group):
         shapes=False,
         min_length=1,
     )
-    noun: str | None = setting(
+    noun: Noun | None = setting(
         None,
         "What S* is, in a word such as teapot, for CLIP's reading of a prompt, and for methods other than ours that need one; "
         "null leaves S* out of prompts that CLIP reads.",
         paper=NOT_STATED,
         shapes=False,
-        min_length=1,
     )
     count: int = setting(
         4, "Pictures a prompt, with seeds one after another.", paper="DreamBooth's protocol: 4", shapes=False, ge=1, le=10_000

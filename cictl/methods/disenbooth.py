@@ -3,7 +3,8 @@
 Settings are those of the public code (train_disenbooth.py, disen_net.py), steps those of Table 1 of arXiv 2508.07755. Two
 things are done as the paper says, and not as that code does: photographs are prepared by CLIP's own processor before its
 image tower reads them, where the code gives it pixels that are not normalised; and the cosine is that of each sample,
-then the mean over the batch, where the code's is right for a batch of one alone.
+then the mean over the batch, where the code's is right for a batch of one alone. The norm that gradients are clipped to is
+that of LoRA and adapter together, where the code leaves the adapter out.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def run(
     """
     config = configure(workspace, overrides or {}, upto=method, fresh=restart)
     if method in NEED_A_NOUN:
-        require_noun(config, TITLES[method], command_of(method))
+        require_noun(config, TITLES[method], f"{command_of(method)}{' --restart' if restart else ''}")
 
     def prepare(start: Beginning, runtime: Runtime, observe: Observer) -> Prepared:
         return _PREPARE[method](_Bench(method, start, runtime, observe))
@@ -218,7 +218,7 @@ def _disenbooth(bench: _Bench) -> Prepared:
     model = bench.open(base)
     encoded = encode_photographs(model, bench.photographs, config.data.resolution, clip, bench.observe)
     method = DisenBooth(model, encoded, bench.text(settings.prompt), settings, config.seed)
-    return Prepared(method, encoded, bench.preview(model), model.timesteps)
+    return Prepared(method, encoded, bench.preview(model), model.timesteps, settings.gradient_clip)
 
 
 def _one_token(bench: _Bench, model: StableDiffusion, start: str) -> Any:

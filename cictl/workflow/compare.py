@@ -25,6 +25,7 @@ from cictl.workflow.drawing import ways_to_draw
 from cictl.workflow.evaluation_files import SHEET
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.measuring import Terms, figures_of
+from cictl.workflow.provenance import unlike
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase
@@ -40,6 +41,7 @@ BEST = (
     "where that is another (the paper's Table 1: each method's best epoch, by what is not said)"
 )
 _DRAWN_ALIKE = ("generate", "evaluate")
+_PROMPTS_ON_THE_PAGE = 50  # of thousands the page would be larger than a browser opens, and its pictures than the memory
 _STD = "standard deviation with n - 1, over the means of the prompts"
 
 
@@ -80,6 +82,7 @@ class CompareOutcome:
 
     Attributes:
         chosen: what last and best mean.
+        unlike: in what the trainings differ though no method has it for itself, such as the seed or the device.
         sampling: what the pictures of all methods have in common; of strength and avoid what was asked for, which has no effect
             on some of them.
         known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
@@ -100,6 +103,7 @@ class CompareOutcome:
     known_as: str | None
     std: str
     chosen: str
+    unlike: list[str]
     rows: list[Row]
     failed: list[Failure]
     results: str
@@ -152,7 +156,7 @@ def run(
         raise missing_rows(failed, [])
     measured = [one for row in found for one in _last_and_best(row, found[row])]
     rows = [row for row, _ in measured]
-    outcome = _outcome(workspace, config, measured[0][1], rows, failed, last_alone=last_alone)
+    outcome = _outcome(workspace, config, [results for _, results in measured], rows, failed, last_alone=last_alone)
     save_json(folder / RESULTS, _as_stored(outcome))
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
@@ -211,9 +215,9 @@ def _row(row: Source, which: str, one: evaluate.EvaluateOutcome) -> Row:
 
 
 def _outcome(
-    workspace: Workspace, config: Config, one: Results, rows: list[Row], failed: list[Failure], *, last_alone: bool
+    workspace: Workspace, config: Config, measured: list[Results], rows: list[Row], failed: list[Failure], *, last_alone: bool
 ) -> CompareOutcome:
-    pair = axes(one.overall)
+    one, pair = measured[0], axes(measured[0].overall)
     return CompareOutcome(
         cictl=cictl.__version__,
         concept=config.concept.name,
@@ -228,6 +232,7 @@ def _outcome(
         known_as=one.known_as,
         std=_STD,
         chosen=LAST if last_alone or pair is None else BEST.format(*(FIGURES[name] for name in pair)),
+        unlike=unlike(training for results in measured for training in results.trained),
         rows=rows,
         failed=failed,
         results=workspace.shown(workspace.outputs / FOLDER / RESULTS),
@@ -258,6 +263,8 @@ def facts(outcome: CompareOutcome) -> dict[str, str]:
     }
     if drawn := _drawn(outcome.rows):
         said["drawn"] = drawn
+    if outcome.unlike:
+        said["unlike"] = f"the trainings differ in {'; '.join(outcome.unlike)}"
     if outcome.known_as:
         said["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
     return said | {"std": outcome.std}
@@ -288,11 +295,11 @@ def _page(workspace: Workspace, outcome: CompareOutcome, measured: Sequence[Resu
     for row, results in zip(outcome.rows, measured, strict=True):
         last, log = row.which != "best", workspace.log_file(row.method)
         folder = folder_of(workspace.outputs / FOLDER / row.method, None if last else row.steps)
-        pictures = [opened(folder / prompt.pictures[0].path) for prompt in results.prompts]
+        pictures = [opened(folder / prompt.pictures[0].path) for prompt in results.prompts[:_PROMPTS_ON_THE_PAGE]]
         losses = [(step, terms["diffusion"]) for step, terms in read_losses(log)] if last and log.exists() else []
         rows.append(PageRow(row.name, ROWS.index(row.method), last, results.overall, pictures, losses))
     found = sorted(find_photographs(workspace.images), key=lambda photograph: photograph.name)
     photographs = [open_upright(photograph.path) for photograph in found]
     prompts = [prompt.prompt for prompt in measured[0].prompts]
-    title = f"{outcome.concept}: methods compared"
-    return render(title, facts(outcome), FIGURES, photographs, prompts, rows, auxiliary)
+    shown, title = prompts[:_PROMPTS_ON_THE_PAGE], f"{outcome.concept}: methods compared"
+    return render(title, facts(outcome), FIGURES, photographs, shown, rows, auxiliary, unseen=len(prompts) - len(shown))

@@ -32,7 +32,7 @@ class PageRow:
         colour: the number of its method's.
         last: whether it is what a training ended with, and not the best along the way.
         scores: each figure over the prompts, by its key.
-        pictures: the first picture of each prompt, in the order of the prompts.
+        pictures: the first picture of each prompt that is shown, in the order of the prompts.
         losses: the diffusion loss of each step of its last stage; none for the base.
     """
 
@@ -52,6 +52,8 @@ def render(
     prompts: Sequence[str],
     rows: Sequence[PageRow],
     auxiliary: Sequence[Image.Image] = (),
+    *,
+    unseen: int = 0,
 ) -> str:
     """The page.
 
@@ -59,14 +61,16 @@ def render(
         facts: what the figures depend on.
         figures: the names of the figures by key, in the order of the columns.
         photographs: of the concept.
+        prompts: whose pictures are on the page.
         auxiliary: what the A_i* of each photograph gives alone; none where there are no A_i*.
+        unseen: how many more prompts there are in the figures.
     """
     own = {key: name for key, name in figures.items() if all(key in row.scores for row in rows)}
     pair = axes(own)
     parts = [
         _table(rows, own),
         _scatter(rows, *pair, own) if pair else "",
-        _grid(photographs, prompts, rows),
+        _grid(photographs, prompts, rows, unseen),
         _auxiliary(photographs, auxiliary) if auxiliary else "",
         _curves(rows),
         "<h2>What the figures depend on</h2><dl>",
@@ -211,7 +215,7 @@ def _classes(row: PageRow) -> str:
     return f"c{row.colour}" if row.last else f"c{row.colour} best"
 
 
-def _grid(photographs: Sequence[Image.Image], prompts: Sequence[str], rows: Sequence[PageRow]) -> str:
+def _grid(photographs: Sequence[Image.Image], prompts: Sequence[str], rows: Sequence[PageRow], unseen: int) -> str:
     """The photographs, and below them a row a method and a column a prompt; every method's picture is of the same noise."""
     shown = "".join(_image(photograph, "a photograph") for photograph in photographs)
     heads = "".join(f"<th>{_text(prompt)}</th>" for prompt in ("", *prompts))
@@ -222,7 +226,8 @@ def _grid(photographs: Sequence[Image.Image], prompts: Sequence[str], rows: Sequ
         lines.append(f"<tr><th>{_named(row)}</th>{cells}</tr>")
     table = f'<table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     above = f'<h2>Photographs</h2><div class="wide">{shown}</div>'
-    return f'{above}<h2>Pictures, of the same noise in a column</h2><div class="wide">{table}</div>'
+    note = f"<p>The first {len(prompts)} of {len(prompts) + unseen} prompts; the figures are of all.</p>" if unseen else ""
+    return f'{above}<h2>Pictures, of the same noise in a column</h2><div class="wide">{table}</div>{note}'
 
 
 def _auxiliary(photographs: Sequence[Image.Image], own: Sequence[Image.Image]) -> str:

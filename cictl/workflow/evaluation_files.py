@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -15,8 +16,9 @@ from cictl.evaluation.scores import over_prompts, summarize
 from cictl.models.locate import Located
 from cictl.records import latest_checkpoint, step_folder
 from cictl.workflow.concept import Concept, furthest_stage
-from cictl.workflow.measuring import Columns, DrawnConcept, Terms
+from cictl.workflow.measuring import Columns, DrawnConcept, Terms, judged_as
 from cictl.workflow.plans import Plan
+from cictl.workflow.provenance import trained
 from cictl.workflow.results import FIGURES, STD, PictureResult, PromptResult, Results, save_json
 from cictl.workspace import Workspace
 
@@ -24,7 +26,8 @@ RESULTS = "results.json"
 SHEET = "sheet.png"
 _FOLDER = "evaluation"
 _PICTURES = "pictures"
-_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength", "avoid")
+_PROMPTS_ON_THE_SHEET = 100  # of thousands it would take gigabytes, and no program opens it
+_SAMPLING = ("steps", "guidance", "sampler", "negative", "width", "height", "dtype", "strength", "avoid", "safety_checker")
 
 
 def folders(workspace: Workspace, concept: Concept, step: int | None, out: Path | None) -> tuple[Path, Path]:
@@ -49,19 +52,22 @@ def folders(workspace: Workspace, concept: Concept, step: int | None, out: Path 
     return folder, workspace.outputs / _FOLDER / _PICTURES
 
 
-def save(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
+def save(terms: Terms, drawn: DrawnConcept, columns: Columns, circumstances: dict[str, Any]) -> Results:
     """Write what was found into the concept's folder.
+
+    Args:
+        circumstances: under which it was found.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
     """
-    results = _results(terms, drawn, columns)
+    results = _results(terms, drawn, columns, circumstances)
     write_png(drawn.folder / SHEET, _sheet(results, terms.photographs, drawn.folder))
     save_json(drawn.folder / RESULTS, results)
     return results
 
 
-def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
+def _results(terms: Terms, drawn: DrawnConcept, columns: Columns, circumstances: dict[str, Any]) -> Results:
     place = {path: index for index, path in enumerate(drawn.shown)}
 
     def picture(plan: Plan, path: Path) -> PictureResult:
@@ -71,6 +77,7 @@ def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
         return PictureResult(Path(os.path.relpath(path, drawn.folder)).as_posix(), plan.seed, figures, reading)
 
     prompts, config = [], drawn.config
+    photographs = sorted(terms.photographs, key=lambda photograph: photograph.name)
     for number, prompt in enumerate(terms.asked.prompts):
         part = slice(number * terms.count, (number + 1) * terms.count)
         own = [picture(plan, path) for plan, path in zip(drawn.plans[part], drawn.pictures.paths[part], strict=True)]
@@ -84,6 +91,7 @@ def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
         steps=drawn.concept.steps,
         base=_named(drawn.base),
         concept_hash=drawn.concept.hash,
+        trained=trained(drawn.concept),
         dinov2=_named(terms.metrics["dinov2"]) if "dinov2" in terms.metrics else None,
         clip=_named(terms.metrics["clip"]) if "clip" in terms.metrics else None,
         prompt_set=terms.asked.name,
@@ -91,8 +99,10 @@ def _results(terms: Terms, drawn: DrawnConcept, columns: Columns) -> Results:
         seed=config.seed,
         count=terms.count,
         sampling={name: getattr(drawn.plans[0], name) for name in _SAMPLING},
-        photographs=sorted(photograph.name for photograph in terms.photographs),
-        known_as=terms.known.name if terms.known else None,
+        circumstances=circumstances,
+        photographs=[photograph.name for photograph in photographs],
+        photographs_sha256={photograph.name: photograph.sha256 for photograph in photographs},
+        known_as=judged_as(terms),
         std=STD,
         overall={name: over_prompts([one.figures[name] for one in prompts]) for name in columns.figures},
         prompts=prompts,
@@ -106,8 +116,10 @@ def _named(located: Located) -> dict[str, str]:
 def _sheet(results: Results, photographs: Sequence[Photograph], folder: Path) -> Image.Image:
     """The photographs, and below them a row for each prompt with its figures."""
     own = sorted(photographs, key=lambda photograph: photograph.name)
-    rows = [Row("the photographs", [open_upright(photograph.path) for photograph in own])]
-    for one in results.prompts:
+    shown, total = results.prompts[:_PROMPTS_ON_THE_SHEET], len(results.prompts)
+    below = f", and below them the first {len(shown)} of {total} prompts" if len(shown) < total else ""
+    rows = [Row(f"the photographs{below}", [open_upright(photograph.path) for photograph in own])]
+    for one in shown:
         figures = [f"{FIGURES[name]} {score.mean:.3f}" for name, score in one.figures.items() if score.mean is not None]
         heading = f"{one.prompt}: {', '.join(figures)}" if figures else one.prompt
         rows.append(Row(heading, [Path(os.path.normpath(folder / picture.path)) for picture in one.pictures]))

@@ -17,7 +17,7 @@ from cictl.workflow.concept import Source, find_concept, last_stage
 from cictl.workflow.drawing import avoid_of, strength_of, without_effect
 from cictl.workflow.evaluation_files import RESULTS, SHEET, folders
 from cictl.workflow.findings import DrawingEstimate
-from cictl.workflow.measuring import figures_of, find_terms
+from cictl.workflow.measuring import figures_of, find_terms, judged_as
 from cictl.workflow.pictures import foresee_base_of, which_are_there
 from cictl.workflow.plans import listed
 from cictl.workflow.stage import configure
@@ -204,7 +204,7 @@ def foresee_evaluation(
         seed=config.seed,
         count=terms.count,
         sampling={"strength": strength_of(config, concept), "avoid": avoid_of(config, concept)},
-        known_as=terms.known.name if terms.known else None,
+        known_as=judged_as(terms),
         figures=figures_of(terms),
         pictures=len(terms.asked.prompts) * terms.count,
         kept=sum(which_are_there(evaluate.plans_of(config, terms, concept, base), pictures)) if base else None,

@@ -133,6 +133,11 @@ def figures_of(terms: Terms) -> list[str]:
     return [*measured, *(_JUDGED if _tasks(terms) else ())]
 
 
+def judged_as(terms: Terms) -> str | None:
+    """The toybox's own name of the concept, where its judge reads pictures against what was asked for; None where nobody does."""
+    return terms.known.name if terms.known and _tasks(terms) else None
+
+
 def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> list[Columns]:
     """The figures of all pictures. One network at a time is on the device, and no UNet."""
     from cictl.engine.runtime import Runtime

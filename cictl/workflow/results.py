@@ -11,6 +11,7 @@ from typing import Any
 from cictl.errors import ResourceError
 from cictl.evaluation.scores import Score
 from cictl.files import how_to_write, write_atomic
+from cictl.workflow.provenance import Trained
 
 FIGURES = {
     "dinov2": "DINOv2",
@@ -53,8 +54,11 @@ class Results:
         steps: of that stage that were done; 0 for the base.
         base, dinov2, clip: id and identity (a commit, or a digest of the files); None for a model that was left out.
         concept_hash: of all that generation read of the concept.
+        trained: the trainings behind it, in their order; none of the base.
         prompt_set: the name of a set, or a file.
         sampling: what else the pictures depend on.
+        circumstances: libraries, device and precision of this command; pictures that were kept may be of others.
+        photographs, photographs_sha256: names of those that pictures are compared with, and the hash of each.
         known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
         std: what the standard deviations are over.
         overall: each figure, as a mean over the prompts' means.
@@ -67,6 +71,7 @@ class Results:
     steps: int
     base: dict[str, str]
     concept_hash: str
+    trained: list[Trained]
     dinov2: dict[str, str] | None
     clip: dict[str, str] | None
     prompt_set: str
@@ -74,7 +79,9 @@ class Results:
     seed: int
     count: int
     sampling: dict[str, Any]
+    circumstances: dict[str, Any]
     photographs: list[str]
+    photographs_sha256: dict[str, str]
     known_as: str | None
     std: str
     overall: dict[str, Score]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from cictl.events import CheckpointSaved, Observer, Warned
 from cictl.records import Checkpoint
 from cictl.workflow.beginning import Beginning
 from cictl.workflow.class_pictures import SEEN
+from cictl.workflow.provenance import circumstances
 from cictl.workflow.stage import Fingerprint, fingerprint
 from cictl.workflow.stopping import Watch, fixed_batch_loss
 
@@ -99,12 +98,7 @@ def _facts(start: Beginning, prepared: Prepared, runtime: Runtime) -> dict[str, 
         "overrides": dict(start.overrides),
         "config": start.config.model_dump(),
         "circumstances": {
-            "cictl": _version("cictl"),
-            **{name: _version(name) for name in ("torch", "diffusers", "transformers", "safetensors")},
-            "python": platform.python_version(),
-            "device": _device_name(runtime),
-            "dtype": runtime.dtype_name,
-            "threads": _threads(runtime),
+            **circumstances(runtime),
             "parts of a batch": settings.accumulation * runtime.processes.count,
             **({"cuda_graph": runtime.records, "fused": runtime.fused} if runtime.device.type == "cuda" else {}),
         },
@@ -125,24 +119,3 @@ def milestones_of(config: Config, stage: Stage) -> set[int]:
     """The steps whose results are kept, at equal distances; the last one is not among them."""
     steps, parts = settings_of(config, stage).steps, config.checkpoint.snapshots + 1
     return {round(steps * part / parts) for part in range(1, parts)} - {0, steps}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _device_name(runtime: Runtime) -> str:
-    import torch
-
-    if runtime.device.type == "cuda":
-        return torch.cuda.get_device_name(runtime.device)
-    return runtime.device.type
-
-
-def _threads(runtime: Runtime) -> int | None:
-    import torch
-
-    return torch.get_num_threads() if runtime.device.type == "cpu" else None

@@ -20,6 +20,7 @@ from cictl.config import (
 )
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
+from cictl.data.prompts import in_quotes
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub_listing import is_commit
 from cictl.models.locate import locate_base, locate_clip
@@ -170,7 +171,7 @@ def require_unchanged(workspace: Workspace, stage: Stage, checkpoint: Checkpoint
         StateError: photographs, settings or the base model are others.
     """
     if changed := differences(checkpoint.manifest["fingerprint"], now):
-        raise _changed(workspace, stage, checkpoint, changed)
+        raise _changed(workspace, stage, checkpoint, changed, now["fields"].get("evaluate.noun"))
 
 
 def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
@@ -222,14 +223,16 @@ def can_be_undone(changed: Sequence[str]) -> bool:
     return not any(line.startswith(f"{INVERTED}:") for line in changed)
 
 
-def _changed(workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference]) -> StateError:
+def _changed(
+    workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference], noun: str | None
+) -> StateError:
     described = describe(changed)
     lines = "\n".join(f"  {line}" for line in described)
     commits = [f"{key} {item.before}" for item in changed for field, key in _REVISIONS.items() if item.field == field
                and is_commit(item.before)]  # fmt: skip
     was = f"; {' and '.join(commits)} is what it was" if commits else ""
     images, settings = workspace.shown(workspace.images), workspace.shown(workspace.config_file)
-    again = command_of(stage)
+    again = command_of(stage) + (f" --noun {in_quotes(noun)}" if noun else "")  # which --restart forgets
     if stage == "finetune" and any(item.field in ("model.id", "model.revision") for item in changed):
         again = command_of("invert")  # of another base model, which only a download will tell, stage 2 takes no S*
     undo = f"undo the change (in {images}, {settings} or --set{was}) to go on, or "

@@ -345,6 +345,15 @@ def test_the_caption_counts_the_subjects_that_were_asked_for():
     assert "2 of 3 subjects" in (text := report.markdown(outcome(rows, "one", "two", "three"))) and "not to be compared" in text
 
 
+def test_the_caption_says_where_not_all_results_were_made_alike():
+    made = outcome({"base": {"one": {0: (0.3, 0.4)}}, "invert": {"one": {2: (0.3, 0.4)}}}, "one")
+    made.results["base"]["one"]["circumstances"] = {"device": "H100", "dtype": "bf16", "torch": "2"}
+    made.results["invert"]["one"]["circumstances"] = {"device": "H100", "dtype": "fp32", "torch": "2"}
+    assert "Not all were made alike: dtype bf16 or fp32.\n" in report.markdown(made)
+    made.results["invert"]["one"]["circumstances"]["dtype"] = "bf16"
+    assert "made alike" not in report.markdown(made)
+
+
 def test_the_table_says_which_rows_lack_what():
     one, two = {0: (None, 0.2)}, {0: (None, 0.4)}
     rows = {"base": {"one": one, "two": two}, "invert": {"one": {2: (None, 0.5), 4: (None, 0.3)}}, "finetune": {}}

@@ -68,10 +68,15 @@ def test_the_table_has_the_figures_of_every_methods_own_evaluation(compared):
     for row in found["rows"]:
         own = json.loads((workspace.outputs / "compare" / row["results"]).read_text("utf-8"))
         assert row["overall"] == own["overall"] and own["stage"] == row["method"]
+        assert [one["stage"] for one in own["trained"]] == {"base": [], "finetune": ["invert", "finetune"]}.get(
+            row["method"], [row["method"]]
+        )
+        assert all(one["photographs"] == own["photographs_sha256"] for one in own["trained"])
         assert (workspace.outputs / "compare" / row["sheet"]).is_file()
         line = next(line for line in shown.splitlines() if line.startswith(row["title"]))
         for score in row["overall"].values():
             assert f"{score['mean']:.3f} ± {score['std']:.3f}" in line
+    assert found["unlike"] == []
     assert "best epoch" in found["chosen"] and "best epoch" in shown
     assert found["std"].endswith("over the means of the prompts") and "last row" not in found["std"]
 
@@ -103,6 +108,15 @@ def test_the_page_has_every_row_with_a_picture_of_every_prompt_and_of_every_auxi
     assert page.count("<img ") == 3 + 2 * len(ROWS) + 2 * 3
     assert all(page.count(row["title"]) >= 3 for row in table(workspace)["rows"])
     assert "report.html" in shown and page.count("<polyline ") == 2  # the others were trained for one step
+
+
+def test_of_more_prompts_than_the_page_can_hold_it_says_how_many_it_shows(make_workspace, common, monkeypatch):
+    monkeypatch.setattr("cictl.workflow.compare._PROMPTS_ON_THE_PAGE", 1)
+    workspace = make_workspace()
+    assert cictl(workspace, *common, "--methods", "base")[0] == 0
+    page = (workspace.outputs / "compare" / "report.html").read_text("utf-8")
+    assert "The first 1 of 2 prompts; the figures are of all." in page
+    assert page.count("<img") == len(list(workspace.images.iterdir())) + 1
 
 
 def test_the_same_command_again_trains_and_draws_nothing(compared, common):
@@ -174,6 +188,11 @@ def test_on_the_toybox_the_judge_is_loaded_once_for_all_rows_and_what_they_kept(
     assert "drawing: Contrastive Inversion, stage 1 after 1 steps" in errors
     [base, *_] = table(workspace)["rows"]
     assert base["overall"].keys() >= {"clip_i", "clip_t", "fidelity", "alignment", "leakage"}
+    assert table(workspace)["known_as"] == "my-teapot"
+    (tmp_path / "others.txt").write_text("S* on the moon\n")  # of which the judge does not know what it must show
+    code, shown, errors = cictl(workspace, "--noun=teapot", "--methods=base", f"--prompts={tmp_path / 'others.txt'}")
+    assert code == 0 and "judge:" not in shown, errors
+    assert table(workspace)["known_as"] is None and "fidelity" not in table(workspace)["rows"][0]["overall"]
 
 
 def test_a_dry_run_says_what_is_done_and_counts_the_pictures_that_there_are(compared, common):
@@ -222,6 +241,32 @@ def test_methods_that_were_trained_on_different_base_models_are_not_compared(mak
     baseline.run(workspace, "textual-inversion", silent, overrides=given)
     code, _, errors = cictl(workspace, *common, "--methods", "base,textual-inversion")
     assert code == 3 and "learned on another base model" in errors
+
+
+def test_trainings_that_differ_in_what_all_share_are_compared_and_it_is_said(make_workspace, common):
+    workspace = make_workspace()
+    baseline.run(
+        workspace, "textual-inversion", silent, overrides={"textual_inversion.steps": 1, "evaluate.noun": "dog", "seed": 5}
+    )
+    code, shown, errors = cictl(workspace, *common, "--set=invert.steps=1", "--methods=textual-inversion,invert")
+    assert code == 0, errors
+    assert table(workspace)["unlike"] == ["seed: 5 (textual-inversion), 0 (invert)"]
+    page = (workspace.outputs / "compare" / "report.html").read_text("utf-8")
+    said = "the trainings differ in seed: 5 (textual-inversion), 0 (invert)"
+    assert said in " ".join(shown.split()) and said in page
+
+
+def test_a_seed_is_that_of_the_pictures_and_trains_nothing_anew(make_workspace, common):
+    workspace = make_workspace()
+    rows = (*common, "--methods=textual-inversion")
+    assert cictl(workspace, *rows)[0] == 0
+    before, first = files(workspace.checkpoints, "*"), table(workspace)
+    code, shown, errors = cictl(workspace, *rows, "--seed", "7")
+    assert code == 0 and "seeds from 7 on" in shown, errors
+    assert files(workspace.checkpoints, "*") == before and table(workspace)["seed"] == 7
+    assert table(workspace)["rows"][0]["overall"] != first["rows"][0]["overall"]
+    own = json.loads((workspace.outputs / "compare" / table(workspace)["rows"][0]["results"]).read_text("utf-8"))
+    assert [picture["seed"] for picture in own["prompts"][0]["pictures"]] == [7, 8]
 
 
 def test_without_auxiliary_tokens_the_page_shows_none(make_workspace, common):

@@ -15,7 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cictl.cli.app import app
+from cictl.config import Stage
+from cictl.data.photographs import fingerprints
+from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, generate
+from cictl.workspace import Workspace
 from tests.evaluation_models import make_clip, make_dinov2
 from tests.support import silent
 from tests.tiny import make_photographs
@@ -47,6 +51,12 @@ def results_in(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text("utf-8"))
 
 
+def read_manifest(workspace: Workspace, stage: Stage) -> dict:
+    checkpoint, _ = latest_checkpoint(workspace.stage_folder(stage))
+    assert checkpoint is not None
+    return dict(checkpoint.manifest)
+
+
 def picture_files(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "pictures").glob("*.png")}
 
@@ -62,6 +72,17 @@ def test_the_table_and_the_files_hold_the_figures_of_every_prompt(trained, tmp_p
     assert [one["prompt"] for one in found["prompts"]] == PROMPTS
     assert found["stage"] == "finetune" and found["seed"] == 0 and found["count"] == 3
     assert found["photographs"] == ["photo-0.png", "photo-1.png", "photo-2.png"]
+    assert found["photographs_sha256"] == fingerprints(trained.images)
+    manifests = [read_manifest(trained, stage) for stage in ("invert", "finetune")]
+    for one, manifest in zip(found["trained"], manifests, strict=True):
+        assert (one["stage"], one["steps"], one["settings"]) == (
+            manifest["stage"],
+            manifest["step"],
+            manifest["fingerprint"]["fields"],
+        )
+        assert one["circumstances"] == manifest["circumstances"] and one["photographs"] == found["photographs_sha256"]
+    assert found["circumstances"].items() >= {"device": "cpu", "dtype": "fp32", "torch": torch.__version__}.items()
+    assert found["sampling"]["safety_checker"] == ""
     for figure in ("dinov2", "clip_i", "clip_t"):
         means = []
         for one in found["prompts"]:
@@ -95,6 +116,16 @@ def test_the_sheet_parts_a_prompt_from_its_figures(trained, tmp_path, networks, 
     one = results_in(out)["prompts"][0]
     dinov2, clip_i, clip_t = (one["figures"][key]["mean"] for key in ("dinov2", "clip_i", "clip_t"))
     assert headings[:2] == ["the photographs", f"{PROMPTS[0]}: DINOv2 {dinov2:.3f}, CLIP-I {clip_i:.3f}, CLIP-T {clip_t:.3f}"]
+
+
+def test_of_more_prompts_than_a_sheet_can_hold_it_says_how_many_it_shows(trained, tmp_path, networks, prompts, monkeypatch):
+    seen = []
+    monkeypatch.setattr("cictl.workflow.evaluation_files._PROMPTS_ON_THE_SHEET", 2)
+    monkeypatch.setattr("cictl.workflow.evaluation_files.sheet", lambda rows: seen.extend(rows) or Image.new("RGB", (8, 8)))
+    out = tmp_path / "out"
+    assert cictl("-C", str(trained.root), "--out", str(out), "--prompts", prompts, "-n", "1", *networks)[0] == 0
+    assert seen[0].heading == "the photographs, and below them the first 2 of 3 prompts" and len(seen) == 3
+    assert len(results_in(out)["prompts"]) == 3
 
 
 def test_image_similarity_is_dinov2s_against_all_photographs_whole(trained, tmp_path, networks, prompts):

@@ -87,6 +87,8 @@ data:
             "finetune:\n  auxiliary_prompt: A photo\n",
             "line 2: finetune.auxiliary_prompt: 'A photo' must hold A* exactly once, as a word of its own",
         ),
+        ("evaluate:\n  noun: ' '\n", "line 2: evaluate.noun: ' ' must be a word for what S* is, such as teapot"),
+        ("evaluate:\n  noun: a S*\n", "line 2: evaluate.noun: 'a S*' must be a word for what S* is, such as teapot"),
         ("invert:\n  contrastive_prompt: S* A*\n", "line 2: invert.contrastive_prompt: 'S* A*' must not hold S*"),
     ],
 )

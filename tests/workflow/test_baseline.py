@@ -92,6 +92,22 @@ def test_parts_of_a_batch_and_class_pictures_are_drawn_alike(before, method):
         assert parts == pytest.approx(whole, rel=1e-3)
 
 
+@pytest.mark.parametrize(("method", "norm"), [
+    ("textual-inversion", None), ("dreambooth", 1.0), ("custom-diffusion", 1.0), ("disenbooth", 1.0),
+])  # fmt: skip
+def test_gradients_are_clipped_where_the_methods_public_code_clips_them(make_workspace, monkeypatch, method, norm):
+    given = []
+
+    def fit(*_: object, gradient_clip: float | None, **__: object) -> int:
+        given.append(gradient_clip)
+        raise UsageError("enough", "", slug="settings-invalid")
+
+    monkeypatch.setattr("cictl.engine.training.fit", fit)
+    with pytest.raises(UsageError, match="enough"):
+        train(make_workspace(), method)
+    assert given == [norm]
+
+
 def test_it_draws_what_it_has_learned_and_the_prompt_says_what_s_stands_for(learned, method, tmp_path):
     pixels, texts = draw(learned, method, tmp_path)
     assert f"a photo of {STANDS_FOR[method]}\n" in texts["parameters"]
@@ -247,6 +263,16 @@ def test_without_a_noun_it_says_what_to_type(make_workspace, method):
         baseline.run(workspace, method, silent)
     assert (caught.value.slug, caught.value.hint) == ("noun-missing", f"for example: cictl baseline {method} --noun teapot")
     assert not workspace.stage_folder(method).exists()
+    with pytest.raises(UsageError) as again:  # else the next command would not start anew
+        baseline.run(workspace, method, silent, restart=True)
+    assert again.value.hint == f"for example: cictl baseline {method} --restart --noun teapot"
+
+
+def test_the_command_that_starts_anew_for_another_noun_names_it(learned):
+    other = {**QUICK, "textual_inversion.steps": 2, "evaluate.noun": "stuffed cat"}
+    with pytest.raises(StateError, match="has changed") as caught:
+        baseline.run(learned, "textual-inversion", silent, overrides=other)
+    assert 'cictl baseline textual-inversion --noun "stuffed cat" --restart' in caught.value.hint
 
 
 def test_the_noun_of_the_training_stays_with_it(learned, method, tmp_path):
@@ -256,7 +282,7 @@ def test_the_noun_of_the_training_stays_with_it(learned, method, tmp_path):
         assert image.text["parameters"].startswith(f"{STANDS_FOR[method]}\n")
     with pytest.raises(StateError, match=r"evaluate\.noun: dog -> cat") as caught:
         train(learned, method, evaluate__noun="cat")
-    assert f"start anew: cictl baseline {method} --restart" in caught.value.hint
+    assert f'start anew: cictl baseline {method} --noun "cat" --restart' in caught.value.hint
 
 
 def test_settings_of_other_methods_and_of_our_stages_change_nothing_for_it(learned, method):
