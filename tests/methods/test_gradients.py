@@ -79,6 +79,7 @@ def test_eq_2_alone_moves_all_auxiliary_tokens_and_not_the_concept(model, clip):
     contrastive_loss(text, PHOTOGRAPHS.embeddings).backward()
     assert (method.tokens.auxiliary.grad.norm(dim=-1) > 0).all()
     assert method.tokens.concept.grad.abs().max() == 0
+    assert method.auxiliary_ids.shape == (3, 4)  # begin, two vectors, end; what is behind it would be computed for nothing
 
 
 def test_what_stage_1_is_judged_by_is_eq_1_bit_for_bit_and_eq_2_is_not_computed_for_it(model, clip, monkeypatch):
@@ -87,6 +88,12 @@ def test_what_stage_1_is_judged_by_is_eq_1_bit_for_bit_and_eq_2_is_not_computed_
     monkeypatch.setattr(model, "text_embedding", None)
     with torch.no_grad():
         assert torch.equal(method.diffusion(batch), term)
+
+
+def test_with_a_weight_of_zero_eq_2_is_neither_computed_nor_reported(model):
+    plain = dataclasses.replace(PHOTOGRAPHS, embeddings=None)
+    method = ContrastiveInversion(model, tokens_for(model), plain, None, InvertConfig(auxiliary_vectors=2, contrastive_weight=0.0))
+    assert set(method.loss(batch_of(plain)).terms) == {"diffusion"}
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])
