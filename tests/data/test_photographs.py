@@ -605,6 +605,19 @@ def test_reducing_is_antialiased(tmp_path: Path) -> None:
     assert np.abs(load_pixels(Photograph(tmp_path / "a.png", "", 0, 0), 64)).max() < 0.05
 
 
+def test_small_photographs_are_enlarged_bicubically_and_large_ones_reduced_by_lanczos() -> None:
+    for side, kernel in ((70, Image.Resampling.BICUBIC), (150, Image.Resampling.LANCZOS)):
+        expected = np.asarray(noise(0, side, side).resize((96, 96), kernel)).transpose(2, 0, 1)
+        assert np.array_equal(np.rint((pixels.to_training_pixels(noise(0, side, side), 96) + 1) * 127.5), expected)
+
+
+@pytest.mark.parametrize("size", [(81, 70), (70, 81)])
+def test_the_centre_is_the_centre_also_where_half_a_pixel_is_left_over(size: tuple[int, int]) -> None:
+    image = noise(0, *size)
+    turned = pixels.to_training_pixels(image.transpose(T.ROTATE_180), 64)[:, ::-1, ::-1]
+    assert np.abs(turned - pixels.to_training_pixels(image, 64)).max() < 1.01 / 127.5
+
+
 def test_a_very_long_picture_needs_no_memory_for_its_ends(tmp_path: Path) -> None:
     Image.new("L", (64, 60_000), 255).save(tmp_path / "a.png")
     assert load_pixels(Photograph(tmp_path / "a.png", "", 0, 0), 512).min() == 1

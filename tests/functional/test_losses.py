@@ -46,7 +46,9 @@ def test_eq_1_under_a_mask_of_ones_is_eq_1_and_each_sample_counts_the_same_howev
     assert masked_ldm_loss(target, prediction, mask).item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [ldm_loss, lambda target, prediction: masked_ldm_loss(target, prediction, torch.ones(1, 1, 1, 1))])
+@pytest.mark.parametrize(
+    "loss", [ldm_loss, lambda target, prediction: masked_ldm_loss(target, prediction, torch.ones(1, 1, 1, 1))]
+)
 def test_eq_1_is_computed_in_fp32(loss):
     target = torch.full((1, 1, 1, 1), 0.01, dtype=torch.float16)
     prediction = torch.full((1, 1, 1, 1), 300.0, dtype=torch.float16)  # the square is infinite in fp16, and 0.01 would be lost

@@ -92,7 +92,9 @@ def test_what_stage_1_is_judged_by_is_eq_1_bit_for_bit_and_eq_2_is_not_computed_
 
 def test_with_a_weight_of_zero_eq_2_is_neither_computed_nor_reported(model):
     plain = dataclasses.replace(PHOTOGRAPHS, embeddings=None)
-    method = ContrastiveInversion(model, tokens_for(model), plain, None, InvertConfig(auxiliary_vectors=2, contrastive_weight=0.0))
+    method = ContrastiveInversion(
+        model, tokens_for(model), plain, None, InvertConfig(auxiliary_vectors=2, contrastive_weight=0.0)
+    )
     assert set(method.loss(batch_of(plain)).terms) == {"diffusion"}
 
 
