@@ -121,7 +121,6 @@ class TunedCrossAttention:
 
     def inject(self) -> None:
         """Let the UNet use these K, V from now on."""
-        self._replaced = {}
         for name, layer in self.layers.items():
             attention = self.unet.get_submodule(name)
             self._replaced[name] = attention.processor
@@ -263,7 +262,7 @@ def choose_layers(unet: Any, beginnings: Sequence[str], key: str) -> list[str]:
             f"this base model has them in {', '.join(blocks)}; set {key} to some of these",
             slug="layers-unknown",
         )
-    return [name for name in names if any(name in found for found in chosen.values())]
+    return [name for found in chosen.values() for name in found]
 
 
 def split_heads(tensor: Tensor, heads: int) -> Tensor:

@@ -282,7 +282,9 @@ def test_a_file_that_breaks_off_in_its_header_is_called_damaged(folder: Path, ki
     assert "damaged" in refusal(folder) and "pillow" not in refusal(folder) and "or not a picture" not in refusal(folder)
 
 
-@pytest.mark.parametrize("content", [bytes(5000), b"<!doctype html><p>404", b"\0\0\0\x18ftypisom" + bytes(500)])
+@pytest.mark.parametrize(
+    "content", [bytes(5000), b"<!doctype html><p>404", b"\0\0\0\x18ftypisom" + bytes(500), b"RIFF\x24\0\0\0WAVEfmt " + bytes(50)]
+)
 def test_what_is_no_picture_under_a_pictures_name_is_damaged_or_no_picture(folder: Path, content: bytes) -> None:
     (folder / "c.heic").write_bytes(content)
     assert "c.heic: damaged, or not a picture in a format that cictl reads" in refusal(folder)
@@ -470,6 +472,24 @@ def test_deep_tiffs_keep_mid_grey(tmp_path: Path, mode: str, value: float) -> No
 
 
 @pytest.mark.parametrize(
+    ("mode", "value"),
+    [
+        ("I;16", 65535),
+        ("I;16", 65500),
+        ("I;16B", 65535),
+        ("I", 65535),
+        ("I", 2**31 - 1),
+        ("F", 1.0),
+        ("F", 255.0),
+        ("F", 65535.0),
+    ],
+)
+def test_deep_tiffs_keep_white(tmp_path: Path, mode: str, value: float) -> None:
+    Image.new(mode, (80, 80), value).save(tmp_path / "a.tif")
+    assert centre(tmp_path / "a.tif") == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
     ("mode", "colour", "shown"),
     [
         ("RGBA", (200, 10, 10, 0), (255, 255, 255)),
@@ -550,8 +570,9 @@ def test_lab_is_converted_to_srgb(tmp_path: Path) -> None:
         outputMode="LAB",
     )
     assert lab is not None
-    lab.save(tmp_path / "a.tif")
-    assert np.abs(np.subtract(centre(tmp_path / "a.tif"), (200, 60, 90))).max() <= 2
+    for profile in (None, display_p3()):  # the second is of RGB, and of other colours than these
+        lab.save(tmp_path / "a.tif", icc_profile=profile)
+        assert np.abs(np.subtract(centre(tmp_path / "a.tif"), (200, 60, 90))).max() <= 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".heic"])
@@ -567,6 +588,14 @@ def test_display_p3_is_converted_to_srgb(tmp_path: Path, suffix: str) -> None:
     else:
         image.save(path, icc_profile=display_p3(), quality=100)
     assert np.abs(np.array(centre(path)) - expected).max() <= 3
+
+
+def test_white_stays_white_and_black_black_in_a_profile_of_other_ones(tmp_path: Path) -> None:
+    raised = b"curv\0\0\0\0" + struct.pack(">I2H", 2, 6553, 65535)  # its black has a tenth of the light of white
+    blueish = {b"wtpt": xyz(0.9505, 1.0, 1.089), b"kTRC": raised}
+    for grey in (0, 255):
+        Image.new("L", (80, 80), grey).save(tmp_path / "a.png", icc_profile=icc(b"GRAY", b"XYZ ", blueish))
+        assert np.abs(np.array(centre(tmp_path / "a.png")) - grey).max() <= 2
 
 
 def test_a_grey_profile_is_applied_also_under_alpha(tmp_path: Path) -> None:
