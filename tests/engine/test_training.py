@@ -291,8 +291,8 @@ def test_progress_has_the_losses_of_its_step_and_the_seconds_of_a_step_without_c
         return [3.0]
 
     fit(
-        method, torch.optim.SGD(method.trainable().values(), lr=0.1), draw, Schedule(0, 9, 2, 3), Runtime.create("cpu"), recorder,
-        checkpoint=lambda done: passes(100.0), after_step=lambda done: passes(10.0 if done in (3, 4) else 0.0), stop=StopRequest(),
+        method, torch.optim.SGD([method.x], lr=0.1), draw, Schedule(0, 9, 2, 3), Runtime.create("cpu"), recorder,
+        checkpoint=lambda done: passes(100.0), after_step=lambda done: passes(10.0 * (done in (3, 4))), stop=StopRequest(),
     )  # fmt: skip
     losses = {event.step: event.losses for event in recorder.events if isinstance(event, StepCompleted)}
     progress = [event for event in recorder.events if isinstance(event, Progress)]
