@@ -237,6 +237,15 @@ def test_steps_are_recorded_where_each_does_the_same_work(dtype, processes, grap
     assert runtime.records == records == runtime.recorded(dict).record
 
 
+def test_the_memory_of_all_recordings_is_let_go():
+    runtime = Runtime(CPU, torch.bfloat16, graphs=True)
+    recorded = [runtime.recorded(lambda: {}) for _ in range(2)]
+    for one in recorded:
+        one.held = 5
+    runtime.release()
+    assert [one.held for one in recorded] == [0, 0]
+
+
 @pytest.mark.parametrize("settings", [{"cuda_graph": True, "fused": False}, {"cuda_graph": False, "fused": True}])
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_gpu_works_as_the_settings_say(monkeypatch, settings, deterministic):
