@@ -239,7 +239,7 @@ def test_steps_are_recorded_where_each_does_the_same_work(dtype, processes, grap
 
 def test_the_memory_of_all_recordings_is_let_go():
     runtime = Runtime(CPU, torch.bfloat16, graphs=True)
-    recorded = [runtime.recorded(lambda: {}) for _ in range(2)]
+    recorded = [runtime.recorded(dict) for _ in range(2)]
     for one in recorded:
         one.held = 5
     runtime.release()
