@@ -32,7 +32,11 @@ def recognise(photographs: Iterable[np.ndarray]) -> ToyConcept | None:
     Args:
         photographs: arrays [H, W, 3] of bytes, in any order.
     """
-    found = {pixels.tobytes() for pixels in photographs if pixels.shape == (SIDE, SIDE, 3)}
+    found = set()
+    for pixels in photographs:
+        if pixels.shape != (SIDE, SIDE, 3):
+            return None
+        found.add(pixels.tobytes())
     for concept in (demo_concept(), *suite_concepts(), *development_concepts(), *failure_concepts()):
         own = concept.photographs()
         if own[0].tobytes() in found and {pixels.tobytes() for pixels in own} == found:

@@ -61,13 +61,13 @@ def mean_over_layers(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     Bilinear weights are not negative and sum to 1, so that at every position the tokens' shares still do.
 
     Args:
-        maps: of each layer, [T, h, w], with h and w of its own.
+        maps: of each layer, [T, h, w] in fp32, with h and w of its own.
         size: height and width of what is returned.
 
     Returns:
-        [T, *size] in fp32.
+        [T, *size].
     """
-    enlarged = [F.interpolate(layer.float().unsqueeze(0), size, mode="bilinear", align_corners=False)[0] for layer in maps]
+    enlarged = [F.interpolate(layer.unsqueeze(0), size, mode="bilinear", align_corners=False)[0] for layer in maps]
     return torch.stack(enlarged).mean(dim=0)
 
 

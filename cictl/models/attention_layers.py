@@ -86,7 +86,7 @@ def choose_layers(unet: Any, beginnings: Sequence[str], key: str) -> list[str]:
             f"this base model has them in {', '.join(blocks)}; set {key} to some of these",
             slug="layers-unknown",
         )
-    return [name for name in names if any(name in found for found in chosen.values())]
+    return [name for found in chosen.values() for name in found]
 
 
 def split_heads(tensor: Tensor, heads: int) -> Tensor:

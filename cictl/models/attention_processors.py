@@ -121,7 +121,6 @@ class TunedCrossAttention:
 
     def inject(self) -> None:
         """Let the UNet use these K, V from now on."""
-        self._replaced = {}
         for name, layer in self.layers.items():
             attention = self.unet.get_submodule(name)
             self._replaced[name] = attention.processor

@@ -181,8 +181,7 @@ def _start(start: str, tokenizer: Any, table: Tensor, seed: int, *names: object)
         vector = table.mean(0) + table.std(0) * noise
         return vector * (table.norm(dim=1).median() / vector.norm())
     read = [tokenizer(word, add_special_tokens=False).input_ids for word in _words(start)]
-    unknown = tokenizer.unk_token_id if tokenizer.unk_token_id != tokenizer.eos_token_id else None
-    if not read or any(not ids or unknown in ids for ids in read):
+    if not read or any(not ids or tokenizer.unk_token_id in ids for ids in read):
         raise UsageError(
             f"the start {start!r} is not a word that the base model knows",
             "set concept.start (or the start that the method has of its own) in ci.yaml to an ordinary word, or to auto",

@@ -68,6 +68,16 @@ def test_the_order_of_the_photographs_changes_from_epoch_to_epoch():
     assert len(orders) > 5
 
 
+@pytest.mark.parametrize("other", [{"seed": 1}, {"stage": "finetune"}])
+def test_the_order_of_the_photographs_depends_on_seed_and_stage(other):
+    photographs = encoded(6, side=2)
+    one, two = (
+        [draw(photographs, step=step, samples=range(6), batch_size=6, **how).photographs.tolist() for step in range(5)]
+        for how in ({}, other)
+    )
+    assert all(order != another for order, another in zip(one, two, strict=True))
+
+
 @pytest.mark.parametrize("other", [{"seed": 1}, {"stage": "finetune"}, {"step": 1}])
 def test_other_seeds_stages_and_steps_draw_other_numbers(other):
     photographs = encoded()
@@ -128,6 +138,11 @@ def test_each_sample_of_a_stratified_batch_is_uniform_over_the_schedule(batch_si
         assert (counts - expected).abs().max() < 5 * expected**0.5
 
 
+def test_each_part_of_the_schedule_has_an_offset_of_its_own():
+    times = stratified_timesteps(4, 1000, randomness(0, "test")).sort().values
+    assert len(set(times.diff().tolist())) == 3
+
+
 def test_samples_of_a_stratified_batch_are_free_of_their_place_in_it():
     """Over steps, the first sample meets every part of the schedule, and not in the same order as the second."""
     times = torch.stack([draw(encoded(2, side=1), step=step, spread="stratified").timesteps for step in range(40)])
@@ -147,6 +162,24 @@ def test_choices_are_spread_over_zero_to_one():
     choices = [choice for step in range(60) for choice in draw(photographs, step=step).choices]
     assert all(0 <= choice < 1 for choice in choices)
     assert {int(choice * 4) for choice in choices} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 27])
+def test_every_prompt_has_the_same_share_of_the_choices(count: int):
+    """Each has the choices of a stretch of [0, 1), the last one up to the largest number below 1."""
+    grid = (torch.arange(count * 8) + 0.5) / (count * 8)
+    batch = dataclasses.replace(draw(encoded(2, side=1)), choices=torch.cat([grid, torch.tensor([0.0, 1 - 2**-24])]))
+    assert batch.chosen(count).tolist() == [*(place // 8 for place in range(count * 8)), 0, count - 1]
+
+
+@pytest.mark.parametrize("with_class", [False, True])
+def test_a_batch_is_read_back_from_its_tensors(with_class: bool):
+    photographs = encoded(3)
+    batch = dataclasses.replace(draw(photographs), class_pictures=draw(photographs, step=1) if with_class else None)
+    again = Batch.of(batch.tensors())
+    assert (again.class_pictures is not None) == with_class
+    for one, other in ((batch, again), *([(batch.class_pictures, again.class_pictures)] if with_class else [])):
+        assert_equal(*(dataclasses.replace(each, class_pictures=None) for each in (one, other)))
 
 
 def test_names_of_randomness_are_not_run_together():

@@ -288,7 +288,9 @@ def test_a_file_that_breaks_off_in_its_header_is_called_damaged(folder: Path, ki
     assert "damaged" in refusal(folder) and "pillow" not in refusal(folder) and "or not a picture" not in refusal(folder)
 
 
-@pytest.mark.parametrize("content", [bytes(5000), b"<!doctype html><p>404", b"\0\0\0\x18ftypisom" + bytes(500)])
+@pytest.mark.parametrize(
+    "content", [bytes(5000), b"<!doctype html><p>404", b"\0\0\0\x18ftypisom" + bytes(500), b"RIFF\x24\0\0\0WAVEfmt " + bytes(50)]
+)
 def test_what_is_no_picture_under_a_pictures_name_is_damaged_or_no_picture(folder: Path, content: bytes) -> None:
     (folder / "c.heic").write_bytes(content)
     assert "c.heic: damaged, or not a picture in a format that cictl reads" in refusal(folder)
@@ -476,6 +478,24 @@ def test_deep_tiffs_keep_mid_grey(tmp_path: Path, mode: str, value: float) -> No
 
 
 @pytest.mark.parametrize(
+    ("mode", "value"),
+    [
+        ("I;16", 65535),
+        ("I;16", 65500),
+        ("I;16B", 65535),
+        ("I", 65535),
+        ("I", 2**31 - 1),
+        ("F", 1.0),
+        ("F", 255.0),
+        ("F", 65535.0),
+    ],
+)
+def test_deep_tiffs_keep_white(tmp_path: Path, mode: str, value: float) -> None:
+    Image.new(mode, (80, 80), value).save(tmp_path / "a.tif")
+    assert centre(tmp_path / "a.tif") == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
     ("mode", "colour", "shown"),
     [
         ("RGBA", (200, 10, 10, 0), (255, 255, 255)),
@@ -556,8 +576,9 @@ def test_lab_is_converted_to_srgb(tmp_path: Path) -> None:
         outputMode="LAB",
     )
     assert lab is not None
-    lab.save(tmp_path / "a.tif")
-    assert np.abs(np.subtract(centre(tmp_path / "a.tif"), (200, 60, 90))).max() <= 2
+    for profile in (None, display_p3()):  # the second is of RGB, and of other colours than these
+        lab.save(tmp_path / "a.tif", icc_profile=profile)
+        assert np.abs(np.subtract(centre(tmp_path / "a.tif"), (200, 60, 90))).max() <= 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".heic"])
@@ -573,6 +594,14 @@ def test_display_p3_is_converted_to_srgb(tmp_path: Path, suffix: str) -> None:
     else:
         image.save(path, icc_profile=display_p3(), quality=100)
     assert np.abs(np.array(centre(path)) - expected).max() <= 3
+
+
+def test_white_stays_white_and_black_black_in_a_profile_of_other_ones(tmp_path: Path) -> None:
+    raised = b"curv\0\0\0\0" + struct.pack(">I2H", 2, 6553, 65535)  # its black has a tenth of the light of white
+    blueish = {b"wtpt": xyz(0.9505, 1.0, 1.089), b"kTRC": raised}
+    for grey in (0, 255):
+        Image.new("L", (80, 80), grey).save(tmp_path / "a.png", icc_profile=icc(b"GRAY", b"XYZ ", blueish))
+        assert np.abs(np.array(centre(tmp_path / "a.png")) - grey).max() <= 2
 
 
 def test_a_grey_profile_is_applied_also_under_alpha(tmp_path: Path) -> None:
@@ -609,6 +638,19 @@ def test_reducing_is_antialiased(tmp_path: Path) -> None:
     board = np.indices((512, 512)).sum(0) % 2 * 255
     Image.fromarray(board.astype(np.uint8)).save(tmp_path / "a.png")
     assert np.abs(load_pixels(Photograph(tmp_path / "a.png", "", 0, 0), 64)).max() < 0.05
+
+
+def test_small_photographs_are_enlarged_bicubically_and_large_ones_reduced_by_lanczos() -> None:
+    for side, kernel in ((70, Image.Resampling.BICUBIC), (150, Image.Resampling.LANCZOS)):
+        expected = np.asarray(noise(0, side, side).resize((96, 96), kernel)).transpose(2, 0, 1)
+        assert np.array_equal(np.rint((pixels.to_training_pixels(noise(0, side, side), 96) + 1) * 127.5), expected)
+
+
+@pytest.mark.parametrize("size", [(81, 70), (70, 81)])
+def test_the_centre_is_the_centre_also_where_half_a_pixel_is_left_over(size: tuple[int, int]) -> None:
+    image = noise(0, *size)
+    turned = pixels.to_training_pixels(image.transpose(T.ROTATE_180), 64)[:, ::-1, ::-1]
+    assert np.abs(turned - pixels.to_training_pixels(image, 64)).max() < 1.01 / 127.5
 
 
 def test_a_very_long_picture_needs_no_memory_for_its_ends(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -12,12 +13,17 @@ from cictl.data.prompts import (
     auxiliary_names,
     decoded_as_written,
     expand,
+    in_quotes,
+    in_words,
     mentions_concept,
     near_miss,
     one_prompt,
+    read_prompts,
+    require_concept,
     token_names,
     without_auxiliary,
 )
+from cictl.errors import UsageError
 
 NAMES = ["<my-teapot>", "<my-teapot>_1"]
 JOINED = "<my-teapot> <my-teapot>_1"
@@ -57,7 +63,7 @@ def test_tokens_are_put_in_as_they_are_even_if_they_look_like_a_regular_expressi
     ("prompt", "found"),
     [("a photo of s*", "s*"), ("a S * in snow", "S *"), ("a s *", "s *"), ("a <s*> here", "<s*>"),
      ("a S\\* in", "S\\*"), ("a $S$", "$S"),
-     ("{S}", "{S}"), ("a cat", None), ("cats*", None), ("cats *", None)],
+     ("{S}", "{S}"), ("a cat", None), ("cats*", None), ("cats *", None), ("s*x", None), ("s**", None)],
 )  # fmt: skip
 def test_what_was_nearly_the_concept_is_found(prompt: str, found: str | None):
     assert near_miss(prompt) == found
@@ -107,3 +113,35 @@ def test_a_message_shows_the_prompt_as_it_was_written(prompt, vectors):
 )
 def test_words_that_a_shell_took_apart_are_one_prompt(words: list[str], prompt: str):
     assert one_prompt(words) == prompt
+
+
+# -- what is said of a prompt, and read -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a S*", "S*'s lid", 'a "red" S*', "$S* for 5$", "`S*`", "S* \\ cube", "S*!", "S*; ls | cat & (x) <y> #"]
+)
+def test_a_prompt_in_quotes_is_read_by_a_shell_as_it_is(prompt):
+    typed = in_quotes(prompt)
+    assert shlex.split(typed) == [prompt]
+    assert typed.startswith("'") == any(special in prompt for special in '"$`\\!')  # in double quotes a shell would change these
+
+
+def test_a_prompt_without_the_concept_is_refused_with_its_place_and_every_way_on():
+    require_concept("S*")
+    with pytest.raises(UsageError, match=r"^mine\.txt: 'a s\*' does not mention S\*") as caught:
+        require_concept("a s*", where="mine.txt: ", command="cictl generate", otherwise="or write a file")
+    assert caught.value.hint.splitlines() == ['did you mean S* where it says s*? cictl generate "a S*"', "or write a file"]
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"), [("toy cat", "a red toy cat, in snow"), (None, "a red , in snow"), ("", "a red , in snow")]
+)
+def test_a_reader_that_does_not_know_the_concept_reads_the_noun_or_nothing(noun, expected):
+    assert in_words("a red S*, in  snow", noun) == expected
+    assert in_words("a S* cube", None) == "a cube"
+
+
+def test_prompts_are_the_lines_of_a_file_that_say_something(tmp_path):
+    (tmp_path / "prompts.txt").write_bytes("\ufeffa S*  \r\n\n \t\n# none\n  # none either\n\tS* #2, \u00e9\n".encode())
+    assert read_prompts(tmp_path / "prompts.txt") == ["a S*", "S* #2, \u00e9"]

@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as library
 
 from cictl.engine import checkpoint
-from cictl.engine.checkpoint import read_tensors, read_training_state, restore_training_state, save_checkpoint, training_state
+from cictl.engine.checkpoint import (
+    read_tensors,
+    read_training_state,
+    restore_training_state,
+    save_checkpoint,
+    save_snapshot,
+    training_state,
+)
 from cictl.errors import ResourceError
 from cictl.records import MANIFEST, RESULT, STATE, checkpoint_folders, latest_checkpoint
 from tests.support import assert_same_bits
@@ -68,6 +75,14 @@ def test_the_newest_two_are_kept_and_nothing_half_written_is_left(tmp_path):
     for step in (1, 5, 9, 10_000_000):
         save(tmp_path, step)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000009", "step-10000000"]
+
+
+def test_a_snapshot_is_kept_for_good_and_has_nothing_that_only_training_needs(tmp_path):
+    for step in (1, 5, 9):
+        folder = save_snapshot(tmp_path, step, RESULT_TENSORS, {})
+        assert {path.name for path in folder.iterdir()} == {RESULT, MANIFEST}
+    save(tmp_path, 9)
+    assert len(list((tmp_path / "snapshots").iterdir())) == 3
 
 
 def test_views_of_one_tensor_are_saved_as_their_own_values(tmp_path):

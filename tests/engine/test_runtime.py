@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import threading
 import time
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from cictl.config.schema import ModelConfig
 from cictl.engine import runtime as runtime_module
 from cictl.engine.runtime import Runtime, graceful_stop
 from cictl.errors import UsageError
@@ -200,3 +203,124 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise(dtype, name):
     assert runtime.device.type == "cpu"
     assert not runtime.scaler_state()
     assert 0 < runtime.memory().allocated <= runtime.memory().peak <= runtime.memory().total
+
+
+def test_the_most_memory_that_was_in_use_stays_the_most(monkeypatch):
+    used = iter([100, 700, 300])
+    monkeypatch.setattr("psutil.Process.memory_info", lambda self: type("Info", (), {"rss": next(used)}))
+    runtime = Runtime.create("cpu")
+    assert [(now.allocated, now.peak) for now in (runtime.memory() for _ in range(3))] == [(100, 100), (700, 700), (300, 700)]
+
+
+def test_work_in_another_thread_has_no_handlers_and_needs_none():
+    ended: list[bool] = []
+
+    def work() -> None:
+        with graceful_stop() as stop:
+            ended.append(not stop)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [True]
+
+
+# -- a step -----------------------------------------------------------------------------------------
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "processes", "graphs", "records"),
+    [
+        (torch.bfloat16, Processes(), True, True),
+        (torch.bfloat16, Processes(), False, False),
+        (torch.float16, Processes(), True, False),  # a step may be skipped
+        (torch.bfloat16, TwoProcesses(), True, False),  # gradients are added in between
+    ],
+)
+def test_steps_are_recorded_where_each_does_the_same_work(dtype, processes, graphs, records):
+    runtime = Runtime(CPU, dtype, processes, graphs=graphs)
+    assert runtime.records == records == runtime.recorded(dict).record
+
+
+def test_the_memory_of_all_recordings_is_let_go():
+    runtime = Runtime(CPU, torch.bfloat16, graphs=True)
+    recorded = [runtime.recorded(dict) for _ in range(2)]
+    for one in recorded:
+        one.held = 5
+    runtime.release()
+    assert [one.held for one in recorded] == [0, 0]
+
+
+@pytest.mark.parametrize("settings", [{"cuda_graph": True, "fused": False}, {"cuda_graph": False, "fused": True}])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_gpu_works_as_the_settings_say(monkeypatch, settings, deterministic):
+    asked: list[bool] = []
+    monkeypatch.setattr(runtime_module, "_repeat_bits", asked.append)
+    with pretended_gpus(monkeypatch):
+        runtime = Runtime.configured(ModelConfig(**settings, deterministic=deterministic))
+    assert {"cuda_graph": runtime.graphs, "fused": runtime.fused} == settings
+    assert asked == [deterministic]
+    on_a_cpu = Runtime.configured(ModelConfig(device="cpu", **settings, deterministic=deterministic))
+    assert not on_a_cpu.graphs and not on_a_cpu.fused and len(asked) == 1
+
+
+class BothHave(TwoProcesses):
+    """Two processes with the same gradients."""
+
+    asked = 0
+
+    def gather(self, tensor):
+        self.asked += 1
+        return [tensor, tensor]
+
+
+def test_of_several_processes_what_has_no_gradient_is_not_asked_for():
+    processes = BothHave()
+    used, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    for total in (6.0, 12.0):
+        Runtime(CPU, torch.float32, processes).backward((3 * used).sum(), [used, unused])
+        assert used.grad.tolist() == [total] * 2
+    assert unused.grad is None and processes.asked == 2
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_after_a_step_gradients_are_gone_or_zero_where_they_were_if_it_is_recorded(records):
+    runtime = Runtime(CPU, torch.bfloat16, graphs=records)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    runtime.backward(parameter.sum(), [parameter])
+    gradient = parameter.grad
+    runtime.step(torch.optim.SGD([parameter], lr=0.1))
+    assert parameter.tolist() == pytest.approx([0.9, 0.9])
+    assert parameter.grad is (gradient if records else None) and (not records or not gradient.any())
+
+
+def fp16() -> tuple[Runtime, torch.nn.Parameter, torch.optim.Optimizer]:
+    parameter = torch.nn.Parameter(torch.ones(1))
+    return Runtime(CPU, torch.float16), parameter, torch.optim.SGD([parameter], lr=0.1)
+
+
+@pytest.mark.parametrize(("limit", "after"), [(None, 0.7), (1.0, 0.9), (9.0, 0.7)])
+def test_in_fp16_the_limit_is_on_the_gradient_and_not_on_what_it_is_scaled_to(limit, after):
+    runtime, parameter, optimizer = fp16()
+    runtime.backward((3 * parameter).sum(), [parameter])
+    assert parameter.grad.item() > 1000
+    runtime.step(optimizer, limit)
+    assert parameter.item() == pytest.approx(after, rel=1e-4)
+
+
+def test_in_fp16_a_step_without_numbers_is_skipped_and_the_next_scale_is_smaller_also_of_a_run_that_goes_on():
+    runtime, parameter, optimizer = fp16()
+    before = runtime.scaler_state()
+    runtime.backward((math.inf * parameter).sum(), [parameter])
+    runtime.step(optimizer)
+    assert parameter.item() == 1
+    after = runtime.scaler_state()
+    assert after["scale"] == before["scale"] / 2
+    other, *_ = fp16()
+    other.restore_scaler(after)
+    assert other.scaler_state() == after
+    plain = Runtime(CPU, torch.float32)
+    plain.restore_scaler(after)  # what a run in fp16 left
+    assert plain.scaler_state() == {}

@@ -10,6 +10,7 @@ import torch
 
 from cictl.config import FinetuneConfig, InvertConfig
 from cictl.data.draws import draw_batch
+from cictl.engine import training
 from cictl.engine.checkpoint import restore_training_state, training_state
 from cictl.engine.runtime import Runtime, StopRequest
 from cictl.engine.training import Schedule, adamw, fit
@@ -275,6 +276,43 @@ def test_the_losses_reported_are_those_of_each_step_averaged_over_its_parts():
         x -= 0.1 * (2 * (x - 2) + 2 * (x - 4)) / 2
     assert [event.losses["value"] for event in recorder.events if isinstance(event, StepCompleted)] == pytest.approx(expected)
     assert float(method.x.detach()) == pytest.approx(x)
+
+
+def test_progress_has_the_losses_of_its_step_and_the_seconds_of_a_step_without_checkpoints(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    method, recorder = Number(), Recorder()
+
+    def passes(seconds: float) -> None:
+        clock[0] += seconds
+
+    def draw(step: int) -> list[float]:
+        passes(2.0)
+        return [3.0]
+
+    fit(
+        method, torch.optim.SGD([method.x], lr=0.1), draw, Schedule(0, 9, 2, 3), Runtime.create("cpu"), recorder,
+        checkpoint=lambda done: passes(100.0), after_step=lambda done: passes(10.0 * (done in (3, 4))), stop=StopRequest(),
+    )  # fmt: skip
+    losses = {event.step: event.losses for event in recorder.events if isinstance(event, StepCompleted)}
+    progress = [event for event in recorder.events if isinstance(event, Progress)]
+    assert len(progress) > 4
+    assert all(event.losses == losses[event.step] and event.steps == 9 for event in progress)
+    assert [event.seconds_per_step for event in progress] == [2.0] * len(progress)
+
+
+def test_what_has_a_rate_of_its_own_is_trained_with_it_and_all_decays():
+    class Two(Number):
+        def trainable(self) -> dict[str, torch.nn.Parameter]:
+            return {"x": self.x, "y": self.y}
+
+    method = Two()
+    method.y = torch.nn.Parameter(torch.ones(1))
+    optimizer = adamw(method, learning_rate=0.5, weight_decay=0.125, rates={"y": 0.25})
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates == {id(method.x): 0.5, id(method.y): 0.25}
+    assert all(group["weight_decay"] == 0.125 for group in optimizer.param_groups)
+    assert len(adamw(method, learning_rate=0.5, weight_decay=0.0).param_groups) == 1
 
 
 def test_nothing_is_done_when_all_steps_are_done():

@@ -51,7 +51,7 @@ def test_lambda_zero_is_plain_attention_bit_for_bit(tensors, mask):
     query, key, value, key_a, value_a = tensors
     plain = F.scaled_dot_product_attention(query, key, value)
     assert torch.equal(disentangled_attention(query, key, value, key_a, value_a, 0, mask), plain)
-    assert torch.equal(disentangled_attention(query, key, value, key_a * float("nan"), value_a, 0.0), plain)
+    assert torch.equal(disentangled_attention(query, key, value, key_a, value_a * float("nan"), 0.0), plain)
 
 
 def test_masked_positions_have_no_influence(tensors, mask):
@@ -76,6 +76,8 @@ def test_probabilities_are_what_attention_weighs_values_with(tensors):
     assert probabilities.shape == (B, H, L, T) and probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(B, H, L))
     torch.testing.assert_close(probabilities @ value, naive(query, key, value))
+    half, other = query.half(), key.half()  # of which the shares are still found in fp32
+    assert torch.equal(attention_probabilities(half, other), attention_probabilities(half.float(), other.float()))
 
 
 def enlarged(layer: Tensor, height: int, width: int) -> Tensor:

@@ -46,12 +46,15 @@ def test_eq_1_under_a_mask_of_ones_is_eq_1_and_each_sample_counts_the_same_howev
     assert masked_ldm_loss(target, prediction, mask).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_eq_1_is_computed_in_fp32():
-    target = torch.zeros(1, 1, 1, 1, dtype=torch.float16)
-    prediction = torch.full((1, 1, 1, 1), 300.0, dtype=torch.float16)  # its square is infinite in fp16
-    loss = ldm_loss(target, prediction)
-    assert loss.dtype == torch.float32
-    assert loss.item() == 90000
+@pytest.mark.parametrize(
+    "loss", [ldm_loss, lambda target, prediction: masked_ldm_loss(target, prediction, torch.ones(1, 1, 1, 1))]
+)
+def test_eq_1_is_computed_in_fp32(loss):
+    target = torch.full((1, 1, 1, 1), 0.01, dtype=torch.float16)
+    prediction = torch.full((1, 1, 1, 1), 300.0, dtype=torch.float16)  # the square is infinite in fp16, and 0.01 would be lost
+    found = loss(target, prediction)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx((300 - target.item()) ** 2, rel=1e-7)
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
@@ -86,6 +89,11 @@ def test_eq_2_of_one_photograph_is_zero_with_no_gradient():
 def test_eq_2_does_not_depend_on_the_length_of_the_embeddings():
     text, images = random(3, 8), random(3, 8, seed=1)
     assert contrastive_loss(7 * text, images / 9).item() == pytest.approx(contrastive_loss(text, images).item(), rel=1e-6)
+
+
+def test_eq_2_is_computed_in_fp32():
+    text, images = random(3, 8).half(), random(3, 8, seed=1).half()
+    assert torch.equal(contrastive_loss(text, images), contrastive_loss(text.float(), images.float()))
 
 
 def test_eq_2_compares_each_text_with_all_images_and_not_the_other_way_round():

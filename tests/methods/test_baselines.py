@@ -191,6 +191,48 @@ def test_the_adapter_starts_from_the_seed_alone_and_lets_half_of_the_embedding_t
     torch.testing.assert_close(other(embedding), embedding / 2)
 
 
+def test_the_adapters_layers_start_apart_uniform_within_the_root_of_their_width():
+    first, _, second = ImageAdapter(64, seed=0).mlp
+    weights = [linear.weight.detach() for linear in (first, second, ImageAdapter(64, seed=1).mlp[0])]
+    for index, weight in enumerate(weights):
+        assert float(weight.abs().max()) == pytest.approx(1 / 8, rel=0.01) and weight.abs().max() <= 1 / 8
+        assert float(weight.std()) == pytest.approx(1 / 8 / 3**0.5, rel=0.05)
+        assert not any(torch.equal(weight, other) for other in weights[:index])
+
+
+def test_the_contrast_moves_the_adapter_and_nothing_else(model):
+    gradients = []
+    for weight in (0.0, 1.0):
+        method = DisenBooth(model, PHOTOGRAPHS, PROMPT, DisenBoothConfig(contrast_weight=weight), seed=0)
+        method.loss(batch_of(PHOTOGRAPHS)).total.backward()
+        gradients.append({name: parameter.grad for name, parameter in method.trainable().items()})
+        method.lora.eject()
+    for name, without in gradients[0].items():
+        assert torch.equal(gradients[1][name], without) != name.startswith("adapter."), name
+
+
+def test_disenbooth_starts_from_its_seed(model):
+    starts = []
+    for seed in (0, 1):
+        method = DisenBooth(model, PHOTOGRAPHS, PROMPT, DisenBoothConfig(), seed=seed)
+        starts.append({name: parameter.detach() for name, parameter in method.trainable().items()})
+        method.lora.eject()
+    for name, start in starts[0].items():
+        assert torch.equal(start, starts[1][name]) == (name == "adapter.mask" or name.endswith(".up")), name  # which are zero
+
+
+def test_disenbooth_knows_the_embedding_of_a_photograph_in_whatever_view_it_is_seen(model):
+    views = dataclasses.replace(
+        PHOTOGRAPHS, mean=PHOTOGRAPHS.mean.repeat_interleave(2, 0), std=PHOTOGRAPHS.std.repeat_interleave(2, 0), views=2
+    )
+    method = DisenBooth(model, views, PROMPT, DisenBoothConfig(), seed=0)
+    drawn = batch_of(views)
+    assert not torch.equal(drawn.rows, drawn.photographs)
+    with torch.no_grad():
+        seen = dataclasses.replace(drawn, rows=drawn.photographs)
+        assert torch.equal(method.loss(drawn).total, method.loss(seen).total)
+
+
 def test_disenbooth_refuses_embeddings_of_another_width(model):
     narrow = dataclasses.replace(PHOTOGRAPHS, embeddings=torch.randn(3, 16))
     with pytest.raises(ModelAccessError, match="16 numbers, to the text encoder's, which are 32") as caught:
@@ -216,13 +258,15 @@ def test_what_a_method_is_judged_by_is_a_term_of_its_loss_bit_for_bit_from_one_p
     assert len(calls) == passes + 1
 
 
-@pytest.mark.parametrize("make", ["textual", "dreambooth", "custom", "disenbooth"])
+@pytest.mark.parametrize("make", ["textual", "dreambooth", "dreambooth's class", "custom", "custom's class", "disenbooth"])
 def test_a_prompt_that_the_model_would_cut_is_refused(model, make):
-    long = "a photo of the " * 8
+    long, masks = "a photo of the " * 8, torch.ones(1, 1, 16, 16)
     makers = {
         "textual": lambda: TextualInversion(model, token(model), [f"{long} S*"]),
         "dreambooth": lambda: DreamBooth(model, base_unet_weights(model.located), long, CLASS, DreamBoothConfig()),
-        "custom": lambda: CustomDiffusion(model, token(model), [long], torch.ones(1, 1, 16, 16), CLASS, CustomDiffusionConfig()),
+        "dreambooth's class": lambda: DreamBooth(model, base_unet_weights(model.located), PROMPT, long, DreamBoothConfig()),
+        "custom": lambda: CustomDiffusion(model, token(model), [long], masks, CLASS, CustomDiffusionConfig()),
+        "custom's class": lambda: CustomDiffusion(model, token(model), [PROMPT], masks, long, CustomDiffusionConfig()),
         "disenbooth": lambda: DisenBooth(model, PHOTOGRAPHS, long, DisenBoothConfig(), seed=0),
     }
     with pytest.raises(UsageError, match="it would lose"):

@@ -79,6 +79,7 @@ def test_eq_2_alone_moves_all_auxiliary_tokens_and_not_the_concept(model, clip):
     contrastive_loss(text, PHOTOGRAPHS.embeddings).backward()
     assert (method.tokens.auxiliary.grad.norm(dim=-1) > 0).all()
     assert method.tokens.concept.grad.abs().max() == 0
+    assert method.auxiliary_ids.shape == (3, 4)  # begin, two vectors, end; what is behind it would be computed for nothing
 
 
 def test_what_stage_1_is_judged_by_is_eq_1_bit_for_bit_and_eq_2_is_not_computed_for_it(model, clip, monkeypatch):
@@ -87,6 +88,14 @@ def test_what_stage_1_is_judged_by_is_eq_1_bit_for_bit_and_eq_2_is_not_computed_
     monkeypatch.setattr(model, "text_embedding", None)
     with torch.no_grad():
         assert torch.equal(method.diffusion(batch), term)
+
+
+def test_with_a_weight_of_zero_eq_2_is_neither_computed_nor_reported(model):
+    plain = dataclasses.replace(PHOTOGRAPHS, embeddings=None)
+    method = ContrastiveInversion(
+        model, tokens_for(model), plain, None, InvertConfig(auxiliary_vectors=2, contrastive_weight=0.0)
+    )
+    assert set(method.loss(batch_of(plain)).terms) == {"diffusion"}
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])
@@ -238,6 +247,32 @@ def test_the_context_of_tokens_is_masked_to_the_positions_of_the_auxiliary_token
     assert torch.equal(method.auxiliary_masks, expected)
 
 
+@pytest.mark.parametrize("seen", ["all", "tokens"])
+def test_the_loss_of_stage_2_is_eq_1_with_the_own_auxiliary_token_of_each_sample(model, seen):
+    method = finetuning(model, auxiliary_context=seen, auxiliary_prompt="A photo of A*", auxiliary_scale=0.7)
+    batch = batch_of(PHOTOGRAPHS)
+    losses = []
+    with torch.no_grad():
+        for index, photograph in enumerate(batch.photographs):
+            one = slice(index, index + 1)
+            key = PHOTOGRAPHS.keys[photograph]
+            auxiliary = model.encode_text(model.tokenize([f"A photo of <auxiliary-{key}> <auxiliary-{key}>_1"]))
+            mask = torch.zeros(1, 24, dtype=torch.bool)
+            mask[:, 4:6] = True  # begin, a, photo, of, then two vectors
+            context = DisentangledContext(method.concept_contexts, auxiliary, mask if seen == "tokens" else None)
+            noisy = model.add_noise(batch.latents[one], batch.noise[one], batch.timesteps[one])
+            losses.append((model.predict(noisy, batch.timesteps[one], context) - batch.noise[one]).square().mean())
+        assert {layer.auxiliary_scale for layer in method.attention.layers.values()} == {0.7}
+        torch.testing.assert_close(method.loss(batch).total, torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("key", ["concept_prompts", "auxiliary_prompt"])
+def test_a_prompt_of_stage_2_in_which_a_token_would_be_cut_off_is_refused(model, key):
+    long = "a photo of the " * 7
+    with pytest.raises(UsageError, match=rf"finetune\.{key}"):
+        finetuning(model, **{key: [f"{long} S*"] if key == "concept_prompts" else f"{long} A*"})
+
+
 def test_auxiliary_weights_are_never_in_the_result(model):
     method = finetuning(model)
     result = method.result()
@@ -257,18 +292,21 @@ def test_without_auxiliary_tokens_stage_2_trains_k_and_v_alone(model):
 
 
 def test_one_shared_pathway_sees_concept_and_auxiliary_token_in_one_prompt(model):
-    method = finetuning(model, disentangled=False)
+    method = finetuning(model, disentangled=False, concept_prompts=["A photo of S*", "S* in the snow"])
     assert {name.rpartition(".")[2] for name in method.trainable()} == {"key", "value"}
+    batch = dataclasses.replace(batch_of(PHOTOGRAPHS), choices=torch.tensor([0.1, 0.9, 0.6, 0.4]))
+    names = "<my-teapot> <my-teapot>_1"
+    prompts = []
+    for photograph, choice in zip(batch.photographs, (0, 1, 1, 0), strict=True):
+        key = PHOTOGRAPHS.keys[photograph]
+        prompts.append(f"{(f'A photo of {names}', f'{names} in the snow')[choice]} <auxiliary-{key}> <auxiliary-{key}>_1")
     with torch.no_grad():
-        prompts = [f"A photo of <my-teapot> <my-teapot>_1 <auxiliary-{key}> <auxiliary-{key}>_1" for key in PHOTOGRAPHS.keys]
         expected = model.encode_text(model.tokenize(prompts))
-    torch.testing.assert_close(method.concept_contexts, expected)
-    batch = batch_of(PHOTOGRAPHS)
     loss = method.loss(batch).total.detach()
     method.attention.eject()
     with torch.no_grad():
         noisy = model.add_noise(batch.latents, batch.noise, batch.timesteps)
-        prediction = model.predict(noisy, batch.timesteps, expected[batch.photographs])
+        prediction = model.predict(noisy, batch.timesteps, expected)
     torch.testing.assert_close(loss, torch.nn.functional.mse_loss(prediction, batch.noise))
 
 

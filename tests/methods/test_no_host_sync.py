@@ -12,24 +12,14 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from cictl.config import CustomDiffusionConfig, DisenBoothConfig, DreamBoothConfig, FinetuneConfig, InvertConfig
 from cictl.data.draws import EncodedPhotographs, draw_batch
 from cictl.engine import training
 from cictl.engine.runtime import Runtime, StopRequest
 from cictl.engine.training import Schedule, adamw, fit
 from cictl.events import ignore
-from cictl.methods.contrastive_inversion import ContrastiveInversion
-from cictl.methods.custom_diffusion import CustomDiffusion
-from cictl.methods.disenbooth import DisenBooth
-from cictl.methods.disentangled_finetuning import DisentangledFinetuning
 from cictl.methods.dreambooth import DreamBooth
-from cictl.methods.textual_inversion import TextualInversion
-from cictl.models.base_files import base_unet_weights
-from cictl.models.clip import text_projection
-from cictl.models.concept_tokens import initial_tokens
-from tests.support import encoded
+from tests.methods.support import METHODS, PHOTOGRAPHS, make
 
-PHOTOGRAPHS = encoded(side=8)
 META = torch.device("meta")
 
 
@@ -57,29 +47,6 @@ class Sent(TorchFunctionMode):
         return result
 
 
-def make(name: str, model: Any, clip: Any) -> Any:
-    def tokens(auxiliary: int) -> Any:
-        made = initial_tokens(
-            model.tokenizer, model.text_encoder, name="my-teapot", vectors=1, start="auto", keys=PHOTOGRAPHS.keys,
-            auxiliary_vectors=auxiliary, auxiliary_start="auto", seed=0,
-        )  # fmt: skip
-        model.add_tokens(made)
-        return made
-
-    if name == "invert":
-        return ContrastiveInversion(model, tokens(2), PHOTOGRAPHS, text_projection(clip), InvertConfig())
-    if name == "finetune":
-        return DisentangledFinetuning(model, tokens(2), PHOTOGRAPHS, FinetuneConfig(auxiliary_context="tokens"))
-    if name == "textual-inversion":
-        return TextualInversion(model, tokens(0), ["a photo of S*", "a picture of S*"])
-    if name == "custom-diffusion":
-        masks = torch.ones(len(PHOTOGRAPHS.keys), 1, 8, 8)
-        return CustomDiffusion(model, tokens(0), ["a photo of cat"] * 3, masks, "a photo of cat", CustomDiffusionConfig())
-    if name == "disenbooth":
-        return DisenBooth(model, PHOTOGRAPHS, "a photo of cat", DisenBoothConfig(), 0)
-    return DreamBooth(model, base_unet_weights(model.located), "a photo of cat", "a photo of dog", DreamBoothConfig())
-
-
 def move(method: Any) -> None:
     """Put a method that was made on the CPU on the meta device, as if it had been made there."""
     model = method.model
@@ -99,7 +66,7 @@ def on_meta() -> EncodedPhotographs:
     return EncodedPhotographs(PHOTOGRAPHS.keys, *(getattr(PHOTOGRAPHS, name).to(META) for name in ("mean", "std", "embeddings")))
 
 
-@pytest.mark.parametrize("name", ["invert", "finetune", "textual-inversion", "custom-diffusion", "dreambooth", "disenbooth"])
+@pytest.mark.parametrize("name", METHODS)
 def test_between_reports_no_step_reads_from_the_device_or_waits_to_send(name, model, clip, monkeypatch):
     method = make(name, model, clip)
     move(method)

@@ -7,6 +7,7 @@ import torch
 
 from cictl.models.attention_layers import cross_attention_layers
 from cictl.models.attention_processors import AttentionRecorder, DisentangledContext, TunedCrossAttention
+from cictl.models.stable_diffusion import StableDiffusion
 
 N = 2
 
@@ -96,6 +97,24 @@ def test_tuned_weights_do_what_changing_the_bases_weights_would_do(model, inputs
     torch.testing.assert_close(injected, predict(model, noisy, times, context), rtol=1e-5, atol=1e-6)
 
 
+def test_a_change_below_the_rounding_of_bf16_is_not_lost_where_the_rest_runs_in_it(located, inputs):
+    half = StableDiffusion.load(located, torch.device("cpu"), torch.bfloat16)
+    coarse = {name: weight.bfloat16().float() for name, weight in half.key_values.items()}
+    fine = {name: weight * (1 + 2**-10) for name, weight in coarse.items()}
+    assert all(torch.equal(fine[name].bfloat16().float(), weight) for name, weight in coarse.items())
+    drawn, noted = [], []
+    for weights in (coarse, fine):
+        attention = TunedCrossAttention(half.unet, weights)
+        recorder = AttentionRecorder(half.unet, inputs[3].bfloat16())
+        for added in (attention, recorder):
+            added.inject()
+        drawn.append(predict(half, *inputs[:3]))
+        noted.append(torch.cat([layer.flatten() for layer in recorder.maps(16, 16)]))
+        for added in (recorder, attention):
+            added.eject()
+    assert not torch.equal(*drawn) and not torch.equal(*noted)
+
+
 def test_ejecting_gives_the_base_back_exactly(model, inputs):
     noisy, times, context, auxiliary = inputs
     state = {key: value.clone() for key, value in model.unet.state_dict().items()}
@@ -135,8 +154,12 @@ def test_auxiliary_weights_start_as_copies_and_are_never_among_what_is_saved(mod
     assert all(torch.equal(saved[name], model.key_values[name]) for name in saved)
 
 
-def test_a_layer_that_stable_diffusion_1_lacks_is_refused(model):
-    model.unet.get_submodule(cross_attention_layers(model.unet)[0]).to_k.bias = torch.nn.Parameter(torch.zeros(1))
+@pytest.mark.parametrize(
+    ("part", "other"), [("to_k.bias", torch.nn.Parameter(torch.zeros(1))), (".norm_cross", True), (".residual_connection", True)]
+)
+def test_a_layer_that_stable_diffusion_1_lacks_is_refused(model, part, other):
+    owner, _, name = part.rpartition(".")
+    setattr(model.unet.get_submodule(cross_attention_layers(model.unet)[0]).get_submodule(owner), name, other)
     with pytest.raises(ValueError, match="attn2"):
         TunedCrossAttention(model.unet, model.key_values)
 
@@ -205,10 +228,11 @@ def test_what_is_noted_is_the_mean_over_heads_rows_and_calls_in_loops(model, inp
         torch.testing.assert_close(found.sum(2 - 1), torch.ones(N, *found.shape[-2:]))
 
 
-def test_a_layers_map_has_the_form_of_the_picture(model):
+@pytest.mark.parametrize(("size", "halved"), [((10, 26), (5, 13)), ((11, 7), (6, 4))])
+def test_a_layers_map_has_the_form_of_the_picture(model, size, halved):
     recorder = AttentionRecorder(model.unet, torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(0)))
     recorder.inject()
     context = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(1))
-    predict(model, torch.randn(1, 4, 10, 26, generator=torch.Generator().manual_seed(2)), torch.tensor([5]), context)
+    predict(model, torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(2)), torch.tensor([5]), context)
     recorder.eject()
-    assert {tuple(layer.shape) for layer in recorder.maps(10, 26)} == {(1, 24, 5, 13)}
+    assert {tuple(layer.shape) for layer in recorder.maps(*size)} == {(1, 24, *halved)}

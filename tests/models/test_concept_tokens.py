@@ -130,7 +130,8 @@ def test_ejecting_gives_back_the_text_encoder_and_the_tokenizer_was_never_change
     before = contexts(model, "a photo of cat")
     model.add_tokens(make_tokens())
     assert model.text_encoder.state_dict().keys() != before_state.keys()
-    model.eject_tokens()
+    for _ in range(2):  # the second time there are none
+        model.eject_tokens()
     after_state = model.text_encoder.state_dict()
     assert after_state.keys() == before_state.keys()
     assert all(torch.equal(after_state[key], before_state[key]) for key in before_state)
@@ -144,6 +145,21 @@ def test_tokens_read_back_from_what_is_saved():
     assert again.names == tokens.names
     assert torch.equal(again.rows(), tokens.rows())
     assert set(tokens.tensors()) == {"concept", *(f"auxiliary.{key}" for key in KEYS)}
+    other_order = ConceptTokens.from_tensors("my-teapot", dict(reversed(tokens.tensors().items())))
+    assert other_order.names == tokens.names and torch.equal(other_order.rows(), tokens.rows())
+
+
+def test_tokens_are_fp32_and_give_their_gradient_in_it_where_the_rest_runs_in_bf16(located):
+    half = StableDiffusion.load(located, torch.device("cpu"), torch.bfloat16)
+    rows = half.text_encoder.get_input_embeddings().weight.float()
+    tokens = start(half, start="auto", auxiliary_start="snow")
+    assert float(tokens.concept[0].detach().norm()) == pytest.approx(float(rows.norm(dim=1).median()), rel=1e-6)
+    half.add_tokens(tokens)
+    contexts = half.encode_text(half.tokenize([expand("S* A*", tokens.concept_names, tokens.auxiliary_names(0))]))
+    assert contexts.dtype == torch.bfloat16
+    contexts.float().square().sum().backward()
+    assert tokens.rows().dtype == tokens.concept.grad.dtype == torch.float32
+    assert ConceptTokens("x", torch.zeros(1, 32).half()).concept.dtype == torch.float32
 
 
 def test_without_auxiliary_vectors_nothing_of_them_is_named_or_saved():
@@ -161,6 +177,15 @@ def test_automatic_starts_have_the_median_norm_of_the_vocabularys_rows(model):
     median = sorted(float(row.norm()) for row in rows)[(len(rows) - 1) // 2]
     for row in start(model).rows().detach():
         assert float(row.norm()) == pytest.approx(median, rel=1e-5)
+
+
+def test_automatic_starts_have_the_vocabularys_mean_and_spread_in_each_dimension_but_for_their_length(model):
+    mean, spread = torch.linspace(-1, 1, 32), torch.linspace(0.1, 2, 32)[torch.randperm(32, generator=torch.Generator())]
+    table = model.text_encoder.get_input_embeddings().weight
+    table.copy_(mean + spread * torch.randn(table.shape, generator=torch.Generator().manual_seed(0)))
+    rows = start(model, vectors=500).concept.detach()
+    for found, wanted in ((rows.mean(0), table.mean(0)), (rows.std(0), table.std(0))):
+        assert float(torch.corrcoef(torch.stack([found, wanted]))[0, 1]) > 0.95
 
 
 def test_automatic_starts_depend_on_the_seed_and_on_nothing_else_random(model):
@@ -219,12 +244,13 @@ def test_each_auxiliary_token_can_have_a_start_of_its_own(model):
 
 
 def test_words_of_which_the_model_knows_the_letters_alone_are_named(model):
-    for known in ("auto", "red cat", "red, cat", "a"):
+    for known in ("auto", "red cat", "red, cat", "a", "snof"):  # the last is "sn" and "of"
         require_words(model.tokenizer, known, "concept.start")
     with pytest.raises(UsageError, match=r"concept\.start: the base model knows no 'teapot' and no 'kettle'"):
         require_words(model.tokenizer, "red teapot, kettle", "concept.start")
 
 
-def test_a_start_of_nothing_is_refused(model):
-    with pytest.raises(UsageError, match="start"):
-        start(model, start="   ")
+@pytest.mark.parametrize("word", ["   ", ",", "é", "red é", "<|endoftext|>"])
+def test_a_start_of_nothing_or_of_what_the_vocabulary_has_no_token_for_is_refused(model, word):
+    with pytest.raises(UsageError, match="is not a word that the base model knows"):
+        start(model, start=word)

@@ -20,6 +20,7 @@ def test_the_words_are_those_of_the_vocabulary_with_a_token_of_their_own(model):
     words = whole_words(model.tokenizer)
     whole = [word for word in WORDS if len(model.tokenizer(word, add_special_tokens=False).input_ids) == 1]
     assert set(words) >= {word for word in whole if len(word) > 2} > {"dog", "photo", "beach"}
+    assert min(map(len, words)) == 3
     for word in words:
         assert len(model.tokenizer(word, add_special_tokens=False).input_ids) == 1, word
 
@@ -48,6 +49,14 @@ def test_what_the_photographs_share_and_what_each_has_of_its_own_is_found(model)
     found = suggest(words, texts, images)
     assert found.concept[:2] == ["dog", "red"]
     assert [own[0] for own in found.auxiliary] == places
+    assert {len(own) for own in (found.concept, *found.auxiliary)} == {3}
+    assert suggest(words[:2], texts[:2], images).concept in (words[:2], words[1::-1])  # where there are no more
+
+
+def test_what_one_photograph_alone_shows_strongly_is_not_what_they_share():
+    words, texts = ["dog", "snow", "cat"], torch.eye(3)
+    images = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.1, 0.0], [1.0, 0.0, 0.2]])
+    assert suggest(words, texts, images).concept[0] == "dog"
 
 
 def test_how_large_an_embedding_is_does_not_matter(model):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cictl.models.base_files import base_unet_weights
-from cictl.models.tuned_unet import AttentionLoRA, TunedUNet, attention_projections
+from cictl.models.tuned_unet import AttentionLoRA, LowRank, TunedUNet, attention_projections
 from tests.support import assert_same_bits
 
 
@@ -85,9 +85,23 @@ def test_lora_starts_from_the_seed_alone(model):
     one = lora(model).tensors()
     torch.manual_seed(2)
     assert_same_bits(one, lora(model).tensors())
+    other = AttentionLoRA.untrained(model.unet, rank=4, seed=1).tensors()
+    starts = [tuple(tensor.flatten().tolist()) for made in (one, other) for name, tensor in made.items() if name.endswith("down")]
+    assert len(set(starts)) == len(starts)  # of each layer, and of each seed, another
     down = torch.cat([tensor.flatten() for name, tensor in one.items() if name.endswith("down")])
     assert float(down.std()) == pytest.approx(1 / 4, rel=0.05)
     assert all(tensor.abs().max() == 0 for name, tensor in one.items() if name.endswith("up"))
+
+
+def test_lora_is_computed_in_fp32_and_added_in_the_precision_of_its_layer():
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.nn.Linear(6, 5).bfloat16()
+    down, up, hidden = (torch.randn(shape, generator=generator) for shape in ((2, 6), (5, 2), (3, 6)))
+    hidden = hidden.bfloat16()
+    with torch.no_grad():
+        found, base = LowRank(plain, down, up)(hidden), plain(hidden)
+    assert torch.equal(found, base + ((hidden.float() @ down.T) @ up.T).bfloat16())
+    assert found.dtype == torch.bfloat16
 
 
 def test_a_tuned_unet_runs_in_fp32_where_the_rest_runs_in_bf16(located, inputs):
