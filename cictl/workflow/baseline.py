@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import FROM_PHOTOGRAPHS, NEED_A_NOUN, Config, Method, command_of, trajectory
+from cictl.config import AUTO_START, FROM_PHOTOGRAPHS, NEED_A_NOUN, Config, Method, command_of, trajectory
 from cictl.data.photographs import Photograph, load_pixels, open_upright
 from cictl.data.prompts import expand, in_words
 from cictl.errors import UsageError
@@ -155,7 +155,7 @@ def _textual_inversion(bench: _Bench) -> Prepared:
     squares = [load_pixels(photograph, config.data.resolution) for photograph in bench.photographs]
     ways = [(square, mirrored(square)) if settings.mirror else (square,) for square in squares]
     encoded = bench.encode(model, [view for way in ways for view in way], views=len(ways[0]))
-    ours = "auto" if config.concept.start == FROM_PHOTOGRAPHS else config.concept.start  # that one is no word
+    ours = AUTO_START if config.concept.start == FROM_PHOTOGRAPHS else config.concept.start  # that one is no word
     tokens = _one_token(bench, model, settings.start or config.evaluate.noun or ours)
     prompts = settings.prompts or (STYLE_PROMPTS if config.concept.kind == "style" else OBJECT_PROMPTS)
     return Prepared(TextualInversion(model, tokens, prompts), encoded, bench.preview(model), model.timesteps)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from cictl.config import Config, DisenBoothConfig, FinetuneConfig, MemoryMode, Stage, settings_of
+from cictl.config import STAGES, Config, DisenBoothConfig, FinetuneConfig, MemoryMode, Stage, settings_of
 from cictl.models.cost import StepCost, count_step, fastest_that_fits
 from cictl.models.locate import Located
 from cictl.workflow.class_pictures import prior_of
-from cictl.workflow.stage import STAGES
 
 
 def fitting_step(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from cictl.config import (
     FROM_PHOTOGRAPHS,
     METHODS,
+    STAGES,
     Config,
     Sources,
     Stage,
@@ -28,7 +29,6 @@ from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
 
-STAGES: tuple[Stage, ...] = ("invert", "finetune")  # of Contrastive Inversion
 INVERTED = "result of cictl invert"  # in the fingerprint of stage 2
 TITLES: dict[Stage, str] = {
     "invert": "stage 1, Contrastive Inversion",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import FROM_PHOTOGRAPHS, Config
+from cictl.config import AUTO_START, FROM_PHOTOGRAPHS, Config
 from cictl.data.photographs import Photograph
 from cictl.events import Note, Observer, PhaseStarted
 from cictl.records import latest_checkpoint
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cictl.models.stable_diffusion import StableDiffusion
-
-_AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,10 @@ def find_starts(
     begun, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
     for key, start in asked.items():
         if start == FROM_PHOTOGRAPHS and begun:
-            asked[key] = _AUTO
+            asked[key] = AUTO_START
         elif start != FROM_PHOTOGRAPHS:
             require_words(model.tokenizer, start, key)
-    concept, auxiliary = asked["concept.start"], [asked.get("invert.auxiliary_start", _AUTO)] * len(photographs)
+    concept, auxiliary = asked["concept.start"], [asked.get("invert.auxiliary_start", AUTO_START)] * len(photographs)
     if FROM_PHOTOGRAPHS not in asked.values():
         return Starts(concept, auxiliary)
     return _suggested(concept, auxiliary, model, photographs, sight, observe)
