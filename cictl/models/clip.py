@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cictl.data.pixels import to_bytes
 from cictl.errors import ModelAccessError
 from cictl.models.locate import Located
 from cictl.models.quiet import quiet_libraries
@@ -127,7 +128,7 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
             f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE, slug="clip-without-image-tower"
         ) from None
     _require_whole(report, clip, "image")
-    pictures = [Image.fromarray(_to_bytes(pixels)) for pixels in photographs]
+    pictures = [Image.fromarray(to_bytes(pixels)) for pixels in photographs]
     tower = tower.eval().requires_grad_(False).to(device)
     embeddings = []
     with torch.no_grad():
@@ -145,8 +146,3 @@ def _require_whole(report: Any, clip: Located, tower: str) -> None:
             _WHOLE,
             slug="clip-incomplete",
         )
-
-
-def _to_bytes(pixels: np.ndarray) -> np.ndarray:
-    scaled = np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5)
-    return np.clip(scaled, 0, 255).astype(np.uint8)

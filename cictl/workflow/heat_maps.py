@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cictl.config import Config
 from cictl.data.heat import overlay
 from cictl.data.photographs import Photograph, load_pixels
+from cictl.data.pixels import to_bytes
 from cictl.data.png import Row
 from cictl.data.prompts import auxiliary_names, expand
 from cictl.errors import UsageError
@@ -129,7 +128,7 @@ def _look_at_photographs(job: Job, model: StableDiffusion, stop: StopRequest, ob
     pixels = [load_pixels(photograph, job.config.data.resolution) for photograph in job.photographs]
     observe(PhaseStarted(f"looking at {len(pixels)} photographs"))
     latents, _ = model.encode_pictures(pixels)
-    pictures = [np.rint((one.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8) for one in pixels]
+    pictures = list(map(to_bytes, pixels))
     names = [photograph.name for photograph in job.photographs]
     maps = []
     for index, photograph in enumerate(job.photographs):
