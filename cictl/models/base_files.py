@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import Located
-from cictl.models.single_file import load_parts, load_tokenizer, load_unet_weights
+from cictl.models.single_file import load_parts, load_unet_weights
+from cictl.models.tokenizer import load_tokenizer
 
 KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
@@ -38,7 +39,6 @@ def load_small(located: Located) -> tuple[Any, Any]:
         ModelAccessError: one is missing, or cannot be read.
     """
     from diffusers import DDIMScheduler
-    from transformers import CLIPTokenizer
 
     folder = located.folder / "tokenizer"
     for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
@@ -47,9 +47,7 @@ def load_small(located: Located) -> tuple[Any, Any]:
                 f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
             )
     try:
-        packed = (folder / "merges.txt.gz").is_file()
-        tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
-        return tokenizer, DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
+        return load_tokenizer(folder), DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
         raise ModelAccessError(
             f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE, slug="model-tokenizer-unreadable"
