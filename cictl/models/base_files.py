@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import Located
+from cictl.models.pretrained import UnreadableError, load_pretrained
 from cictl.models.single_file import load_parts, load_unet_weights
 from cictl.models.tokenizer import load_tokenizer
 
@@ -81,17 +82,11 @@ def base_unet_weights(located: Located, wanted: Callable[[str], bool] = lambda n
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:
-    from safetensors import SafetensorError
-
+    precision = "torch_dtype" if "diffusers" in kind.__module__ else "dtype"
     try:
-        model, report = kind.from_pretrained(
-            located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
-            **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise _unreadable(located, part, first_line) from None
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+        model, missing = load_pretrained(kind, located.folder, subfolder=part, **{precision: torch.float32})
+    except UnreadableError as error:
+        raise _unreadable(located, part, str(error)) from None
     if missing:
         raise ModelAccessError(f"{located.id}: {part} {lacking(missing)}", _WHOLE, slug="model-incomplete")
     return model

@@ -18,7 +18,7 @@ from cictl.models.base_files import KEY_VALUE, load_networks, load_small
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.convolutions import keep_no_input, multiply_at_few_positions
 from cictl.models.locate import Located
-from cictl.models.quiet import quiet_libraries
+from cictl.models.pretrained import quiet_libraries
 
 
 @dataclass
