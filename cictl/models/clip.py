@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from cictl.data.pixels import to_bytes
 from cictl.errors import ModelAccessError
@@ -35,7 +34,7 @@ def text_projection(clip: Located) -> Tensor:
         raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE, slug="clip-without-projection") from None
 
 
-def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
+def own_text_tower(clip: Located, model: StableDiffusion) -> nn.Module | None:
     """CLIP's own text tower, frozen, where the base's is another one; None where they are the same.
 
     The projections fit CLIP's towers only, and many base models have a tuned text encoder. They count as the

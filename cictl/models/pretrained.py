@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cictl.errors import means_out_of_memory
+
 
 class UnreadableError(Exception):
     """A library could not read a network; the text says why, on one line."""
@@ -19,6 +21,7 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[
 
     Raises:
         UnreadableError: a file is missing or damaged, or does not fit the config.
+        RuntimeError: there is too little memory.
     """
     from safetensors import SafetensorError
 
@@ -28,6 +31,8 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[
             folder, use_safetensors=True, output_loading_info=True, local_files_only=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if means_out_of_memory(error):
+            raise
         raise UnreadableError(next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
     return network, sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))  # which are counted
 

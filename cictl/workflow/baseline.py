@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cictl.data.draws import EncodedPhotographs
     from cictl.engine.runtime import Runtime
+    from cictl.models.concept_tokens import ConceptTokens
     from cictl.models.stable_diffusion import StableDiffusion
 
 
@@ -221,7 +222,7 @@ def _disenbooth(bench: _Bench) -> Prepared:
     return Prepared(method, encoded, bench.preview(model), model.timesteps)
 
 
-def _one_token(bench: _Bench, model: StableDiffusion, start: str) -> Any:
+def _one_token(bench: _Bench, model: StableDiffusion, start: str) -> ConceptTokens:
     """A new token that starts as the word ``start``, which ``model`` knows from now on."""
     from cictl.models.concept_tokens import initial_tokens
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cictl.config import Config
 from cictl.data.heat import overlay
@@ -27,6 +27,7 @@ from cictl.workspace import Workspace, slug
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cictl.engine.attention_maps import Probe
     from cictl.engine.runtime import Runtime, StopRequest
     from cictl.models.stable_diffusion import StableDiffusion
 
@@ -183,7 +184,9 @@ def _look_at_pictures(
     return rows, shares
 
 
-def _draw(job: Job, model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
+def _draw(
+    job: Job, model: StableDiffusion, plan: Plan, probes: Sequence[Probe], after_step: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
     import torch
 
     from cictl.engine.attention_maps import maps_of_picture

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cictl.errors import ResourceError
+from cictl.errors import ResourceError, means_out_of_memory
 from cictl.events import Note, Observer
 
 if TYPE_CHECKING:
     import numpy as np
 
-
-# Of torch's allocators for GPUs, for the CPU on Linux and on Windows, and of CUDA's libraries.
-_SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-
-
-def means_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether torch or Python says with ``error`` that memory ran out."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(saying in said for saying in _SAYINGS)
+    from cictl.workflow.plans import Plan
 
 
 @contextmanager
@@ -45,11 +37,11 @@ class FittingBatches:
         observe: is told of a smaller number.
     """
 
-    draw: Callable[[Sequence[Any]], Iterable[np.ndarray]]
+    draw: Callable[[Sequence[Plan]], Iterable[np.ndarray]]
     most: int
     observe: Observer
 
-    def __call__(self, plans: Sequence[Any]) -> list[np.ndarray]:
+    def __call__(self, plans: Sequence[Plan]) -> list[np.ndarray]:
         """The pictures of ``plans``, in their order.
 
         Raises:
@@ -65,7 +57,7 @@ class FittingBatches:
                 pictures += drawn
         return pictures
 
-    def _draw(self, part: Sequence[Any]) -> list[np.ndarray] | None:
+    def _draw(self, part: Sequence[Plan]) -> list[np.ndarray] | None:
         """None if they do not fit; what the failed attempt held is free again when this returns."""
         try:
             return list(self.draw(part))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cictl.config import AUTO_START, FROM_PHOTOGRAPHS, Config
 from cictl.data.photographs import Photograph
@@ -13,7 +13,7 @@ from cictl.records import latest_checkpoint
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from cictl.models.stable_diffusion import StableDiffusion
 
@@ -38,7 +38,7 @@ class Sight:
 
     images: Tensor | None
     projection: Tensor | None
-    tower: Any | None
+    tower: nn.Module | None
 
 
 def find_starts(

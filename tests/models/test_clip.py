@@ -57,6 +57,17 @@ def test_an_image_tower_that_does_not_fit_its_config_is_refused(clip, tmp_path):
         embed_images(locate_clip(str(folder)), pictures(), CPU)
 
 
+def test_too_little_memory_is_no_fault_of_the_files(clip, monkeypatch):
+    from transformers import CLIPVisionModelWithProjection
+
+    def full(*arguments: object, **options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes")
+
+    monkeypatch.setattr(CLIPVisionModelWithProjection, "from_pretrained", full)
+    with pytest.raises(RuntimeError, match="allocate"):
+        embed_images(clip, pictures(), CPU)
+
+
 def test_a_text_tower_alone_has_no_projection(base):
     with pytest.raises(ModelAccessError, match="text projection") as caught:
         text_projection(locate_clip(str(base / "text_encoder")))
