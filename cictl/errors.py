@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+# Of torch's allocators for GPUs, for Apple's, for the CPU on Linux and on Windows, and of CUDA's libraries.
+_OUT_OF_MEMORY = ("out of memory", "invalid buffer size", "can't allocate memory", "not enough memory", "alloc_failed")
+
 
 class CictlError(Exception):
     """A failure that the user can understand and act on; shown without a traceback.
@@ -33,19 +36,15 @@ class CictlError(Exception):
         return type(self).__new__, (type(self), self.message), self.__dict__
 
 
-# Of torch's allocators for GPUs, for Apple's, for the CPU on Linux and on Windows, and of CUDA's libraries.
-_OUT_OF_MEMORY = ("out of memory", "invalid buffer size", "can't allocate memory", "not enough memory", "alloc_failed")
-
-
-def says_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python says with ``error`` that memory ran out."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(saying in said for saying in _OUT_OF_MEMORY)
-
-
 def lacking(weights: Collection[str]) -> str:
     """How a message says which weights are missing: how many, and the first of them."""
     return f"lacks {len(weights)} weight{'s' if len(weights) > 1 else ''}, such as {min(weights)}"
+
+
+def means_out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python says with ``error`` that memory ran out."""
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or any(saying in said for saying in _OUT_OF_MEMORY)
 
 
 class UsageError(CictlError):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from cictl.errors import CictlError, ProcessLost, UsageError, says_out_of_memory
+from cictl.errors import CictlError, ProcessLost, UsageError, means_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +122,7 @@ class _Group(Processes):
         try:
             yield
         except RuntimeError as error:  # it names a socket, and no process
-            if says_out_of_memory(error):
+            if means_out_of_memory(error):
                 raise
             silent = "timed out" in str(error).lower()
             what = f"has not answered for {_PATIENCE_MINUTES} minutes" if silent else "has ended"

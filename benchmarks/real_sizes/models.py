@@ -34,7 +34,8 @@ def write_models(base: Path, clip: Path) -> None:
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    from cictl.models.single_file import SD1_CONFIGS, load_tokenizer
+    from cictl.models.single_file import SD1_CONFIGS
+    from cictl.models.tokenizer import load_tokenizer
 
     def diffusion(kind: Any, part: str) -> Callable[[Path], None]:
         def write(folder: Path) -> None:

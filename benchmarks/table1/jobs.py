@@ -14,7 +14,7 @@ from typing import Any
 
 import cictl
 from benchmarks.table1.dreambench import Subject
-from cictl.config import Config, Sources, commented_yaml, load_config, settings_of, trajectory
+from cictl.config import STAGES, Config, Sources, commented_yaml, load_config, settings_of, trajectory
 from cictl.config.stages import BEFORE
 from cictl.data.photographs import fingerprints
 from cictl.errors import CictlError, Interrupted
@@ -26,7 +26,6 @@ from cictl.workflow.concept import Source
 from cictl.workflow.prompt_sets import choose_prompts
 from cictl.workflow.results import Results
 from cictl.workflow.rows import draw_and_measure
-from cictl.workflow.stage import STAGES
 from cictl.workflow.trainings import stages_of, train_stage
 from cictl.workspace import CONFIG_NAME, Workspace, slug
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from benchmarks.torture.workspaces import STAGES, Yard
+from benchmarks.torture.workspaces import Yard
+from cictl.config import STAGES
 from cictl.errors import StateError
 from cictl.events import ignore
 from cictl.records import checkpoint_folders, read_checkpoint

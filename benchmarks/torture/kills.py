@@ -9,8 +9,8 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.torture.workspaces import STAGES, Yard, end, start, still_runs, train, wait, wait_until
-from cictl.config import Stage
+from benchmarks.torture.workspaces import Yard, end, start, still_runs, train, wait, wait_until
+from cictl.config import STAGES, Stage
 from cictl.workspace import Workspace
 
 _KILLS_A_WORKSPACE = 4

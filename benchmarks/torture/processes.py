@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.torture.workspaces import STAGES, Yard, end, start, still_runs, train, wait, wait_until
+from benchmarks.torture.workspaces import Yard, end, start, still_runs, train, wait, wait_until
 from cictl.cli.app import main
-from cictl.config import Stage
+from cictl.config import STAGES, Stage
 from cictl.records import latest_checkpoint
 from cictl.workspace import Workspace
 

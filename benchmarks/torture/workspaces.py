@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cictl.config import Stage
+from cictl.config import STAGES, Stage
 from cictl.events import ignore
 from cictl.records import RESULT, STATE, latest_checkpoint
 from cictl.workflow import finetune, init, invert
@@ -20,7 +20,6 @@ from cictl.workspace import Workspace
 from tests.support import quick, write_settings
 from tests.tiny import make_base, make_photographs
 
-STAGES: tuple[Stage, ...] = ("invert", "finetune")
 STEPS = {"invert": 24, "finetune": 16}
 _RUN = {"invert": invert.run, "finetune": finetune.run}
 

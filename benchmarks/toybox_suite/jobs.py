@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.toybox_suite.arms import PRESET, THE_NOUN, Arm, Training
-from cictl.config import METHODS, group_of, settings_of
+from cictl.config import METHODS, STAGES, group_of, settings_of
 from cictl.config.templates import kind_overlay, preset_for
 from cictl.data.png import write_png
 from cictl.files import write_atomic
@@ -24,7 +24,7 @@ from cictl.models.locate import locate_base
 from cictl.records import latest_checkpoint
 from cictl.toybox.concepts import ToyConcept
 from cictl.toybox.tasks import tasks
-from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 
 AUXILIARY_COUNT = 4  # pictures of each A_i*

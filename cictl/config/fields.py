@@ -12,7 +12,8 @@ from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PA
 
 NOT_STATED = "not stated in the paper"
 OURS = "ours"
-FROM_PHOTOGRAPHS = "photographs"  # a start of tokens
+AUTO_START = "auto"  # a start of tokens: drawn from the distribution of the vocabulary
+FROM_PHOTOGRAPHS = "photographs"  # another: words that they suggest
 
 # A list, for which one text alone may stand; the empty one may not, since "" begins every name.
 OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str) and value else value)

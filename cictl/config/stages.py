@@ -7,6 +7,8 @@ from typing import Literal, get_args
 Method = Literal["textual-inversion", "dreambooth", "custom-diffusion", "disenbooth"]
 Stage = Literal["invert", "finetune"] | Method
 
+STAGES: tuple[Stage, ...] = ("invert", "finetune")
+"""Those of Contrastive Inversion, in their order."""
 METHODS: tuple[Method, ...] = get_args(Method)
 NEED_A_NOUN: tuple[Method, ...] = ("dreambooth", "custom-diffusion", "disenbooth")
 """The methods that must be told what S* is, in a word."""

@@ -8,16 +8,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from cictl.config.schema import Config
-from cictl.config.stages import BEFORE, METHODS, Stage, group_of
+from cictl.config.stages import BEFORE, METHODS, STAGES, Stage, group_of
 
-_OURS: tuple[Stage, ...] = ("invert", "finetune")
 _READERS: Mapping[str, tuple[Stage, ...]] = {
-    "concept.name": (*_OURS, "textual-inversion", "custom-diffusion"),  # which have a new token of this name
+    "concept.name": (*STAGES, "textual-inversion", "custom-diffusion"),  # which have a new token of this name
     "concept.kind": ("textual-inversion",),  # its prompts; ours are chosen by it once, by init
-    "concept.vectors": _OURS,
-    "concept.start": (*_OURS, "textual-inversion"),
-    "model.clip": (*_OURS, "disenbooth"),
-    "model.clip_revision": (*_OURS, "disenbooth"),
+    "concept.vectors": STAGES,
+    "concept.start": (*STAGES, "textual-inversion"),
+    "model.clip": (*STAGES, "disenbooth"),
+    "model.clip_revision": (*STAGES, "disenbooth"),
     "evaluate.noun": METHODS,
 }
 """Who reads a key that not every training reads; each reads its own group and no other's."""

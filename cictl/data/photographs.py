@@ -92,18 +92,17 @@ def fingerprints(folder: Path) -> dict[str, str]:
     return found
 
 
-def find_photographs(folder: Path, *, minimum: int = FEWEST) -> list[Photograph]:
+def find_photographs(folder: Path) -> list[Photograph]:
     """Every photograph in ``folder``, each decoded once as a check, sorted by SHA-256.
 
     The order is that of the bytes, so renaming a file changes nothing.
 
     Args:
         folder: the folder of photographs; subfolders are not read.
-        minimum: how many there must be.
 
     Raises:
         UsageError: the folder is absent or empty, some files cannot be used (all are named, a line each), or
-            there are fewer than ``minimum``.
+            there is only one.
     """
     files = _files(folder)
     if not files:
@@ -130,9 +129,13 @@ def find_photographs(folder: Path, *, minimum: int = FEWEST) -> list[Photograph]
             f"replace or remove these files, then the same command again; keep three to six in {folder}",
             slug="photographs-unusable",
         )
-    if len(photographs) < minimum:
+    if len(photographs) < FEWEST:
         raise UsageError(
-            _too_few(folder, len(photographs), minimum), f"put three to six photographs into {folder}", slug="photographs-too-few"
+            f"{folder} holds 1 photograph{further_down(folder)}; {FEWEST} or more are needed: what they share is found by "
+            "comparing them with each other (the loss of Eq. 2); with one, that loss is identically zero, and nothing would be "
+            "learned",
+            f"put three to six photographs into {folder}",
+            slug="photographs-too-few",
         )
     return sorted(photographs, key=lambda photograph: photograph.sha256)
 
@@ -252,18 +255,6 @@ def _fault_of_name(path: Path) -> str:
     if meant := suffix_by_content(path):
         return f"a picture, but its name does not end as one; let it end in {meant}"
     return "not a picture (cictl reads .jpg .png .webp .bmp .tif .heic); remove it from the folder"
-
-
-def _too_few(folder: Path, found: int, minimum: int) -> str:
-    """What to say where ``found`` photographs, 1 or more, are fewer than ``minimum``."""
-    holds = "1 photograph" if found == 1 else f"{found} photographs"
-    said = f"{folder} holds {holds}{further_down(folder)}; {minimum} or more are needed"
-    if found > 1:
-        return said
-    return (
-        f"{said}: what they share is found by comparing them with each other (the loss of Eq. 2); "
-        "with one, that loss is identically zero, and nothing would be learned"
-    )
 
 
 def shown(name: str) -> str:

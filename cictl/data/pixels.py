@@ -92,6 +92,11 @@ def to_training_pixels(image: Image.Image, resolution: int) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """What :func:`to_training_pixels` gives, [3, H, W] in [-1, 1], as a picture again, [H, W, 3] of bytes."""
+    return np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
 @contextlib.contextmanager
 def _pillow_silenced() -> Iterator[None]:
     """No warnings, and no limit on pixels but ours: Pillow's only warns at 89 MP, and fails at 179 MP."""

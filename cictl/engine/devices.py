@@ -7,7 +7,7 @@ import shutil
 
 import torch
 
-from cictl.errors import UsageError, says_out_of_memory
+from cictl.errors import UsageError, means_out_of_memory
 from cictl.processes import ALONE, Processes
 
 
@@ -102,7 +102,7 @@ def _try(device: torch.device) -> None:
     try:
         float(torch.ones(1, device=device) + 1)
     except RuntimeError as error:
-        if says_out_of_memory(error):
+        if means_out_of_memory(error):
             raise
         first_line = str(error).strip().splitlines()[0]
         raise UsageError(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cictl.errors import UsageError, says_out_of_memory
+from cictl.errors import UsageError, means_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Recorded:
                 outputs = self.function(*places, **fixed)
                 held = torch.cuda.memory_reserved(own.device) - before
         except RuntimeError as error:  # not of the function itself, which has run already
-            if says_out_of_memory(error):
+            if means_out_of_memory(error):
                 raise
             raise UsageError(
                 f"the GPU cannot record its work as a CUDA graph: {str(error).strip().splitlines()[0]}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from cictl.errors import ModelAccessError
 from cictl.evaluation.loading import embed, load_processor, loaded
 from cictl.models.locate import Located, tokenizer_folder
-from cictl.models.single_file import load_tokenizer
+from cictl.models.tokenizer import load_tokenizer
 
 _HINT = "set evaluate.clip to a whole CLIP model such as openai/clip-vit-large-patch14, or to null to leave its figures out"
 
@@ -47,7 +47,7 @@ def embed_with_clip(
         return pictures, _embed_texts(network, tokenizer, texts, device)
 
 
-def _image_tower(network: Any) -> Any:
+def _image_tower(network: Any) -> Callable[[Tensor], Tensor]:
     def tower(pixels: Tensor) -> Tensor:
         return network.visual_projection(network.vision_model(pixel_values=pixels).pooler_output)
 
@@ -68,11 +68,8 @@ def _embed_texts(network: Any, tokenizer: Any, texts: Sequence[str], device: tor
 
 
 def _load_tokenizer(located: Located) -> Any:
-    from transformers import CLIPTokenizer
-
-    folder = tokenizer_folder(located)
     try:
-        return load_tokenizer(folder) if (folder / "merges.txt.gz").is_file() else CLIPTokenizer.from_pretrained(folder)
+        return load_tokenizer(tokenizer_folder(located))
     except (OSError, ValueError) as error:
         raise ModelAccessError(
             f"the tokenizer of {located.id} cannot be read ({error})", _HINT, slug="metric-tokenizer-unreadable"

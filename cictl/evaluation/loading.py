@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import Located
-from cictl.models.quiet import quiet_libraries
+from cictl.models.pretrained import UnreadableError, load_pretrained
 
 _BATCH = 8
 
@@ -27,17 +26,13 @@ def loaded(kind: Any, located: Located, hint: str, device: torch.device) -> Iter
     Raises:
         ModelAccessError: it cannot be read, or lacks weights, which would be random then.
     """
-    quiet_libraries()
     try:
-        network, report = kind.from_pretrained(
-            located.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        network, missing = load_pretrained(kind, located.folder, dtype=torch.float32)
+    except UnreadableError as error:
         raise ModelAccessError(
-            f"{located.id} cannot be loaded as {kind.__name__} ({first_line})", hint, slug="metric-unreadable"
+            f"{located.id} cannot be loaded as {kind.__name__} ({error})", hint, slug="metric-unreadable"
         ) from None
-    if missing := sorted(key for key in report["missing_keys"] if not key.endswith("position_ids")):
+    if missing:
         raise ModelAccessError(
             f"{located.id} is no whole {kind.__name__}: it {lacking(missing)}",
             hint,

@@ -9,6 +9,7 @@ from cictl.config import InvertConfig
 from cictl.data.draws import Batch, EncodedPhotographs
 from cictl.data.prompts import expand, without_auxiliary
 from cictl.functional.losses import contrastive_loss, ldm_loss
+from cictl.methods.denoising import denoise
 from cictl.methods.loss import Loss
 from cictl.models.concept_tokens import ConceptTokens
 from cictl.models.stable_diffusion import StableDiffusion
@@ -60,10 +61,7 @@ class ContrastiveInversion:
     def diffusion(self, batch: Batch) -> Tensor:
         """Eq. 1 over the batch."""
         rows = batch.chosen(len(self.settings.prompts)) * len(self.photographs.keys) + batch.photographs
-        context = self.model.encode_rows(self.prompt_ids, rows)
-        noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
-        target = self.model.target(batch.latents, batch.noise, batch.timesteps)
-        return ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
+        return ldm_loss(*denoise(self.model, batch, self.model.encode_rows(self.prompt_ids, rows)))
 
     def loss(self, batch: Batch) -> Loss:
         """Eq. 1, plus the weight times Eq. 2 over all N photographs."""

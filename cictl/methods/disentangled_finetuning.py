@@ -11,6 +11,7 @@ from cictl.config import FinetuneConfig
 from cictl.data.draws import Batch, EncodedPhotographs
 from cictl.data.prompts import expand
 from cictl.functional.losses import ldm_loss
+from cictl.methods.denoising import denoise
 from cictl.methods.loss import Loss
 from cictl.models.attention_layers import choose_layers
 from cictl.models.attention_processors import DisentangledContext, TunedCrossAttention
@@ -74,14 +75,12 @@ class DisentangledFinetuning:
         """Eq. 1 with the attention of Eq. 3."""
         prompts = len(self.settings.concept_prompts)
         rows = batch.chosen(prompts) + (batch.photographs * prompts if self.together else 0)
-        noisy = self.model.add_noise(batch.latents, batch.noise, batch.timesteps)
-        target = self.model.target(batch.latents, batch.noise, batch.timesteps)
         concept = self.model.encode_rows(self.concept_ids, rows) if self.rates else self.concept_contexts[rows]
         context: Tensor | DisentangledContext = concept
         if self.disentangled:
             mask = None if self.auxiliary_masks is None else self.auxiliary_masks[batch.photographs]
             context = DisentangledContext(concept, self.auxiliary_contexts[batch.photographs], mask)
-        return ldm_loss(target, self.model.predict(noisy, batch.timesteps, context))
+        return ldm_loss(*denoise(self.model, batch, context))
 
     def loss(self, batch: Batch) -> Loss:
         """Eq. 1, and nothing else."""

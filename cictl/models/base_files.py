@@ -10,7 +10,9 @@ from torch import Tensor
 
 from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import Located
-from cictl.models.single_file import load_parts, load_tokenizer, load_unet_weights
+from cictl.models.pretrained import UnreadableError, load_pretrained
+from cictl.models.single_file import load_parts, load_unet_weights
+from cictl.models.tokenizer import load_tokenizer
 
 KEY_VALUE = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _WHOLE = "give a whole model in diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), as safetensors"
@@ -38,7 +40,6 @@ def load_small(located: Located) -> tuple[Any, Any]:
         ModelAccessError: one is missing, or cannot be read.
     """
     from diffusers import DDIMScheduler
-    from transformers import CLIPTokenizer
 
     folder = located.folder / "tokenizer"
     for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
@@ -47,9 +48,7 @@ def load_small(located: Located) -> tuple[Any, Any]:
                 f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
             )
     try:
-        packed = (folder / "merges.txt.gz").is_file()
-        tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
-        return tokenizer, DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
+        return load_tokenizer(folder), DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
         raise ModelAccessError(
             f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE, slug="model-tokenizer-unreadable"
@@ -83,17 +82,11 @@ def base_unet_weights(located: Located, wanted: Callable[[str], bool] = lambda n
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:
-    from safetensors import SafetensorError
-
+    precision = "torch_dtype" if "diffusers" in kind.__module__ else "dtype"
     try:
-        model, report = kind.from_pretrained(
-            located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
-            **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise _unreadable(located, part, first_line) from None
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+        model, missing = load_pretrained(kind, located.folder, subfolder=part, **{precision: torch.float32})
+    except UnreadableError as error:
+        raise _unreadable(located, part, str(error)) from None
     if missing:
         raise ModelAccessError(f"{located.id}: {part} {lacking(missing)}", _WHOLE, slug="model-incomplete")
     return model

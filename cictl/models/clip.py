@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from cictl.data.pixels import to_bytes
 from cictl.errors import ModelAccessError
 from cictl.models.locate import Located
-from cictl.models.quiet import quiet_libraries
+from cictl.models.pretrained import UnreadableError, load_pretrained
 from cictl.models.stable_diffusion import StableDiffusion
 
 _WHOLE = "set model.clip in ci.yaml to the whole CLIP model, such as openai/clip-vit-large-patch14"
@@ -34,7 +34,7 @@ def text_projection(clip: Located) -> Tensor:
         raise ModelAccessError(f"{path} has no text projection ({error})", _WHOLE, slug="clip-without-projection") from None
 
 
-def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
+def own_text_tower(clip: Located, model: StableDiffusion) -> nn.Module | None:
     """CLIP's own text tower, frozen, where the base's is another one; None where they are the same.
 
     The projections fit CLIP's towers only, and many base models have a tuned text encoder. They count as the
@@ -47,21 +47,17 @@ def own_text_tower(clip: Located, model: StableDiffusion) -> Any | None:
     Raises:
         ModelAccessError: the folder holds no text tower, or one that cannot read what the base's tokenizer gives.
     """
-    from safetensors import SafetensorError
     from transformers import CLIPTextModel
 
     if _same_text_tower(clip, model):
         return None
-    quiet_libraries()
     try:
-        tower, report = CLIPTextModel.from_pretrained(
-            clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        tower, missing = load_pretrained(CLIPTextModel, clip.folder, dtype=torch.float32)
+    except UnreadableError as error:
         raise ModelAccessError(
             f"{clip.folder} holds no CLIP text tower ({error})", _WHOLE, slug="clip-without-text-tower"
         ) from None
-    _require_whole(report, clip, "text")
+    _require_whole(missing, clip, "text")
     ours, length = model.text_encoder.config, model.tokenizer.model_max_length
     theirs = tower.config
     too_few = theirs.vocab_size < len(model.tokenizer) or theirs.max_position_embeddings < length
@@ -110,24 +106,20 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
     Raises:
         ModelAccessError: the folder holds no image tower, or only a part of one.
     """
-    from safetensors import SafetensorError
     from transformers import CLIPVisionModelWithProjection
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    quiet_libraries()
     if not (clip.folder / "preprocessor_config.json").is_file():
         raise ModelAccessError(f"{clip.folder} has no preprocessor_config.json", _WHOLE, slug="clip-without-preprocessor")
     try:
+        tower, missing = load_pretrained(CLIPVisionModelWithProjection, clip.folder, dtype=torch.float32)
         processor = CLIPImageProcessorPil.from_pretrained(clip.folder)
-        tower, report = CLIPVisionModelWithProjection.from_pretrained(
-            clip.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (UnreadableError, OSError, ValueError) as error:
         raise ModelAccessError(
             f"{clip.folder} holds no CLIP image tower ({error})", _WHOLE, slug="clip-without-image-tower"
         ) from None
-    _require_whole(report, clip, "image")
-    pictures = [Image.fromarray(_to_bytes(pixels)) for pixels in photographs]
+    _require_whole(missing, clip, "image")
+    pictures = [Image.fromarray(to_bytes(pixels)) for pixels in photographs]
     tower = tower.eval().requires_grad_(False).to(device)
     embeddings = []
     with torch.no_grad():
@@ -137,16 +129,10 @@ def embed_images(clip: Located, photographs: Sequence[np.ndarray], device: torch
     return torch.cat(embeddings)
 
 
-def _require_whole(report: Any, clip: Located, tower: str) -> None:
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+def _require_whole(missing: Sequence[str], clip: Located, tower: str) -> None:
     if missing:
         raise ModelAccessError(
             f"the CLIP {tower} tower of {clip.id} is incomplete: {len(missing)} weights are missing, such as {missing[0]}",
             _WHOLE,
             slug="clip-incomplete",
         )
-
-
-def _to_bytes(pixels: np.ndarray) -> np.ndarray:
-    scaled = np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5)
-    return np.clip(scaled, 0, 255).astype(np.uint8)

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cictl.config import AUTO_START
 from cictl.data.draws import randomness
 from cictl.data.prompts import auxiliary_names, token_names
 from cictl.errors import UsageError
-
-_AUTO = "auto"  # a start that is drawn
 
 
 class ConceptTokens(nn.Module):
@@ -166,7 +165,7 @@ def require_words(tokenizer: Any, start: str, key: str) -> None:
     Raises:
         UsageError: naming these words.
     """
-    read = {word: tokenizer(word, add_special_tokens=False).input_ids for word in _words(start)} if start != _AUTO else {}
+    read = {word: tokenizer(word, add_special_tokens=False).input_ids for word in _words(start)} if start != AUTO_START else {}
     if unknown := [word for word, ids in read.items() if len(ids) > 1 and len(word) < 2 * len(ids)]:
         raise UsageError(
             f"{key}: the base model knows no {' and no '.join(map(repr, unknown))}, and would read letters",
@@ -176,7 +175,7 @@ def require_words(tokenizer: Any, start: str, key: str) -> None:
 
 
 def _start(start: str, tokenizer: Any, table: Tensor, seed: int, *names: object) -> Tensor:
-    if start == _AUTO:
+    if start == AUTO_START:
         noise = torch.randn(table.shape[1], generator=randomness(seed, "start", *names))
         vector = table.mean(0) + table.std(0) * noise
         return vector * (table.norm(dim=1).median() / vector.norm())

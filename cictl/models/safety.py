@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cictl.errors import ModelAccessError, lacking
 from cictl.models.locate import CHECKER_FILES, Located
-from cictl.models.quiet import quiet_libraries
+from cictl.models.pretrained import UnreadableError, load_pretrained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,21 +44,17 @@ class SafetyChecker:
             ModelAccessError: it cannot be read, or lacks weights.
         """
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-        from safetensors import SafetensorError
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        quiet_libraries()
         try:
+            model, missing = load_pretrained(StableDiffusionSafetyChecker, located.folder / "safety_checker")
             processor = CLIPImageProcessorPil.from_pretrained(located.folder / "feature_extractor")
-            model, report = StableDiffusionSafetyChecker.from_pretrained(
-                located.folder / "safety_checker", use_safetensors=True, output_loading_info=True, local_files_only=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (UnreadableError, OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0]
             raise ModelAccessError(
                 f"{located.id}: its safety checker cannot be loaded ({first_line})", _WITHOUT, slug="checker-unreadable"
             ) from None
-        if missing := [key for key in report["missing_keys"] if not key.endswith("position_ids")]:
+        if missing:
             # A weight that is not there would be random, and the checker would flag at random.
             raise ModelAccessError(
                 f"{located.id}: its safety checker {lacking(missing)}",

@@ -164,30 +164,6 @@ def load_unet_weights(file: Path, configs: Path, wanted: Callable[[str], bool]) 
     return {name: tensor.float() for name, tensor in translated.items() if wanted(name)}
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer from the merges alone: its vocabulary is the bytes, the merges, and two marks, in that order.
-
-    Args:
-        folder: that holds merges.txt.gz.
-    """
-    import gzip
-
-    from transformers import CLIPTokenizer
-
-    lines = gzip.decompress((folder / "merges.txt.gz").read_bytes()).decode().splitlines()[1:]
-    merges = [(first, second) for first, second in (line.split() for line in lines)]
-    characters = _byte_characters()
-    tokens = [*characters, *(f"{character}</w>" for character in characters), *map("".join, merges)]
-    vocabulary = {token: index for index, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
-
-
-def _byte_characters() -> list[str]:
-    """A printable character for each byte, in the order in which GPT-2's and CLIP's vocabularies have them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [*map(chr, printable), *(chr(256 + index) for index in range(256 - len(printable)))]
-
-
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open

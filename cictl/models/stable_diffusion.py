@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cictl.data.prompts import as_written, decoded_as_written
 from cictl.errors import ModelAccessError, UsageError
@@ -19,7 +19,10 @@ from cictl.models.base_files import KEY_VALUE, load_networks, load_small
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
 from cictl.models.convolutions import keep_no_input, multiply_at_few_positions
 from cictl.models.locate import Located
-from cictl.models.quiet import quiet_libraries
+from cictl.models.pretrained import quiet_libraries
+
+if TYPE_CHECKING:
+    from cictl.models.attention_processors import DisentangledContext
 
 
 @dataclass
@@ -154,7 +157,7 @@ class StableDiffusion:
         ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
         return ids[:, : int(ends.max()) + 1]
 
-    def text_embedding(self, ids: Tensor, projection: Tensor, tower: Any | None = None) -> Tensor:
+    def text_embedding(self, ids: Tensor, projection: Tensor, tower: nn.Module | None = None) -> Tensor:
         """tau_T: ids [B, L] to CLIP text embeddings [B, D_shared], in fp32, by ``tower`` or else the text encoder.
 
         Pooled at the first end-of-text token itself. The model's own pooling takes the largest id where its
@@ -229,7 +232,7 @@ class StableDiffusion:
         kind = self.scheduler_config["prediction_type"]
         return prediction_target(latents, noise, self.alphas_cumprod[timesteps], kind)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, context: Any) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, context: Tensor | KeysAndValues | DisentangledContext) -> Tensor:
         """The UNet's prediction for z_t [B, C, h, w] and t [B].
 
         Args:

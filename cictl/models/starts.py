@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cictl.models.stable_diffusion import StableDiffusion
 
@@ -36,7 +36,7 @@ def whole_words(tokenizer: Any) -> list[str]:
     return [word for word, ids in zip(words, read, strict=True) if len(ids) == 1]
 
 
-def embed_words(model: StableDiffusion, words: Sequence[str], projection: Tensor, tower: Any | None = None) -> Tensor:
+def embed_words(model: StableDiffusion, words: Sequence[str], projection: Tensor, tower: nn.Module | None = None) -> Tensor:
     """CLIP's text embedding of "a photo of WORD" for each of V words, [V, D_shared] in fp32, of norm 1.
 
     Prompts are cut behind their end-of-text token: the text tower is causal, so that what follows changes nothing, and most of

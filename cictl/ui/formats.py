@@ -23,13 +23,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def rate(seconds_per_step: float, unit: str = "it") -> str:
+def rate(seconds_per_step: float) -> str:
     """The pace, turned so that the number is at least one: ``7.1 it/s`` or ``1.40 s/it``."""
     if seconds_per_step <= 0 or not math.isfinite(seconds_per_step):
-        return f"-- s/{unit}"
+        return "-- s/it"
     if seconds_per_step < 1:
-        return f"{1 / seconds_per_step:.1f} {unit}/s"
-    return f"{seconds_per_step:.2f} s/{unit}"
+        return f"{1 / seconds_per_step:.1f} it/s"
+    return f"{seconds_per_step:.2f} s/it"
 
 
 def seconds(value: float) -> str:

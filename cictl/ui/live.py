@@ -22,9 +22,9 @@ _REFRESHES_PER_SECOND = 8
 
 
 @contextmanager
-def live_panel(title: str, *, verbose: int = 0, console: Console | None = None) -> Iterator[Observer]:
+def live_panel(title: str, *, verbose: int = 0) -> Iterator[Observer]:
     """Shows a panel below what is printed, and leaves its last state standing."""
-    console = console or live_console()
+    console = live_console()
     screen = Screen(title, glyphs=glyphs_for(console.encoding), encoding=console.encoding, verbose=verbose)
 
     def observe(event: Event) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import FROM_PHOTOGRAPHS, NEED_A_NOUN, Config, Method, command_of, trajectory
+from cictl.config import AUTO_START, FROM_PHOTOGRAPHS, NEED_A_NOUN, Config, Method, command_of, trajectory
 from cictl.data.photographs import Photograph, load_pixels, open_upright
 from cictl.data.prompts import expand, in_words
 from cictl.errors import UsageError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cictl.data.draws import EncodedPhotographs
     from cictl.engine.runtime import Runtime
+    from cictl.models.concept_tokens import ConceptTokens
     from cictl.models.stable_diffusion import StableDiffusion
 
 
@@ -155,7 +156,7 @@ def _textual_inversion(bench: _Bench) -> Prepared:
     squares = [load_pixels(photograph, config.data.resolution) for photograph in bench.photographs]
     ways = [(square, mirrored(square)) if settings.mirror else (square,) for square in squares]
     encoded = bench.encode(model, [view for way in ways for view in way], views=len(ways[0]))
-    ours = "auto" if config.concept.start == FROM_PHOTOGRAPHS else config.concept.start  # that one is no word
+    ours = AUTO_START if config.concept.start == FROM_PHOTOGRAPHS else config.concept.start  # that one is no word
     tokens = _one_token(bench, model, settings.start or config.evaluate.noun or ours)
     prompts = settings.prompts or (STYLE_PROMPTS if config.concept.kind == "style" else OBJECT_PROMPTS)
     return Prepared(TextualInversion(model, tokens, prompts), encoded, bench.preview(model), model.timesteps)
@@ -221,7 +222,7 @@ def _disenbooth(bench: _Bench) -> Prepared:
     return Prepared(method, encoded, bench.preview(model), model.timesteps, settings.gradient_clip)
 
 
-def _one_token(bench: _Bench, model: StableDiffusion, start: str) -> Any:
+def _one_token(bench: _Bench, model: StableDiffusion, start: str) -> ConceptTokens:
     """A new token that starts as the word ``start``, which ``model`` knows from now on."""
     from cictl.models.concept_tokens import initial_tokens
 

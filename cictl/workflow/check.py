@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cictl.config import Config, Stage, command_of, settings_of
+from cictl.config import STAGES, Config, Stage, command_of, settings_of
 from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
 from cictl.errors import CictlError, StateError
@@ -24,7 +24,7 @@ from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.room import look_at_disks, size_in_words
-from cictl.workflow.stage import STAGES, configure, decide, empty_settings, fingerprint, reads_clip
+from cictl.workflow.stage import configure, decide, empty_settings, fingerprint, reads_clip
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:

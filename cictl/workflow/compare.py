@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 import cictl
-from cictl.config import NEED_A_NOUN, Config
+from cictl.config import NEED_A_NOUN, STAGES, Config
 from cictl.data.photographs import find_photographs, open_upright
 from cictl.data.png import opened, require_writable
 from cictl.errors import CictlError
@@ -29,7 +29,7 @@ from cictl.workflow.provenance import unlike
 from cictl.workflow.results import FIGURES, Results, axes, save_json, save_text
 from cictl.workflow.rows import ROWS, choose_rows, draw_and_measure, folder_of, title_of
 from cictl.workflow.shared_base import SharedBase
-from cictl.workflow.stage import STAGES, configure
+from cictl.workflow.stage import configure
 from cictl.workflow.trainings import Failure, missing_rows, needed_memory, train, warn_of_memory
 from cictl.workspace import Workspace
 

@@ -23,7 +23,7 @@ from cictl.records import (
     snapshots,
     step_folder,
 )
-from cictl.workflow.stage import TITLES, none_is_whole
+from cictl.workflow.stage import INVERTED, TITLES, none_is_whole
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _find_concept(
     for checkpoint in checkpoints if step is None else checkpoints[:-1]:
         _warn_if_unfinished(checkpoint, observe)
     first = checkpoints[0]
-    made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get("result of cictl invert", first.result_hash)
+    made_from = checkpoints[-1].manifest["fingerprint"]["fields"].get(INVERTED, first.result_hash)
     if stage == "finetune" and made_from != first.result_hash:
         raise StateError(
             "stage 2 was trained on the tokens of an earlier run of stage 1",

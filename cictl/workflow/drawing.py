@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cictl.config import METHODS, Config, Method, group_of
+from cictl.config import METHODS, STAGES, Config, Method, group_of
 from cictl.data.prompts import auxiliary_names, token_names
 from cictl.workflow.concept import Concept, Source
 from cictl.workflow.stage import TITLES
@@ -76,7 +76,7 @@ def not_exported(config: Config, concept: Concept) -> Iterator[str]:
 
 def auxiliary_texts(concept: Concept) -> dict[str, str]:
     """ "A photo of A_i*" as the tokenizer reads it, by the photograph's key; nothing where there are no A_i*."""
-    if concept.source not in ("invert", "finetune"):
+    if concept.source not in STAGES:
         return {}
     layout = concept.layout()
     named = {key: auxiliary_names(key, layout.auxiliary_vectors) for key in layout.keys}

@@ -15,7 +15,7 @@ from cictl.exporters.registry import DEFAULT, FORMATS, Format, find_formats
 from cictl.files import from_home, is_there, sha256_bytes
 from cictl.models.hub_listing import is_commit
 from cictl.models.locate import Located
-from cictl.models.words import is_word
+from cictl.models.tokenizer import is_word
 from cictl.workflow.concept import Concept, find_concept
 from cictl.workflow.drawing import not_exported
 from cictl.workflow.pictures import find_base_of

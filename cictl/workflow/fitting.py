@@ -6,23 +6,18 @@ import gc
 
 import torch
 
-from cictl.config import Config, DisenBoothConfig, FinetuneConfig, MemoryMode, Stage, settings_of
+from cictl.config import STAGES, Config, DisenBoothConfig, FinetuneConfig, MemoryMode, Stage, settings_of
 from cictl.models.cost import StepCost, count_step, fastest_that_fits
 from cictl.models.locate import Located
 from cictl.workflow.class_pictures import prior_of
-from cictl.workflow.stage import STAGES
 
 
 def fitting_step(
-    config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype, processes: int = 1
+    config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype
 ) -> tuple[MemoryMode, StepCost]:
-    """What a step of a training keeps, and what one part of it costs.
-
-    Args:
-        processes: how many share the batch.
-    """
-    memory = choose_memory(config, stage, base, device, dtype, processes)
-    return memory, _count(config, stage, base, dtype, processes, memory)
+    """What a step of a training by one process keeps, and what one part of it costs."""
+    memory = choose_memory(config, stage, base, device, dtype, 1)
+    return memory, _count(config, stage, base, dtype, 1, memory)
 
 
 def memory_of_step(config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype) -> int:
@@ -33,7 +28,11 @@ def memory_of_step(config: Config, stage: Stage, base: Located, device: torch.de
 def choose_memory(
     config: Config, stage: Stage, base: Located, device: torch.device, dtype: torch.dtype, processes: int
 ) -> MemoryMode:
-    """What a training keeps: auto counts a forward pass of our two stages on CUDA, in seconds; elsewhere everything is kept."""
+    """What a training keeps: auto counts a forward pass of our two stages on CUDA, in seconds; elsewhere everything is kept.
+
+    Args:
+        processes: how many share the batch.
+    """
     if config.model.memory != "auto":
         return config.model.memory
     if device.type != "cuda" or stage not in STAGES:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cictl.config import Stage
+from cictl.config import STAGES, Stage
 from cictl.events import Observer
 from cictl.records import latest_checkpoint, snapshots
 from cictl.workflow import check, evaluate
@@ -16,7 +16,7 @@ from cictl.workflow.finetune import can_be_tuned
 from cictl.workflow.pins import read_pins, require_models
 from cictl.workflow.rows import kept_along_the_way
 from cictl.workflow.saving import milestones_of
-from cictl.workflow.stage import LOAD_CLIP, STAGES, configure, reads_clip
+from cictl.workflow.stage import LOAD_CLIP, configure, reads_clip
 from cictl.workflow.training import TrainingOutcome
 from cictl.workflow.trainings import stages_of, told, train_stage, warn_of_memory
 from cictl.workspace import Workspace

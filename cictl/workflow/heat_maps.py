@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cictl.config import Config
 from cictl.data.heat import overlay
 from cictl.data.photographs import Photograph, load_pixels
+from cictl.data.pixels import to_bytes
 from cictl.data.png import Row
 from cictl.data.prompts import auxiliary_names, expand
 from cictl.errors import UsageError
@@ -28,6 +27,7 @@ from cictl.workspace import Workspace, slug
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cictl.engine.attention_maps import Probe
     from cictl.engine.runtime import Runtime, StopRequest
     from cictl.models.stable_diffusion import StableDiffusion
 
@@ -129,7 +129,7 @@ def _look_at_photographs(job: Job, model: StableDiffusion, stop: StopRequest, ob
     pixels = [load_pixels(photograph, job.config.data.resolution) for photograph in job.photographs]
     observe(PhaseStarted(f"looking at {len(pixels)} photographs"))
     latents, _ = model.encode_pictures(pixels)
-    pictures = [np.rint((one.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8) for one in pixels]
+    pictures = list(map(to_bytes, pixels))
     names = [photograph.name for photograph in job.photographs]
     maps = []
     for index, photograph in enumerate(job.photographs):
@@ -184,7 +184,9 @@ def _look_at_pictures(
     return rows, shares
 
 
-def _draw(job: Job, model: StableDiffusion, plan: Plan, probes: Sequence[Any], after_step: Any) -> tuple[Tensor, Tensor]:
+def _draw(
+    job: Job, model: StableDiffusion, plan: Plan, probes: Sequence[Probe], after_step: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
     import torch
 
     from cictl.engine.attention_maps import maps_of_picture

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cictl.errors import ResourceError, says_out_of_memory
+from cictl.errors import ResourceError, means_out_of_memory
 from cictl.events import Note, Observer
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from cictl.workflow.plans import Plan
 
 
 @contextmanager
@@ -20,7 +22,7 @@ def out_of_memory_explained(hint: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not says_out_of_memory(error):
+        if not means_out_of_memory(error):
             raise
         raise ResourceError("the memory of the device is not enough", hint, slug="memory-full") from None
 
@@ -35,11 +37,11 @@ class FittingBatches:
         observe: is told of a smaller number.
     """
 
-    draw: Callable[[Sequence[Any]], Iterable[np.ndarray]]
+    draw: Callable[[Sequence[Plan]], Iterable[np.ndarray]]
     most: int
     observe: Observer
 
-    def __call__(self, plans: Sequence[Any]) -> list[np.ndarray]:
+    def __call__(self, plans: Sequence[Plan]) -> list[np.ndarray]:
         """The pictures of ``plans``, in their order.
 
         Raises:
@@ -55,11 +57,11 @@ class FittingBatches:
                 pictures += drawn
         return pictures
 
-    def _draw(self, part: Sequence[Any]) -> list[np.ndarray] | None:
+    def _draw(self, part: Sequence[Plan]) -> list[np.ndarray] | None:
         """None if they do not fit; what the failed attempt held is free again when this returns."""
         try:
             return list(self.draw(part))
         except (RuntimeError, MemoryError) as error:
-            if len(part) == 1 or not says_out_of_memory(error):
+            if len(part) == 1 or not means_out_of_memory(error):
                 raise
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cictl.config import METHODS, Config, Stage, command_of
-from cictl.events import Observer, Warned, ignore
+from cictl.events import Observer, Warned
 from cictl.files import from_home, is_folder
 from cictl.models import hub
 from cictl.models.downloads import require_obtainable
@@ -46,17 +46,16 @@ def read_pins(workspace: Workspace, config: Config, stage: Stage = "invert", *, 
     return Pins()
 
 
-def find_base(config: Config, pins: Pins, observe: Observer = ignore, *, tell_if_moved: bool = True) -> Located:
+def find_base(config: Config, pins: Pins, observe: Observer) -> Located:
     """The base model at its pinned commit, or else at the revision of ci.yaml, downloaded if need be.
 
-    Args:
-        tell_if_moved: ask the hub whether the branch is elsewhere by now; nothing depends on its answer.
+    The hub is asked whether the branch is elsewhere by now, for a warning; nothing depends on its answer.
 
     Raises:
         ModelAccessError, ResourceError: it cannot be had.
     """
     located = locate_base(config.model.id, pins.model or config.model.revision, observe=observe)
-    if pins.model and tell_if_moved and not is_commit(config.model.revision):
+    if pins.model and not is_commit(config.model.revision):
         request = base_request(config.model.id, config.model.revision)
         head = hub.branch_head(request)
         if head not in (None, pins.model):
@@ -69,7 +68,7 @@ def find_base(config: Config, pins: Pins, observe: Observer = ignore, *, tell_if
     return located
 
 
-def find_clip(config: Config, pins: Pins, observe: Observer = ignore) -> Located:
+def find_clip(config: Config, pins: Pins, observe: Observer) -> Located:
     """The CLIP model at its pinned commit, or else at the revision of ci.yaml, downloaded if need be.
 
     Raises:

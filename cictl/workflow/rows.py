@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cictl.config import METHODS
+from cictl.config import METHODS, STAGES
 from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned, ignore
 from cictl.records import Checkpoint, latest_checkpoint, read_snapshots, step_folder
@@ -16,7 +16,7 @@ from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import TITLES
 from cictl.workspace import Workspace
 
-ROWS: tuple[Source, ...] = ("base", *METHODS, "invert", "finetune")
+ROWS: tuple[Source, ...] = ("base", *METHODS, *STAGES)
 _NAMES: Mapping[Source, str] = {
     "base": "pre-trained model", "invert": "Contrastive Inversion, stage 1", "finetune": "Contrastive Inversion, both stages",
 }  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cictl.config import (
     FROM_PHOTOGRAPHS,
     METHODS,
+    STAGES,
     Config,
     Sources,
     Stage,
@@ -23,13 +24,12 @@ from cictl.data.photographs import fingerprints
 from cictl.data.prompts import in_quotes
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub_listing import is_commit
-from cictl.models.locate import locate_base, locate_clip
+from cictl.models.locate import Located, locate_base, locate_clip
 from cictl.records import PHOTOGRAPHS, Checkpoint, Difference, differences, latest_checkpoint
 from cictl.workflow.pins import Pins, read_pins
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
 
-STAGES: tuple[Stage, ...] = ("invert", "finetune")  # of Contrastive Inversion
 INVERTED = "result of cictl invert"  # in the fingerprint of stage 2
 TITLES: dict[Stage, str] = {
     "invert": "stage 1, Contrastive Inversion",
@@ -252,9 +252,9 @@ def reads_clip(config: Config, stage: Stage) -> bool:
     return stage == "disenbooth" or (stage in STAGES and ours)
 
 
-def _identity(locate: Any, model_id: str, revision: str | None) -> str | None:
+def _identity(locate: Callable[..., Located], model_id: str, revision: str | None) -> str | None:
     try:
-        return str(locate(model_id, revision, offline=True).identity)
+        return locate(model_id, revision, offline=True).identity
     except ModelAccessError:
         return None
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cictl.config import FROM_PHOTOGRAPHS, Config
+from cictl.config import AUTO_START, FROM_PHOTOGRAPHS, Config
 from cictl.data.photographs import Photograph
 from cictl.events import Note, Observer, PhaseStarted
 from cictl.records import latest_checkpoint
 from cictl.workspace import Workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from cictl.models.stable_diffusion import StableDiffusion
-
-_AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Sight:
 
     images: Tensor | None
     projection: Tensor | None
-    tower: Any | None
+    tower: nn.Module | None
 
 
 def find_starts(
@@ -66,10 +64,10 @@ def find_starts(
     begun, _ = latest_checkpoint(workspace.stage_folder("invert"), verify=False)
     for key, start in asked.items():
         if start == FROM_PHOTOGRAPHS and begun:
-            asked[key] = _AUTO
+            asked[key] = AUTO_START
         elif start != FROM_PHOTOGRAPHS:
             require_words(model.tokenizer, start, key)
-    concept, auxiliary = asked["concept.start"], [asked.get("invert.auxiliary_start", _AUTO)] * len(photographs)
+    concept, auxiliary = asked["concept.start"], [asked.get("invert.auxiliary_start", AUTO_START)] * len(photographs)
     if FROM_PHOTOGRAPHS not in asked.values():
         return Starts(concept, auxiliary)
     return _suggested(concept, auxiliary, model, photographs, sight, observe)

@@ -6,14 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cictl.config import METHODS, Stage, command_of, is_read_by, settings_of
+from cictl.config import METHODS, STAGES, Stage, command_of, is_read_by, settings_of
 from cictl.data.photographs import FEWEST, fingerprints
 from cictl.errors import CictlError
 from cictl.exporters.origin import origin_of
 from cictl.records import checkpoint_folders, differences, latest_checkpoint
 from cictl.workflow.event_log import read_progress
 from cictl.workflow.plans import is_picture
-from cictl.workflow.stage import STAGES, TITLES, can_be_undone, configure, describe, fingerprint, kept_overrides
+from cictl.workflow.stage import TITLES, can_be_undone, configure, describe, fingerprint, kept_overrides
 from cictl.workflow.stopping import ended_early
 from cictl.workspace import Workspace
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cictl.config import METHODS, Stage, settings_of
+from cictl.config import METHODS, STAGES, Stage, settings_of
 from cictl.errors import CictlError, ModelAccessError, ResourceError, StateError
 from cictl.events import Observer, PhaseStarted, Warned
 from cictl.models.locate import locate_base
@@ -15,7 +15,7 @@ from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, invert
 from cictl.workflow.concept import Source
 from cictl.workflow.rows import ROWS, title_of
-from cictl.workflow.stage import STAGES, configure, is_over
+from cictl.workflow.stage import configure, is_over
 from cictl.workflow.training import TrainingOutcome
 from cictl.workspace import Workspace
 

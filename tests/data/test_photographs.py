@@ -58,10 +58,10 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def refusal(folder: Path, **kwargs: int) -> str:
+def refusal(folder: Path) -> str:
     """The message of the refusal, and that its hint says what to do."""
     with pytest.raises(UsageError) as caught:
-        find_photographs(folder, **kwargs)
+        find_photographs(folder)
     assert caught.value.hint and caught.value.exit_code == 2
     return caught.value.message
 
@@ -363,11 +363,6 @@ def test_one_photograph_is_too_few_and_the_reason_is_given(folder: Path) -> None
     message = refusal(folder)
     assert "holds 1 photograph; 2 or more are needed" in message
     assert "Eq. 2" in message and "identically zero" in message
-    assert len(find_photographs(folder, minimum=1)) == 1
-
-
-def test_two_of_three_are_too_few(folder: Path) -> None:
-    assert "holds 2 photographs; 3 or more are needed" in refusal(folder, minimum=3)
 
 
 def test_an_absent_an_empty_and_a_wrong_folder_have_their_own_messages(tmp_path: Path) -> None:
@@ -670,7 +665,7 @@ def test_photographs_that_lie_further_down_are_pointed_to(folder: Path, tmp_path
     outer = tmp_path / "images"
     for place in ("day 1", "day 2", ".thumbnails", "day 2/a/b"):
         shutil.copytree(folder, outer / place, dirs_exist_ok=True)
-    assert find_photographs(folder, minimum=2)
+    assert find_photographs(folder)
     further = "itself; 4 lie further down, in day 1, day 2, where cictl does not look"
     assert refusal(outer).endswith(f"there are no photographs in {outer} {further}")
     with pytest.raises(UsageError, match=f"images: holds no photographs {further}"):

@@ -17,8 +17,9 @@ from cictl.exporters.decomposition import LowRank
 from cictl.exporters.registry import FORMATS
 from cictl.models.ldm_names import TEXT, UNET, VAE
 from cictl.models.locate import Located
-from cictl.models.single_file import SD1_CONFIGS, load_tokenizer
+from cictl.models.single_file import SD1_CONFIGS
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.models.tokenizer import load_tokenizer
 
 BASE = Located("stable-diffusion-v1-5/stable-diffusion-v1-5", SD1_CONFIGS, "0" * 40)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -38,13 +41,31 @@ def test_the_text_projection_is_the_checkpoints(clip):
 
 @pytest.mark.parametrize("prefix", ["visual_projection", "vision_model.post_layernorm"])
 def test_an_incomplete_image_tower_is_refused(clip, tmp_path, prefix):
-    import shutil
-
     folder = shutil.copytree(clip.folder, tmp_path / "clip")
     tensors = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if not k.startswith(prefix)}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelAccessError, match="incomplete"):
         embed_images(locate_clip(str(folder)), pictures(), CPU)
+
+
+def test_an_image_tower_that_does_not_fit_its_config_is_refused(clip, tmp_path):
+    folder = shutil.copytree(clip.folder, tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["vision_config"]["intermediate_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ModelAccessError, match="holds no CLIP image tower"):
+        embed_images(locate_clip(str(folder)), pictures(), CPU)
+
+
+def test_too_little_memory_is_no_fault_of_the_files(clip, monkeypatch):
+    from transformers import CLIPVisionModelWithProjection
+
+    def full(*arguments: object, **options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes")
+
+    monkeypatch.setattr(CLIPVisionModelWithProjection, "from_pretrained", full)
+    with pytest.raises(RuntimeError, match="allocate"):
+        embed_images(clip, pictures(), CPU)
 
 
 def test_a_text_tower_alone_has_no_projection(base):

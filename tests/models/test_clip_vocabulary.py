@@ -11,8 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from cictl.data.prompts import expand
 from cictl.models.concept_tokens import ConceptTokens
 from cictl.models.locate import Located
-from cictl.models.single_file import SD1_CONFIGS, load_tokenizer
+from cictl.models.single_file import SD1_CONFIGS
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.models.tokenizer import load_tokenizer
 
 BEGIN, END, SIZE, LENGTH, WIDTH = 49406, 49407, 49408, 77, 16
 KEYS = ("a" * 16, "b" * 16)

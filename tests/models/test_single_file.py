@@ -16,8 +16,9 @@ from cictl.errors import ModelAccessError
 from cictl.files import sampled_digest
 from cictl.models.base_files import base_key_values
 from cictl.models.locate import Located, locate_base, locate_clip
-from cictl.models.single_file import SD1_CONFIGS, load_parts, load_tokenizer
+from cictl.models.single_file import SD1_CONFIGS, load_parts
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.models.tokenizer import load_tokenizer
 from cictl.workflow import export, finetune, generate, init, invert
 from tests.models.ldm import ldm_tensors, write_ldm
 from tests.support import quick, silent, write_settings

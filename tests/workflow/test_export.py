@@ -19,7 +19,7 @@ from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
 from cictl.models.locate import Located
 from cictl.models.single_file import SD1_CONFIGS
-from cictl.models.words import is_word
+from cictl.models.tokenizer import is_word
 from cictl.workflow import export, generate
 from tests.support import Recorder, left_by, silent
 

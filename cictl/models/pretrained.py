@@ -1,0 +1,47 @@
+"""Networks out of folders by diffusers and transformers, without the libraries' own output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cictl.errors import means_out_of_memory
+
+
+class UnreadableError(Exception):
+    """A library could not read a network; the text says why, on one line."""
+
+
+def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+    """A network of the libraries' class ``kind``, and the names of the weights that its file lacks, which are random then.
+
+    Args:
+        folder: that holds its config and its safetensors.
+        options: of the class's ``from_pretrained``, such as dtype and subfolder.
+
+    Raises:
+        UnreadableError: a file is missing or damaged, or does not fit the config.
+        RuntimeError: there is too little memory.
+    """
+    from safetensors import SafetensorError
+
+    quiet_libraries()
+    try:
+        network, report = kind.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, local_files_only=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if means_out_of_memory(error):
+            raise
+        raise UnreadableError(next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+    return network, sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))  # which are counted
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no advice of the libraries' own: what goes wrong comes as an exception."""
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+
+    for logging in (of_diffusers, of_transformers):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
