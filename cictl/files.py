@@ -81,6 +81,11 @@ def as_typed(path: Path) -> str:
     return str(path)
 
 
+def absolute(path: Path) -> Path:
+    """``path`` from the root, without "..": behind a folder that is not there yet nothing is, until that is made."""
+    return path.resolve() if os.pardir in path.parts else path.absolute()
+
+
 def from_home(text: str) -> Path:
     """The path that a person wrote, with the home folder in the place of ~, if there is one of that name."""
     with contextlib.suppress(RuntimeError, ValueError):  # also for a name that none can have

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import as_typed, can_be_made, how_to_write, is_file, is_folder, is_there, write_atomic
+from cictl.files import absolute, as_typed, can_be_made, how_to_write, is_file, is_folder, is_there, write_atomic
 
 CONFIG_NAME = "ci.yaml"
 _NOT_THE_CONFIG = ("ci.yml", "ci.yaml.txt", "ci.yml.txt")  # how some editors would rather call it
@@ -200,7 +200,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
     Raises:
         StateError: there is none, or several.
     """
-    start = start.absolute()
+    start = absolute(start)
     if is_file(start / CONFIG_NAME):
         return Workspace(start), ""
     if exact:

@@ -11,7 +11,7 @@ import numpy as np
 from cictl.data.photographs import list_files
 from cictl.data.png import Row, opened, sheet, write_png
 from cictl.errors import StateError
-from cictl.files import is_there
+from cictl.files import absolute, is_there
 from cictl.models.locate import locate_base
 from cictl.toybox.concepts import demo_concept
 from cictl.toybox.tasks import tasks
@@ -62,7 +62,7 @@ def prepare(folder: Path) -> Workspace:
     Raises:
         StateError: the folder is a workspace of something else.
     """
-    workspace = Workspace(folder.absolute())
+    workspace = Workspace(absolute(folder))
     if is_there(workspace.config_file):
         if not list(workspace.images.glob("teapot-*.png")):
             raise StateError(

@@ -12,7 +12,7 @@ from cictl.config import commented_yaml, initial_config
 from cictl.config.templates import templates_folder
 from cictl.data.copying import copy_into
 from cictl.errors import ResourceError, StateError, UsageError
-from cictl.files import from_home, how_to_write, is_folder, is_there, write_atomic
+from cictl.files import absolute, from_home, how_to_write, is_folder, is_there, write_atomic
 from cictl.workspace import Workspace, check_name, slug
 
 _PARTS = ("checkpoints", "outputs", ".gitignore", "README.md")  # beside images/, which may be there, and ci.yaml
@@ -33,16 +33,16 @@ def run(
         UsageError: the name cannot be used, or a picture is not there.
         ResourceError: the disk is full or cannot be written; nothing is left but photographs.
     """
-    workspace = Workspace(folder.absolute())
+    workspace = Workspace(absolute(folder))
     if is_there(workspace.config_file):
         raise StateError(
             f"{workspace.shown(workspace.root)} is a workspace already; it was not touched",
             f"cictl status -C {shlex.quote(workspace.shown(workspace.root))}",
             slug="workspace-exists",
         )
-    if is_there(folder) and not folder.is_dir():
+    if is_there(workspace.root) and not workspace.root.is_dir():
         raise UsageError(f"{folder} is a file", "name a new folder, such as my-teapot", slug="init-folder-is-file")
-    if is_folder(folder) and any((folder / part).exists() for part in _PARTS):
+    if is_folder(workspace.root) and any((workspace.root / part).exists() for part in _PARTS):
         raise StateError(
             f"{folder} holds other files that a workspace would overwrite",
             "name a new folder, such as my-teapot",

@@ -265,7 +265,7 @@ def _told(item: Difference) -> str:
     if item.field != PHOTOGRAPHS:
         return f"{_short(item.before)} -> {_short(item.now)}"
     if item.before == item.now:
-        return f"{item.now} is another picture now"
+        return f"{item.now} is another picture now, or cannot be read"
     return f"{item.now} is new" if item.now else f"{item.before} is gone"
 
 

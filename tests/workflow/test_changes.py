@@ -35,7 +35,7 @@ def refused(run, workspace, **arguments) -> StateError:
 def test_a_changed_photograph_is_named_with_both_ways_on(copy_of_trained):
     repaint(copy_of_trained.images / "photo-1.png")
     error = refused(invert.run, copy_of_trained)
-    assert error.message.splitlines()[1:] == ["  photographs: photo-1.png is another picture now"]
+    assert error.message.splitlines()[1:] == ["  photographs: photo-1.png is another picture now, or cannot be read"]
     assert "undo the change" in error.hint and "or --set" in error.hint
     assert "cictl invert --restart" in error.hint
 

@@ -44,9 +44,10 @@ def test_what_is_left_out_of_a_folder_is_named_and_what_is_still_wanted(tmp_path
 def test_a_workspace_is_never_made_over_another(tmp_path):
     workspace = init.run(tmp_path / "my a")
     workspace.config_file.write_text("seed: 5\n")
-    with pytest.raises(StateError, match="already") as told:
-        init.run(tmp_path / "my a")
-    assert told.value.hint.endswith("my a'")
+    for place in (workspace.root, tmp_path / "not-there" / ".." / "my a"):
+        with pytest.raises(StateError, match="already") as told:
+            init.run(place)
+        assert told.value.hint.endswith("my a'")
     assert workspace.config_file.read_text() == "seed: 5\n"
 
 
