@@ -92,7 +92,7 @@ class Interrupted(CictlError):
     """A signal asked the work to stop; what was reached is saved.
 
     Args:
-        signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 more.
+        signal_number: 1 (SIGHUP), 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 more.
     """
 
     kind = "interrupted"
@@ -103,5 +103,5 @@ class Interrupted(CictlError):
 
     @property
     def stopped_with(self) -> int:
-        """The exit code: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit code: 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signal_number

@@ -28,6 +28,18 @@ def stops_told(
         _listening.pop()
 
 
+def forget_terminal() -> None:
+    """Let what is shown from now on go nowhere where the terminal is gone: writing to it would end the work as an error."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            try:
+                os.write(descriptor, b"")
+            except OSError:
+                os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
 def ask() -> None:
     """Tell that the work will stop soon."""
     for asked, _ in _listening:

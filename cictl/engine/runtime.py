@@ -24,6 +24,7 @@ from cictl.events import Memory
 from cictl.processes import ALONE, Processes
 
 _ECHO_SECONDS = 2.0  # within which a launcher passes on what the terminal has sent to all processes already
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -186,9 +187,10 @@ class StopRequest:
 
 @contextmanager
 def graceful_stop(processes: Processes = ALONE) -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM set the request, which is told; a second one leaves at once with 130 or 143.
+    """SIGINT, SIGTERM and SIGHUP set the request, which is told; a second one leaves at once with 130 or 143.
 
-    A launcher of several processes sends each what the terminal has sent it already: that is no second one.
+    A launcher of several processes sends each what the terminal has sent it already: that is no second one. Nor is SIGHUP: of a
+    terminal that closes, the shell may send one and the kernel another. Who started the process may have it ignored (nohup).
     """
     request = StopRequest()
     echo = _ECHO_SECONDS if processes.count > 1 else 0.0
@@ -199,13 +201,19 @@ def graceful_stop(processes: Processes = ALONE) -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first_at
+        if number == _HANGUP:
+            stops.forget_terminal()
         if not request:
             request.signal_number, first_at = number, time.monotonic()
             stops.ask()
-        elif time.monotonic() - first_at >= echo:
+        elif number != _HANGUP and time.monotonic() - first_at >= echo:
             stops.leave(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, _HANGUP) if number]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if number != _HANGUP or handler is not signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield request
     finally:

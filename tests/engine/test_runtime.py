@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pty
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from cictl.stops import stops_told
 from tests.pretended_gpu import pretended_gpus
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_first_signal_is_remembered_and_becomes_the_exit_code(number, code):
     before = signal.getsignal(number)
     with graceful_stop() as stop:
@@ -45,6 +46,43 @@ def test_a_second_signal_leaves_at_once(first, second, code):
             os._exit(99)  # not at once
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == code
+
+
+def test_a_terminal_that_closes_is_a_first_signal_and_what_is_shown_afterwards_goes_nowhere(tmp_path):
+    done = tmp_path / "done"
+    child, terminal = pty.fork()
+    if child == 0:
+        signal.alarm(60)  # whatever goes wrong
+        with graceful_stop() as stop:
+            os.write(2, b"begun")
+            while not stop:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGHUP)  # as the shell sends it beside the kernel
+            os.write(2, b"saving")
+            done.write_text(str(stop.interruption("stopped", "").stopped_with))
+            os._exit(0)
+    assert b"begun" in os.read(terminal, 99)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert (os.waitstatus_to_exitcode(status), done.read_text()) == (0, "129")
+
+
+def test_a_terminal_that_is_still_there_after_sighup_is_written_to(capfd):
+    with graceful_stop() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.write(2, b"saving")
+    assert stop and capfd.readouterr().err == "saving"
+
+
+def test_sighup_stays_ignored_where_nohup_has_it_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with graceful_stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_both_signals_are_told_the_second_one_before_the_end():
