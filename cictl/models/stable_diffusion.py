@@ -194,11 +194,11 @@ class StableDiffusion:
         return torch.cat(means), torch.cat(stds)
 
     def decode(self, latents: Tensor) -> np.ndarray:
-        """Latents [B, C, h, w] to pictures [B, H, W, 3] of bytes, one at a time, in fp32."""
+        """Latents [B, C, h, w] in fp32 to pictures [B, H, W, 3] of bytes, one at a time."""
         vae = self.vae.to(self.device, torch.float32)
         pictures = []
         with torch.no_grad():
-            for latent in latents.float() / vae.config.scaling_factor:
+            for latent in latents / vae.config.scaling_factor:
                 decoded = vae.decode(latent.unsqueeze(0)).sample[0].clamp(-1, 1)
                 pictures.append(((decoded + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
         return np.stack(pictures)

@@ -112,6 +112,12 @@ def test_guidance_of_one_does_not_ask_for_the_negative_prompt(model, contexts):
     assert torch.equal(one, other)
 
 
+def test_guidance_of_nothing_draws_what_the_negative_prompt_says(model, contexts):
+    context, negative = contexts
+    none = sample(model, context[:1], negative, [0], size=(64, 64), steps=3, guidance=0.0)
+    torch.testing.assert_close(none, sample(model, negative, negative, [0], size=(64, 64), steps=3, guidance=1.0))
+
+
 def test_the_negative_prompt_and_guidance_matter(model, contexts):
     context, negative = contexts
     pictures = [

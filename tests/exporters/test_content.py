@@ -73,6 +73,17 @@ def test_a_lora_has_the_rank_that_the_change_needs_and_never_more_than_the_layer
     assert ranks == {"auto": {3}, "most": {32}}  # 20 / 21 would be kept by two
 
 
+def test_layers_of_different_sizes_have_the_rank_of_the_one_that_needs_most_and_lose_nothing(source):
+    base = {"narrow": torch.zeros(2, 9), "wide": torch.zeros(6, 9)}
+    tuned = {name: torch.eye(*weight.shape) for name, weight in base.items()}
+    odd = replace(source, key_values=tuned, base_key_values=base)
+    for rank in (None, 10_000):
+        factors = factors_of(odd, rank)
+        assert {pair.rank for pair in factors.values()} == {6}
+        for name, pair in factors.items():
+            torch.testing.assert_close(pair.up @ pair.down, tuned[name])
+
+
 def test_what_a_lora_loses_by_its_precision_is_in_what_is_said_of_it(source):
     exact, coarse = (float(describe(source, Options(rank=3, dtype=dtype)).split()[-1][:-1]) for dtype in ("fp32", "bf16"))
     assert exact < 0.01 < 0.1 < coarse < 1

@@ -38,3 +38,7 @@ def test_a_matrix_and_its_negative_have_the_same_left_vectors():
     one, other = decompose(matrix(5, 7)), decompose(-matrix(5, 7))
     torch.testing.assert_close(one.left, other.left)
     torch.testing.assert_close(one.right, -other.right)
+    for part in (one, other):
+        assert {tensor.dtype for tensor in part} == {torch.float64}
+        assert (part.left.gather(0, part.left.abs().argmax(0, keepdim=True)) > 0).all()
+        torch.testing.assert_close(part.left * part.values @ part.right, matrix(5, 7).double() * (1 if part is one else -1))

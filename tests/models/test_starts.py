@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,8 @@ def test_the_words_are_those_of_the_vocabulary_with_a_token_of_their_own(model):
     whole = [word for word in WORDS if len(model.tokenizer(word, add_special_tokens=False).input_ids) == 1]
     assert set(words) >= {word for word in whole if len(word) > 2} > {"dog", "photo", "beach"}
     assert min(map(len, words)) == 3
+    ids = [model.tokenizer.get_vocab()[f"{word}</w>"] for word in words]
+    assert ids == sorted(ids)
     for word in words:
         assert len(model.tokenizer(word, add_special_tokens=False).input_ids) == 1, word
 
@@ -30,6 +34,14 @@ def test_prompts_that_are_cut_behind_their_end_are_embedded_as_whole_ones_are(mo
     with torch.no_grad():
         whole = model.text_embedding(model.tokenize([f"a photo of {word}" for word in words]), PROJECTION)
     torch.testing.assert_close(embedded(model, words), F.normalize(whole, dim=-1))
+
+
+def test_another_text_tower_embeds_where_there_is_one(model):
+    def opposite(input_ids):
+        return SimpleNamespace(last_hidden_state=-model.encode_text(input_ids))
+
+    words = ["dog", "snow"]
+    assert torch.equal(embed_words(model, words, PROJECTION, opposite), -embedded(model, words))
 
 
 def test_how_many_words_are_embedded_at_a_time_does_not_matter(model, monkeypatch):
