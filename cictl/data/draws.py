@@ -163,6 +163,9 @@ def evaluation_batch(
 
 
 def _send(drawn: Sequence[Tensor], device: torch.device) -> Tensor:
-    """A batch of what was drawn, on ``device``, without waiting for it: a GPU reads along only in pinned memory."""
+    """A batch of what was drawn, on ``device``, without waiting for it: a GPU reads along only in pinned memory.
+
+    Apple's GPU is waited for: it would read what has been let go of by then (pytorch/pytorch#189690).
+    """
     batch = torch.stack(list(drawn))
-    return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
+    return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=device.type != "mps")

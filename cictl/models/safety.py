@@ -69,7 +69,9 @@ class SafetyChecker:
         from PIL import Image
 
         inputs = self.processor(images=[Image.fromarray(pixels) for pixels in pictures], return_tensors="pt").pixel_values
-        model = self.model.to(self.device)
-        _, flagged = model(clip_input=inputs.to(self.device), images=[np.zeros(1) for _ in pictures])
-        self.model.to("cpu")
+        try:
+            model = self.model.to(self.device)
+            _, flagged = model(clip_input=inputs.to(self.device), images=[np.zeros(1) for _ in pictures])
+        finally:  # also where the memory is not enough, and fewer pictures are tried next
+            self.model.to("cpu")
         return np.where(np.array(flagged)[:, None, None, None], np.uint8(0), pictures)

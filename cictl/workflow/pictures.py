@@ -162,7 +162,10 @@ def _draw(
 
     def draw(part: Sequence[Plan]) -> np.ndarray:
         pictures = model.decode(_sample(model, part, contexts, negative, runtime.graphs, after_step))
-        return opened.checker.blank(pictures) if opened.checker else pictures
+        if opened.checker is None:
+            return pictures
+        model.free_vae()  # a GPU of 4 GB has no room for it beside the checker
+        return opened.checker.blank(pictures)
 
     def collect(own: list[np.ndarray]) -> Iterator[np.ndarray]:
         try:

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from cictl.data.draws import Batch, draw_batch, evaluation_batch, randomness, stratified_timesteps
+from cictl.data.draws import Batch, _send, draw_batch, evaluation_batch, randomness, stratified_timesteps
 from tests.support import encoded
 
 
@@ -234,3 +235,29 @@ def test_it_has_a_timestep_in_each_of_as_many_equal_stretches_of_the_schedule(co
 
 def test_it_has_each_photograph():
     assert set(evaluation(encoded(5)).photographs.tolist()) == set(range(5))
+
+
+class Sent(TorchFunctionMode):
+    """Notes how tensors are sent to a device, and leaves them where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.how: list[tuple[bool, bool]] = []
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        if function is torch.Tensor.pin_memory:
+            arguments[0].pinned = True
+            return arguments[0]
+        if function is torch.Tensor.to:
+            self.how.append((getattr(arguments[0], "pinned", False), options["non_blocking"]))
+            return arguments[0]
+        return function(*arguments, **options)
+
+
+@pytest.mark.parametrize(("device", "pinned", "waits"), [("cuda", True, False), ("mps", False, True)])
+def test_nothing_is_let_go_of_that_a_gpu_still_reads(device, pinned, waits):
+    """Apple's GPU reads memory that is let go of at once; CUDA's what is pinned, which torch keeps until it has."""
+    with Sent() as sent:
+        _send([torch.ones(1), torch.ones(1)], torch.device(device))
+    assert sent.how == [(pinned, not waits)]

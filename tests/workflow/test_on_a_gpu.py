@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from cictl.config import METHODS
+from cictl.engine import sampling
 from cictl.engine.training import adamw
 from cictl.errors import Interrupted
 from cictl.events import StageStarted
 from cictl.workflow import attention, baseline, check, evaluate, finetune, generate, init, invert, preview_aux
+from cictl.workflow.shared_base import SharedBase
 from tests.evaluation_models import make_clip, make_dinov2
 from tests.pretended_gpu import pretended_gpus
 from tests.pretended_graph import pretended_graphs
@@ -121,3 +123,31 @@ def test_a_safety_checker_looks_at_previews_and_pictures(gpu, base, photographs,
     write_settings(workspace, {**quick(checked), **ON_THE_WAY, "invert.steps": 2})
     invert.run(workspace, silent)
     generate.run(workspace, ["a photo of S*"], silent, source="invert", overrides={"generate.count": 1})
+
+
+def test_a_checker_that_memory_was_too_short_for_leaves_the_gpu_and_stands_there_without_the_vae(
+    gpu, base, tmp_path, monkeypatch
+):
+    """Else the next attempt with fewer pictures would have less memory than the first."""
+    checked = add_checker(shutil.copytree(base, tmp_path / "base"), NOTHING)
+    opened, seen = [], []
+    load = SharedBase.open
+    monkeypatch.setattr(SharedBase, "open", lambda *given: opened.append(load(*given)) or opened[-1])
+
+    def sample(*given, **named):
+        seen.append(str(opened[0].checker.model.concept_embeds.device))
+        return draw(*given, **named)
+
+    def look(self, clip_input, images):
+        seen.append(f"checker beside the VAE on {next(opened[0].model.vae.parameters()).device}")
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 32.00 MiB")
+        return images, [False] * len(images)
+
+    draw = sampling.sample
+    monkeypatch.setattr(sampling, "sample", sample)
+    monkeypatch.setattr("diffusers.pipelines.stable_diffusion.safety_checker.StableDiffusionSafetyChecker.forward", look)
+    workspace = init.run(tmp_path / "my-teapot", model=str(checked), name="my-teapot")
+    write_settings(workspace, {**quick(checked), "generate.count": 2, "generate.batch_size": 2})
+    assert len(generate.run(workspace, ["a cat"], silent, source="base").pictures) == 2
+    assert seen == ["cpu", "checker beside the VAE on cpu"] * 3
