@@ -41,7 +41,7 @@ def warn_of_empty_settings(session: Session, observe: Observer) -> None:
 
 def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:
     """Print the outcome; after a dry run also what the training will take."""
-    next_command = session.workspace.typed(next_command)
+    next_command = session.typed(next_command)
     if not outcome.dry_run or outcome.action == "skip":
         session.result(outcome, lambda: say_outcome(outcome, next_command))
         return
