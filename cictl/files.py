@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their fingerprints. Imports nothing of ours."""
+"""Files that appear whole or not at all, their fingerprints, and paths as people write them. Imports nothing of ours."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import typer
 
 from cictl.cli.options import Common, DryRunOption, SeedOption, read_text, takes_common
 from cictl.cli.session import exit_codes, open_session
+from cictl.ui.formats import pictures
 from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ def _say_foreseen(would: ForeseenAttention) -> None:
     if would.kept:
         print_text("already done: the sheet is there; nothing would be drawn")
     else:
-        pictures = "1 picture" if would.pictures == 1 else f"{would.pictures} pictures"
-        print_text(f"would look at {would.photographs} photographs and draw {pictures}")
+        print_text(f"would look at {would.photographs} photographs and draw {pictures(would.pictures)}")
     if would.sheet:
         print_result(f"the sheet: {would.sheet}")

@@ -10,6 +10,7 @@ import typer
 from cictl.cli.generate import StageOption
 from cictl.cli.options import Common, DryRunOption, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
 from cictl.cli.session import exit_codes, open_session
+from cictl.ui.formats import pictures
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
@@ -107,10 +108,9 @@ def _facts(results: Results | ForeseenEvaluation) -> dict[str, str]:
     """What the figures depend on, in a few lines."""
     from cictl.workflow.drawing import ways_to_draw
 
-    pictures = f"{results.count} {'picture' if results.count == 1 else 'pictures'}"
     facts = {
         "stage": f"{results.stage}{f' after {results.steps} steps' if results.steps else ''}, on {results.base['id']}",
-        "prompts": f"{results.prompt_set}, {pictures} of each, seeds from {results.seed} on",
+        "prompts": f"{results.prompt_set}, {pictures(results.count)} of each, seeds from {results.seed} on",
     }
     if ways := ways_to_draw(results.sampling):
         facts["drawn"] = ", ".join(ways)
@@ -132,11 +132,10 @@ def _which(identity: str | None) -> str:
 
 
 def _would_draw(total: int, kept: int | None) -> str:
-    pictures = "1 picture" if total == 1 else f"{total} pictures"
     if kept is None:
-        return f"{pictures} would be drawn and measured, of which those that are there are kept"
+        return f"{pictures(total)} would be drawn and measured, of which those that are there are kept"
     if kept == total:
-        return f"{pictures} would be measured; all are there already"
+        return f"{pictures(total)} would be measured; all are there already"
     if kept == 0:
-        return f"{pictures} would be drawn and measured"
-    return f"{total - kept} of {pictures} would be drawn, the rest is there already; all would be measured"
+        return f"{pictures(total)} would be drawn and measured"
+    return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already; all would be measured"

@@ -11,11 +11,11 @@ import typer
 
 from cictl.cli.options import Common, DryRunOption, StepOption, read_text, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.cli.training import duration
 from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_prompts
 from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
 from cictl.placeholders import CONCEPT
+from cictl.ui.formats import pictures, rough_duration
 from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _say_foreseen(would: ForeseenPictures) -> None:
     print_text(f"{would.stage}{trained}, on {would.base['id']}{fetched}", "stage:    ")
     print_text(_drawn_with(would), "drawn:    ")
     if would.estimate:
-        print_text(f"about {duration(would.estimate.seconds)} on {would.estimate.device}", "takes:    ")
+        print_text(f"about {rough_duration(would.estimate.seconds)} on {would.estimate.device}", "takes:    ")
         print_text(f"({would.estimate.method})", " " * 10)
     for picture in would.pictures or []:
         print_result(picture["path"] + ("  (there already)" if picture["kept"] and would.kept != would.count else ""))
@@ -193,12 +193,13 @@ def _say_foreseen(would: ForeseenPictures) -> None:
 
 
 def _would_draw(total: int, kept: int | None) -> str:
-    pictures = "1 picture" if total == 1 else f"{total} pictures"
     if kept is None:
-        return f"{pictures} would be drawn, of which those that are there are kept"
+        return f"{pictures(total)} would be drawn, of which those that are there are kept"
     if kept == total:
         return "already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there")
-    return f"{pictures} would be drawn" if not kept else f"{total - kept} of {pictures} would be drawn, the rest is there already"
+    if kept == 0:
+        return f"{pictures(total)} would be drawn"
+    return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already"
 
 
 def _drawn_with(would: ForeseenPictures) -> str:

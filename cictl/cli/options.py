@@ -16,7 +16,7 @@ from cictl.files import is_text
 
 @dataclass(frozen=True)
 class Common:
-    """What can be said to every command, or to most of them, behind what is its own."""
+    """What can be said to most commands, behind what is their own."""
 
     directory: Annotated[
         Path | None,

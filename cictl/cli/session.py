@@ -53,6 +53,10 @@ class Session:
         with show(self.mode, title=self.workspace.root.name, verbose=self.verbose) as observe:
             yield observe
 
+    def typed(self, way_on: str) -> str:
+        """``way_on`` as it works from where a person is, if it is a command; what else it says stands as it is."""
+        return self.workspace.typed(way_on) if way_on.startswith("cictl ") else way_on
+
     def result(self, outcome: Any, say: Callable[[], None]) -> None:
         """Print the result: as JSON with --json, else by ``say``. Of several processes the first one does."""
         if launched()[0]:

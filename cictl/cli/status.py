@@ -42,7 +42,7 @@ def command(common: Common) -> None:
                 shown |= own
             if report.running:
                 print_text(_said(report.running))
-            print_text(session.workspace.typed(report.next) if report.next.startswith("cictl ") else report.next, "next: ")
+            print_text(session.typed(report.next), "next: ")
             if report.problem:
                 print_text(report.problem, "      ")
 

@@ -13,6 +13,7 @@ from cictl.config import METHODS, command_of
 from cictl.errors import CictlError
 from cictl.events import Observer, Warned
 from cictl.processes import launched
+from cictl.ui.formats import rough_duration
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import check
 from cictl.workflow.findings import Estimate
@@ -41,7 +42,7 @@ def warn_of_empty_settings(session: Session, observe: Observer) -> None:
 
 def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> None:
     """Print the outcome; after a dry run also what the training will take."""
-    next_command = session.workspace.typed(next_command)
+    next_command = session.typed(next_command)
     if not outcome.dry_run or outcome.action == "skip":
         session.result(outcome, lambda: say_outcome(outcome, next_command))
         return
@@ -59,10 +60,12 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
 
 def say_estimate(estimate: Estimate, method: str) -> None:
     """Print what a training will take."""
-    took, memory = duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
+    took, memory = rough_duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
     less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
     if estimate.class_pictures:
-        print_text(f"about {duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first")
+        print_text(
+            f"about {rough_duration(estimate.drawing)} for {estimate.class_pictures} class pictures, which are drawn first"
+        )
     command = command_of(estimate.stage)
     print_text(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
     if estimate.stage in METHODS and estimate.checkpoint:
@@ -70,13 +73,6 @@ def say_estimate(estimate: Estimate, method: str) -> None:
         print_text(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept{snapshots}")
     if method:
         print_text(f"({method})", "  ")
-
-
-def duration(seconds: float) -> str:
-    """An estimated time in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def say_outcome(outcome: TrainingOutcome, next_command: str) -> None:

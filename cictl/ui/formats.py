@@ -23,6 +23,18 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
+def rough_duration(seconds: float) -> str:
+    """An estimated time, such as ``40 s``, ``12 min`` or ``29.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def pictures(count: int) -> str:
+    """``1 picture``, ``4 pictures``."""
+    return "1 picture" if count == 1 else f"{count} pictures"
+
+
 def rate(seconds_per_step: float) -> str:
     """The pace, turned so that the number is at least one: ``7.1 it/s`` or ``1.40 s/it``."""
     if seconds_per_step <= 0 or not math.isfinite(seconds_per_step):

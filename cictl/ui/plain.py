@@ -109,7 +109,7 @@ class PlainLines:
                 if not self._training:
                     self._pacer = Pacer(now, by_share=False)
                     there = f", {kept} there already" if kept else ""
-                    yield f"{total} {'picture' if total == 1 else 'pictures'}{there}"
+                    yield f"{formats.pictures(total)}{there}"
             case CheckpointSaved(step, path):
                 if self._verbose:
                     yield f"checkpoint of step {step}  {as_typed(path)}"

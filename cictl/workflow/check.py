@@ -16,13 +16,13 @@ from cictl.models.downloads import Download, foresee_download, is_absent
 from cictl.models.hub import cache_folder, switched_off
 from cictl.models.hub_errors import hub_name
 from cictl.models.hub_request import Request
-from cictl.models.locate import Located, base_request, clip_request, locate_base, locate_clip
+from cictl.models.locate import Located, base_request, clip_request, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.records import checkpoint_folders
 from cictl.workflow.estimating import Left, estimate, estimate_pictures, find_device
 from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.memory import out_of_memory_explained
-from cictl.workflow.pins import Pins, read_pins
+from cictl.workflow.pins import Pins, base_on_disk, read_pins
 from cictl.workflow.room import look_at_disks, size_in_words
 from cictl.workflow.stage import configure, decide, empty_settings, fingerprint, reads_clip
 from cictl.workspace import Workspace
@@ -99,8 +99,7 @@ def expect(
     report = CheckReport(str(workspace.root))
     config = configure(workspace, overrides, upto=stage, fresh=fresh)
     try:
-        pins = read_pins(workspace, config, stage, fresh=fresh)
-        base = locate_base(config.model.id, pins.model or config.model.revision, offline=True)
+        base = base_on_disk(config, read_pins(workspace, config, stage, fresh=fresh))
     except CictlError as error:
         if not is_absent(error) or switched_off():
             raise
@@ -185,7 +184,7 @@ def _find_models(
     model = config.model
     revision, clip_revision = pins.model or model.revision, pins.clip or model.clip_revision
     try:
-        base = locate_base(model.id, revision, offline=True)
+        base = base_on_disk(config, pins)
         report.add("ok", "model", f"{base.id}, {base.identity[:12]}")
     except CictlError as error:
         downloads += _foresee(report, "model", error, base_request(model.id, revision), observe)

@@ -160,6 +160,11 @@ def require_measurable(workspace: Workspace, config: Config, observe: Observer, 
 
 
 def check_settings(config: Config, source: Source | None) -> None:
+    """Refuse what can be known from ci.yaml alone.
+
+    Raises:
+        UsageError: there is nothing to measure with, or the base is to be drawn and nobody has said what.
+    """
     if not config.evaluate.dinov2 and not config.evaluate.clip:
         raise UsageError(
             "evaluate.dinov2 and evaluate.clip are both null, so that there is nothing to measure with",
@@ -175,6 +180,7 @@ def check_settings(config: Config, source: Source | None) -> None:
 
 
 def warn_of_other_photographs(concept: Concept, photographs: Sequence[Photograph], observe: Observer) -> None:
+    """Say where the pictures are compared with others than the concept was learned from."""
     if concept.source == "base":
         return
     first = concept.checkpoints[0].manifest

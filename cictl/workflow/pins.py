@@ -77,14 +77,23 @@ def find_clip(config: Config, pins: Pins, observe: Observer) -> Located:
     return locate_clip(config.model.clip, pins.clip or config.model.clip_revision, observe=observe)
 
 
+def base_on_disk(config: Config, pins: Pins) -> Located:
+    """What :func:`find_base` would find without a network.
+
+    Raises:
+        ModelAccessError: it is not on this machine, or cannot be read.
+    """
+    return locate_base(config.model.id, pins.model or config.model.revision, offline=True)
+
+
 def foresee_base(config: Config, pins: Pins, observe: Observer) -> Located | None:
     """What :func:`find_base` would find, or None if it would be downloaded. Nothing is downloaded.
 
     Raises:
         ModelAccessError, ResourceError: as that.
     """
-    model, revision = config.model.id, pins.model or config.model.revision
-    return require_obtainable(partial(locate_base, model, revision, offline=True), base_request(model, revision), observe)
+    request = base_request(config.model.id, pins.model or config.model.revision)
+    return require_obtainable(partial(base_on_disk, config, pins), request, observe)
 
 
 def require_models(config: Config, pins: Pins, observe: Observer, *, clip: bool) -> None:

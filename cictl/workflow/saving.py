@@ -107,6 +107,7 @@ def _facts(start: Beginning, prepared: Prepared, runtime: Runtime) -> dict[str, 
 
 
 def warn_of_other_circumstances(checkpoint: Checkpoint, facts: Mapping[str, Any], observe: Observer) -> None:
+    """Say which libraries, device or split of a batch differ from those of ``checkpoint``: nothing that a fingerprint holds."""
     before = checkpoint.manifest.get("circumstances", {})
     changed = [
         f"{name} {before[name]} -> {value}" for name, value in facts["circumstances"].items() if before.get(name, value) != value

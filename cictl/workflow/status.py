@@ -33,7 +33,7 @@ class StageStatus:
 
     @property
     def state(self) -> str:
-        """running, not started, started, done, or changed."""
+        """running, changed since, damaged, not started, started, or done."""
         if self.running:
             return "running"
         if self.changed:
@@ -170,7 +170,8 @@ def _next(
 ) -> tuple[str, str]:
     """The next command, and what stands in its way."""
     if len(photographs) < FEWEST:
-        return f"put three to six photographs into {workspace.shown(workspace.images)}, then: cictl invert", ""
+        then = workspace.typed("cictl invert")
+        return f"put three to six photographs into {workspace.shown(workspace.images)}, then: {then}", ""
     for status in stages:
         if status.state in ("changed since", "damaged"):
             undo = "or undo the change, to go on with what is trained" if can_be_undone(status.changed) else ""

@@ -1,4 +1,4 @@
-"""What both stages do alike: decide, load, train with checkpoints and a log, and report."""
+"""What all trainings do alike: decide, load, train with checkpoints and a log, and report."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from typing import Any
 from cictl.config import METHODS, STAGES, Stage, settings_of
 from cictl.errors import CictlError, ModelAccessError, ResourceError, StateError
 from cictl.events import Observer, PhaseStarted, Warned
-from cictl.models.locate import locate_base
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, invert
 from cictl.workflow.concept import Source
+from cictl.workflow.pins import base_on_disk, read_pins
 from cictl.workflow.rows import ROWS, title_of
 from cictl.workflow.stage import configure, is_over
 from cictl.workflow.training import TrainingOutcome
@@ -128,7 +128,7 @@ def needed_memory(
         if checkpoint and is_over(stage, checkpoint, settings):
             continue
         try:
-            base = locate_base(config.model.id, config.model.revision, offline=True)
+            base = base_on_disk(config, read_pins(workspace, config, stage))
         except ModelAccessError:
             continue
         if not needed:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cictl.cli.app import app
 from cictl.events import CheckpointSaved, PhaseStarted, Progress, StageCompleted
-from cictl.workflow import baseline, export, finetune, generate, invert, preview_aux, status
+from cictl.workflow import baseline, export, finetune, generate, init, invert, preview_aux, status
 from tests.support import silent
 
 HOLDER = ".lock-holder.json"
@@ -158,6 +158,14 @@ def test_what_an_export_has_half_written_is_no_export_of_any_training(copy_of_tr
         hidden.write_bytes(path.read_bytes().replace(b"finetune", b"somewhat"))
     assert seen.exports and seen.export_origins == ["finetune after 6 steps"]
     assert status.run(copy_of_trained) == seen
+
+
+def test_without_photographs_it_says_what_to_type_from_where_one_is(tmp_path, monkeypatch):
+    workspace, _ = init.run(tmp_path / "one"), init.run(tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    assert status.run(workspace).next == "put three to six photographs into one/images, then: cd one && cictl invert"
+    monkeypatch.chdir(workspace.root)
+    assert status.run(workspace).next == "put three to six photographs into images, then: cictl invert"
 
 
 def test_sheets_are_no_pictures(copy_of_trained):
