@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cictl.errors import ModelAccessError, lacking
+from cictl.models.base_folder import weight_files
 from cictl.models.locate import Located
 from cictl.models.single_file import load_parts, load_tokenizer, load_unet_weights
 
@@ -35,17 +36,12 @@ def load_small(located: Located) -> tuple[Any, Any]:
     """The tokenizer and the noise schedule.
 
     Raises:
-        ModelAccessError: one is missing, or cannot be read.
+        ModelAccessError: one cannot be read.
     """
     from diffusers import DDIMScheduler
     from transformers import CLIPTokenizer
 
     folder = located.folder / "tokenizer"
-    for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
-        if not needed.exists():  # the libraries would take its path for an id on the hub, and say so
-            raise ModelAccessError(
-                f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
-            )
     try:
         packed = (folder / "merges.txt.gz").is_file()
         tokenizer = load_tokenizer(folder) if packed else CLIPTokenizer.from_pretrained(folder)
@@ -76,8 +72,11 @@ def base_unet_weights(located: Located, wanted: Callable[[str], bool] = lambda n
     if located.file:
         return load_unet_weights(located.file, located.folder, wanted)
     try:
-        with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys() if wanted(name)}  # noqa: SIM118
+        weights: dict[str, Tensor] = {}
+        for path in weight_files(located.folder, "unet"):
+            with safe_open(path, framework="pt") as file:
+                weights |= {name: file.get_tensor(name).float() for name in file.keys() if wanted(name)}  # noqa: SIM118
+        return weights
     except (OSError, SafetensorError) as error:
         raise _unreadable(located, "unet", str(error)) from None
 
@@ -88,11 +87,15 @@ def _load_part(kind: Any, located: Located, part: str) -> Any:
     try:
         model, report = kind.from_pretrained(
             located.folder, subfolder=part, use_safetensors=True, output_loading_info=True, local_files_only=True,
-            **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else {"dtype": torch.float32}),
+            **({"torch_dtype": torch.float32} if "diffusers" in kind.__module__ else
+               {"dtype": torch.float32, "ignore_mismatched_sizes": True}),
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise _unreadable(located, part, first_line) from None
+        raise _unreadable(located, part, first_line.removeprefix("Cannot load  because ").partition(". If you want")[0]) from None
+    if other := sorted(report.get("mismatched_keys") or ()):  # transformers would raise, and not say which
+        name, found, expected = other[0]
+        raise _unreadable(located, part, f"{name} expected shape {tuple(expected)}, but got {tuple(found)}")
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise ModelAccessError(f"{located.id}: {part} {lacking(missing)}", _WHOLE, slug="model-incomplete")
