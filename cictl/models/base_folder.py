@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from cictl.errors import ModelAccessError
+from cictl.files import from_home, is_folder
 from cictl.models import hub_errors
 from cictl.models.headers import read_header
 from cictl.models.hub_request import Request
@@ -55,9 +57,14 @@ def require_whole_weights(request: Request, folder: Path) -> None:
     missing = [path.relative_to(folder).as_posix() for paths in files.values() for path in paths if not path.is_file()]
     if missing:
         raise hub_errors.without_files(request, missing, _names(folder))
-    for paths in files.values():
-        for path in paths:
-            read_header(path.resolve())  # in a cache that is what has to be removed, not a link to it
+    for path in chain.from_iterable(files.values()):
+        try:
+            read_header(path.resolve())  # in the hub's cache that is the file itself, not a link to it
+        except ModelAccessError as error:
+            if is_folder(from_home(request.id)):
+                raise
+            again = f"delete {path.resolve()}, then type the same command again: it is downloaded anew"
+            raise ModelAccessError(error.message, again, slug=error.slug) from None
 
 
 def weight_files(folder: Path, part: str) -> list[Path]:
