@@ -31,6 +31,8 @@ _BASE_FILES = (
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
+_SHOWN = 3  # of the models in a folder
+
 MetricNetwork = Literal["dinov2", "clip"]
 _READER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")  # of CLIP, and of DINOv2
 
@@ -74,7 +76,8 @@ def locate_base(model_id: str, revision: str | None = None, *, offline: bool = F
     if not (located.folder / "unet" / "config.json").is_file():
         raise ModelAccessError(
             f"{model_id} is not a model in diffusers layout: {located.folder} holds no unet/config.json",
-            "give a folder that has unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or an id such as "
+            _model_within(located.folder)
+            or "give a folder that has unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or an id such as "
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             slug="model-without-layout",
         )
@@ -170,6 +173,14 @@ def _locate(
     if snapshot is None:
         raise hub_errors.offline(request)
     return Located(model_id, snapshot, snapshot.name)
+
+
+def _model_within(folder: Path) -> str:
+    """What to give in place of a folder that is none of a model, but holds one; nothing if it holds none."""
+    models = [path.parent.parent for path in folder.glob("snapshots/*/unet/config.json")]  # a folder of the hub's cache
+    models += [path.parent.parent for path in folder.glob("*/unet/config.json")]
+    models += folder.glob("*.safetensors")
+    return "\n".join(f"set model.id in ci.yaml to what lies in it: {model}" for model in sorted(models)[:_SHOWN])
 
 
 def _digest(folder: Path) -> str:
