@@ -13,7 +13,7 @@ from cictl.cli.session import exit_codes, open_session, print_outcome
 from cictl.errors import StateError, UsageError
 from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
-from cictl.ui.report import Listing, print_result
+from cictl.ui.report import Listing, print_result, stdout_console
 
 if TYPE_CHECKING:
     from cictl.workflow.export import ExportOutcome
@@ -131,8 +131,14 @@ def _list(json: bool) -> None:
     if json:
         keys = ("name", "holds", "read_by", "form", "size_on_sd15")
         print_outcome({"formats": [dict(zip(keys, row, strict=True)) for row in rows]})
-    else:
-        print_result(Listing(columns, rows))
+        return
+    table = Listing(columns, rows)
+    if table.width <= stdout_console().width:
+        print_result(table)
+        return
+    for name, holds, readers, form, size in rows:  # a table of folded cells would be hard to read
+        print_result(f"{name}  {form}, {size}", f"  {holds}", f"  read by {readers}")
+    print_result("sizes are those on Stable Diffusion 1.5")
 
 
 def _rank(text: str) -> int | None:
@@ -144,4 +150,6 @@ def _rank(text: str) -> int | None:
 
 
 def _size(size: int) -> str:
+    if size < 2**10:
+        return f"{size} B"
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

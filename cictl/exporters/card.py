@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_RAIL = (
+    "creativeml-openrail-m",
+    "CreativeML Open RAIL-M, which goes along with whatever is made from it: "
+    "https://huggingface.co/spaces/CompVis/stable-diffusion-license",
+)
 LICENCES = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": ("creativeml-openrail-m", "CreativeML Open RAIL-M"),
-    "CompVis/stable-diffusion-v1-4": ("creativeml-openrail-m", "CreativeML Open RAIL-M"),
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": _RAIL,
+    "runwayml/stable-diffusion-v1-5": _RAIL,  # where it was before, and still is in many caches
+    **{f"CompVis/stable-diffusion-v1-{number}": _RAIL for number in (1, 2, 3, 4)},
     "toybox": ("apache-2.0", "Apache-2.0"),
 }
 SAMPLE = "sample.png"
@@ -19,7 +25,8 @@ class Card:
     """What a card says.
 
     Attributes:
-        name: the word to type.
+        name: of the concept.
+        word: what to type for it.
         holds: what the export holds, in a few words.
         base: the base model's id, or "local".
         identity: its commit or digest.
@@ -32,6 +39,7 @@ class Card:
     """
 
     name: str
+    word: str
     holds: str
     base: str
     identity: str
@@ -49,13 +57,13 @@ def render(card: Card, hashes: Mapping[str, str]) -> bytes:
     Args:
         hashes: the sha256 of each file.
     """
-    identifier, licence = LICENCES.get(card.base, ("other", "not known to cictl: see where the base model comes from"))
+    identifier, licence = LICENCES.get(card.base, ("unknown", "not known to cictl: see where the base model comes from"))
     base = card.base if "/" in card.base else None
     lines = [
         "---",
         f"license: {identifier}",
         *([f"base_model: {base}"] if base else []),
-        f"instance_prompt: {card.name}",
+        f'instance_prompt: "{card.word}"',
         "tags: [stable-diffusion, text-to-image, contrastive-inversion]",
         "---",
         "",

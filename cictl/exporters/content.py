@@ -115,6 +115,44 @@ def metadata(source: Exportable, **facts: Any) -> dict[str, str]:
     return {"cictl": json.dumps({**source.facts, **facts}, sort_keys=True, ensure_ascii=False)}
 
 
+def is_for_sd1(source: Exportable) -> bool:
+    """Whether the base has the width of Stable Diffusion 1.x, by which the programs that read a file know one, too."""
+    return source.embedding.shape[-1] == 768
+
+
+def model_spec(source: Exportable, kind: str = "") -> dict[str, str]:
+    """The keys that Stability AI's ModelSpec 1.0.0 asks for, without any of which a reader takes it that there are none.
+
+    Args:
+        kind: /lora for an addition to a model; nothing for a whole one.
+    """
+    if not is_for_sd1(source):
+        return {}
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"stable-diffusion-v1{kind}",
+        # As kohya's scripts say it: the names are those of diffusers in a LoRA, and of the LDM code in a checkpoint.
+        "modelspec.implementation": "diffusers" if kind else "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": source.name,
+        "modelspec.trigger_phrase": source.name,
+    }
+
+
+def adapter_metadata(source: Exportable, module: str, **facts: str) -> dict[str, str]:
+    """What A1111 and others show of an addition to a model, and what tells them that it is for Stable Diffusion 1.x.
+
+    Args:
+        module: of kohya's scripts, that could have trained it.
+        facts: more of their keys, without the ss_ in front.
+    """
+    version = {"ss_base_model_version": "sd_v1-5", "ss_v2": "False"} if is_for_sd1(source) else {}
+    own = {f"ss_{key}": value for key, value in facts.items()}
+    return {
+        **metadata(source), "ss_network_module": module, "ss_output_name": source.name, **own, **version,
+        **model_spec(source, "/lora"),
+    }  # fmt: skip
+
+
 def stored(tensors: Mapping[str, Tensor], dtype: str = "fp32") -> dict[str, Tensor]:
     """The floating-point tensors in ``dtype``, but for single numbers such as an alpha; all on the CPU and contiguous."""
     return {

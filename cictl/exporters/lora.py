@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cictl.exporters.content import Built, Exportable, Options, Place, Tensors, kohya_name, metadata, stored
+from cictl.exporters.content import Built, Exportable, Options, Place, Tensors, adapter_metadata, kohya_name, stored
 from cictl.exporters.decomposition import LowRank, describe, factors_of
 from cictl.exporters.embedding import embedding_file, embedding_path
 from cictl.exporters.usage import comfy, load_embedding, snippet
@@ -50,17 +50,6 @@ def kohya_tensors(factors: Mapping[str, LowRank]) -> dict[str, Tensor]:
 
 
 def kohya_metadata(source: Exportable, factors: Mapping[str, LowRank]) -> dict[str, str]:
-    """What A1111 and ComfyUI show of a LoRA, and what tells them that it is for Stable Diffusion 1.x."""
+    """That it is a LoRA of this rank."""
     rank = str(next(iter(factors.values())).rank)
-    return {
-        **metadata(source),
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": rank,
-        "ss_network_alpha": rank,
-        "ss_output_name": source.name,
-        "ss_base_model_version": "sd_v1-5",
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
-        "modelspec.title": source.name,
-        "modelspec.trigger_phrase": source.name,
-    }
+    return adapter_metadata(source, "networks.lora", network_dim=rank, network_alpha=rank)

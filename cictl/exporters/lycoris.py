@@ -13,9 +13,9 @@ from cictl.exporters.content import (
     Options,
     Place,
     Tensors,
+    adapter_metadata,
     changes,
     kohya_name,
-    metadata,
     rounding_note,
     stored,
 )
@@ -25,23 +25,19 @@ from cictl.exporters.usage import comfy
 
 def build(source: Exportable, options: Options) -> Built:
     """The changes and the embedding."""
-    file = Tensors(
-        stored(diffs(source), options.dtype),
-        {
-            **metadata(source),
-            "ss_network_module": "lycoris.kohya",
-            "ss_network_args": '{"algo": "full"}',
-            "ss_output_name": source.name,
-            "ss_base_model_version": "sd_v1-5",
-            "modelspec.trigger_phrase": source.name,
-        },
-    )
+    file = full_file(source, options)
 
     def usage(place: Place) -> dict[str, str]:
         return full_usage(source.name)
 
     notes = rounding_note(source, changes(source), options.dtype)
     return Built({f"loras/{source.name}.safetensors": file, **embedding_file(source)}, usage, notes)
+
+
+def full_file(source: Exportable, options: Options) -> Tensors:
+    """The changes, as programs know the layout."""
+    said = adapter_metadata(source, "lycoris.kohya", network_args='{"algo": "full"}')
+    return Tensors(stored(diffs(source), options.dtype), said)
 
 
 def diffs(source: Exportable) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import ModelAccessError
-from cictl.models.single_file import read_header
+from cictl.models.headers import read_header
 
 
 def described(facts: Mapping[str, Any]) -> str:

@@ -7,9 +7,9 @@ Two files, named after the concept, since A1111 takes the file's name for the wo
 
 from __future__ import annotations
 
-from cictl.exporters.content import Built, Exportable, Options, Place, Tensors, changes, metadata, rounding_note, stored
+from cictl.exporters.content import Built, Exportable, Options, Place, changes, rounding_note
 from cictl.exporters.embedding import embedding_file
-from cictl.exporters.lycoris import diffs, full_usage
+from cictl.exporters.lycoris import full_file, full_usage
 from cictl.exporters.usage import comfy
 
 
@@ -18,8 +18,7 @@ def build(source: Exportable, options: Options) -> Built:
     files = embedding_file(source)
     notes = []
     if source.key_values:
-        tensors = stored(diffs(source), options.dtype)
-        files[f"loras/{source.name}.safetensors"] = Tensors(tensors, metadata(source))
+        files[f"loras/{source.name}.safetensors"] = full_file(source, options)
         notes = rounding_note(source, changes(source), options.dtype)
 
     def usage(place: Place) -> dict[str, str]:

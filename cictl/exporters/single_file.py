@@ -21,6 +21,7 @@ from cictl.exporters.content import (
     Tensors,
     UnfitError,
     metadata,
+    model_spec,
     rounding_note,
     stored,
 )
@@ -29,6 +30,12 @@ from cictl.exporters.usage import comfy, load_embedding, opening, snippet
 from cictl.models.ldm_names import text_tensors, unet_tensors, vae_tensors
 from cictl.models.single_file import translate
 from cictl.models.stable_diffusion import StableDiffusion
+
+# What the programs have to be told where the base predicts velocity, since they do not read it in a file of this kind.
+_OF_VELOCITY = (
+    " behind it a ModelSamplingDiscrete node set to v_prediction,",
+    ' with {}.yaml beside it, a config of the LDM code that says parameterization: "v",',
+)
 
 
 def build(source: Exportable, options: Options) -> Built:
@@ -43,19 +50,23 @@ def build(source: Exportable, options: Options) -> Built:
     configs = {"unet": model.unet.config, "vae": model.vae.config, "text_encoder": model.text_encoder.config}
     tensors = ldm_tensors(parts, configs)
     path = f"checkpoints/{source.name}.safetensors"
+    velocity = model.scheduler_config["prediction_type"] == "v_prediction"
 
     def usage(place: Place) -> dict[str, str]:
         opened = opening("from_single_file", place.file(path), f"config={place.configs}")
         load = load_embedding(place, embedding_path(source.name), source.name)
+        file, (node, beside) = f"{source.name}.safetensors", _OF_VELOCITY if velocity else ("", "")
         return {
-            "ComfyUI": f"a Load Checkpoint node with {source.name}.safetensors, and {comfy(source.name)}",
-            "A1111 / Forge": f"choose the checkpoint {source.name}.safetensors, and type: {source.name}",
+            "ComfyUI": f"a Load Checkpoint node with {file},{node} and {comfy(source.name)}",
+            "A1111 / Forge": f"choose the checkpoint {file},{beside.format(source.name)} and type: {source.name}",
             "diffusers": snippet(source.name, opened, [load]),
         }
 
-    said = metadata(source, dtype=options.dtype)
-    if model.scheduler_config["prediction_type"] == "v_prediction":
-        said["modelspec.prediction_type"] = "v"  # or the file would be taken for a model of noise
+    predicts = "v" if velocity else "epsilon"
+    said = {
+        **metadata(source, dtype=options.dtype), **model_spec(source),
+        "modelspec.prediction_type": predicts, "modelspec.predict_key": predicts,  # the second is ComfyUI's name for it
+    }  # fmt: skip
     file = Tensors(stored(tensors, options.dtype), said)
     return Built({path: file, **embedding_file(source)}, usage, rounding_note(source, source.key_values, options.dtype))
 

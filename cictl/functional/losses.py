@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PREDICTION_TYPES = ("epsilon", "v_prediction")  # noise and velocity, as schedulers of diffusers call them
-
 
 def ldm_loss(target: Tensor, prediction: Tensor) -> Tensor:
     """Eq. 1: E || eps - eps_theta(z_t, t, c) ||^2, with w_t = 1.
@@ -73,7 +71,7 @@ def prediction_target(clean: Tensor, noise: Tensor, alphas_cumprod: Tensor, pred
 
     Args:
         clean, noise, alphas_cumprod: as for :func:`diffuse`.
-        prediction_type: one of :data:`PREDICTION_TYPES`, as the scheduler's config says.
+        prediction_type: epsilon (noise) or v_prediction (velocity), as the scheduler's config says.
 
     Raises:
         ValueError: for any other prediction type.
@@ -83,7 +81,7 @@ def prediction_target(clean: Tensor, noise: Tensor, alphas_cumprod: Tensor, pred
     if prediction_type == "v_prediction":
         signal, spread = _coefficients(alphas_cumprod)
         return signal * noise - spread * clean
-    raise ValueError(f"prediction type {prediction_type!r}: only {' and '.join(PREDICTION_TYPES)} are known")
+    raise ValueError(f"prediction type {prediction_type!r}: only epsilon and v_prediction are known")
 
 
 def _coefficients(alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cictl.errors import ModelAccessError, lacking
+from cictl.models.base_folder import weight_files
 from cictl.models.locate import Located
 from cictl.models.pretrained import UnreadableError, load_pretrained
 from cictl.models.single_file import load_parts, load_unet_weights
@@ -37,16 +38,11 @@ def load_small(located: Located) -> tuple[Any, Any]:
     """The tokenizer and the noise schedule.
 
     Raises:
-        ModelAccessError: one is missing, or cannot be read.
+        ModelAccessError: one cannot be read.
     """
     from diffusers import DDIMScheduler
 
     folder = located.folder / "tokenizer"
-    for needed in (folder, located.folder / "scheduler" / "scheduler_config.json"):
-        if not needed.exists():  # the libraries would take its path for an id on the hub, and say so
-            raise ModelAccessError(
-                f"{located.id} has no {needed.relative_to(located.folder).as_posix()}", _WHOLE, slug="model-without-part"
-            )
     try:
         return load_tokenizer(folder), DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
@@ -75,16 +71,20 @@ def base_unet_weights(located: Located, wanted: Callable[[str], bool] = lambda n
     if located.file:
         return load_unet_weights(located.file, located.folder, wanted)
     try:
-        with safe_open(located.folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys() if wanted(name)}  # noqa: SIM118
+        weights: dict[str, Tensor] = {}
+        for path in weight_files(located.folder, "unet"):
+            with safe_open(path, framework="pt") as file:
+                weights |= {name: file.get_tensor(name).float() for name in file.keys() if wanted(name)}  # noqa: SIM118
+        return weights
     except (OSError, SafetensorError) as error:
         raise _unreadable(located, "unet", str(error)) from None
 
 
 def _load_part(kind: Any, located: Located, part: str) -> Any:
-    precision = "torch_dtype" if "diffusers" in kind.__module__ else "dtype"
+    of_diffusers = "diffusers" in kind.__module__
+    options = {"torch_dtype": torch.float32} if of_diffusers else {"dtype": torch.float32, "ignore_mismatched_sizes": True}
     try:
-        model, missing = load_pretrained(kind, located.folder, subfolder=part, **{precision: torch.float32})
+        model, missing = load_pretrained(kind, located.folder, subfolder=part, **options)
     except UnreadableError as error:
         raise _unreadable(located, part, str(error)) from None
     if missing:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cictl.errors import CictlError, ResourceError
@@ -43,14 +44,17 @@ def snapshot_on_disk(request: Request) -> Path | None:
     return folder if not lacking(request, names) else None
 
 
-def fetch(request: Request, observe: Observer) -> Path:
+def fetch(request: Request, observe: Observer, accept: Callable[[Path], None] = lambda folder: None) -> Path:
     """The folder of the commit that ``request`` means as of now, downloaded as far as need be.
 
     A commit that is all on the disk is not asked for. If the hub says no or nothing, what an earlier run fetched of the
     same branch is used, and a warning says so.
 
+    Args:
+        accept: looks at the folder when its small files are there, and raises if the weights need not come.
+
     Raises:
-        ModelAccessError: the hub cannot be reached, refuses, or has not the files.
+        ModelAccessError: the hub cannot be reached, refuses, or has not the files, or ``accept``.
         ResourceError: there is no room for them.
     """
     found = snapshot_on_disk(request)
@@ -62,7 +66,7 @@ def fetch(request: Request, observe: Observer) -> Path:
         raise hub_errors.offline(request)
     try:
         with hub_errors.library_warnings(observe), hub_errors.disk_errors():
-            return _fetch(request, observe)
+            return _fetch(request, observe, accept)
     except CictlError as error:
         if not found or not isinstance(error, NoAnswer):
             raise
@@ -108,26 +112,36 @@ class _EndedEarly(Exception):
     """The server closed the connection before the file's last byte."""
 
 
-def _fetch(request: Request, observe: Observer) -> Path:
+def _fetch(request: Request, observe: Observer, accept: Callable[[Path], None]) -> Path:
     from filelock import FileLock
 
     storage = _storage(request)
+    observe(PhaseStarted(f"asking {hub_errors.hub_name()} for {request.id}"))
+    commit, files = listing(request)
+    folder = storage / "snapshots" / commit
+    if all((folder / file.name).is_file() for file in files):
+        with suppress(OSError):  # of a cache that others keep, and this user may only read
+            _remember(request, commit)
+        return folder
     lock = storage.parent / ".locks" / storage.name / "cictl.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    observe(PhaseStarted(f"asking {hub_errors.hub_name()} for {request.id}"))
     with FileLock(lock):  # two downloads into one file would spoil it
-        commit, files = listing(request)
-        folder = storage / "snapshots" / commit
-        _fetch_files(request, commit, files, observe)
-        if not is_commit(request.revision):
-            ref = storage / "refs" / request.revision
-            ref.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(ref, commit.encode())  # last: until then, the branch is what was whole before
+        _fetch_files(request, commit, files, observe, accept)
+        _remember(request, commit)  # last: until then, the branch is what was whole before
     return folder
 
 
-def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: Observer) -> None:
-    """Fetch what is missing, small files first.
+def _remember(request: Request, commit: str) -> None:
+    """Note which commit a branch is at."""
+    ref = _storage(request) / "refs" / request.revision
+    if is_commit(request.revision) or (ref.is_file() and ref.read_bytes().strip() == commit.encode()):
+        return
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(ref, commit.encode())
+
+
+def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: Observer, accept: Callable[[Path], None]) -> None:
+    """Fetch what is missing, small files and those that are no weights first.
 
     Raises:
         ModelAccessError, ResourceError: as :func:`fetch` says.
@@ -136,7 +150,7 @@ def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: 
 
     blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
     blobs.mkdir(parents=True, exist_ok=True)
-    missing = [file for file in sorted(files, key=lambda file: file.size) if not (folder / file.name).is_file()]
+    missing = [file for file in sorted(files, key=_weights_last) if not (folder / file.name).is_file()]
     absent = [file for file in missing if not (blobs / file.hash).is_file()]
     total = sum(file.size for file in files)
     kept = total - _to_come(blobs, absent)
@@ -149,7 +163,11 @@ def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: 
                 Note(f"{request.id}: going on with what is there, {whole} of {len(files)} files, {kept:,} of {total:,} bytes")
             )
     meter = _Meter(request.id, total, kept, observe)
+    accepted = False
     for file in missing:
+        if _is_weights(file) and not accepted:
+            accept(folder)
+            accepted = True
         if file in absent:
             meter.begin(file.name)
             _fetch_file(request, commit, file, blobs, meter)
@@ -266,6 +284,14 @@ def _part(blobs: Path, file: File) -> Path:
 def _to_come(blobs: Path, absent: Sequence[File]) -> int:
     """Bytes of the files that are not there, less what an earlier run has fetched of them."""
     return sum(file.size - _size(_part(blobs, file)) for file in absent)
+
+
+def _is_weights(file: File) -> bool:
+    return file.name.endswith(".safetensors")
+
+
+def _weights_last(file: File) -> tuple[bool, int]:
+    return _is_weights(file), file.size
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from cictl.errors import CictlError, ModelAccessError, ResourceError
 from cictl.events import Observer, Warned
+from cictl.files import from_home, is_folder
 from cictl.models.hub_request import Request
 
 _DNS = re.compile(r"name or service not known|name resolution|nodename nor servname|getaddrinfo|no address associated", re.I)
@@ -108,7 +109,7 @@ def damaged(request: Request, file: str) -> ModelAccessError:
 
 
 def without_files(request: Request, missing: list[str], there: set[str]) -> ModelAccessError:
-    """The repository lacks files that are read: it has only pickles, only half precision, or is something else."""
+    """A repository or a folder lacks files that are read: it has only pickles, only half precision, or is something else."""
     shown = ", ".join(missing)
     stems = {name.rsplit(".", 1)[0] for name in missing if name.endswith(".safetensors")}
     folders = {stem.rpartition("/")[0] for stem in stems}
@@ -116,22 +117,37 @@ def without_files(request: Request, missing: list[str], there: set[str]) -> Mode
         name for name in there if name.endswith((".bin", ".ckpt", ".pt", ".pth")) and name.rpartition("/")[0] in folders
     )
     variants = sorted(name for name in there if name.endswith(".safetensors") and name.split(".")[0] in stems)
-    says = f"{request.id} at {request.revision} has no {shown}"
+    local = is_folder(from_home(request.id))
+    says = f"{request.id} has no {shown}" if local else f"{request.id} at {request.revision} has no {shown}"
     if variants:
         return ModelAccessError(
             f"{says}: it has other variants ({', '.join(variants)}), which this version does not read",
-            f"set {request.key} in ci.yaml to a model that has the files without a suffix such as .fp16",
+            f"set {request.key} in ci.yaml to a model that has the files without a suffix such as .fp16"
+            + _or_converted(request, f', variant="{variants[0].split(".")[1]}"'),
             slug="model-only-as-variant",
         )
     if pickles:
+        convert = "https://huggingface.co/spaces/safetensors/convert"
+        by_the_hub = f"; or let the hub convert it at {convert} and set {request.revision_key} to its refs/pr/N"
         return ModelAccessError(
             f"{says}: it has pickles ({', '.join(pickles)}), which can run code when they are read: only safetensors is read",
-            f"look for a copy of the model in safetensors and set {request.key} in ci.yaml to it; or let the hub convert it at "
-            f"https://huggingface.co/spaces/safetensors/convert and set {request.revision_key} to its refs/pr/N",
+            f"look for a copy of the model in safetensors and set {request.key} in ci.yaml to it"
+            + (_or_converted(request, trust=True) if local else by_the_hub),
             slug="model-only-as-pickle",
         )
     return ModelAccessError(
         f"{says}: so it is not {request.kind}", f"set {request.key} in ci.yaml to {request.kind}", slug="model-without-files"
+    )
+
+
+def _or_converted(request: Request, options: str = "", *, trust: bool = False) -> str:
+    """The way to a copy of a base model in the form that is read; nothing for other models."""
+    if request.key != "model.id":
+        return ""
+    return (
+        f"; or{', if you trust it,' if trust else ''} make a folder of it and set {request.key} to that:\n"
+        "`python -c 'from diffusers import StableDiffusionPipeline as P; "
+        f'P.from_pretrained("{request.id}"{options}).save_pretrained("FOLDER")\'`'
     )
 
 

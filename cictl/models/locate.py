@@ -5,7 +5,9 @@ Imports neither torch nor diffusers, so that `cictl status` can use it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +15,10 @@ from cictl.errors import ModelAccessError
 from cictl.events import Observer, ignore
 from cictl.files import from_home, is_file, is_folder, sampled_digest, sha256_bytes
 from cictl.models import hub, hub_errors
+from cictl.models.base_folder import require_sd1_configs, require_whole_weights
+from cictl.models.headers import PICKLES
 from cictl.models.hub_request import Request
-from cictl.models.single_file import PICKLES, SD1_CONFIGS, require_sd1
+from cictl.models.single_file import SD1_CONFIGS, require_sd1
 
 EMBEDDED = Path(__file__).parent / "weights"
 
@@ -27,6 +31,8 @@ _BASE_FILES = (
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json", "vae/diffusion_pytorch_model.safetensors", *CHECKER_FILES,
 )  # fmt: skip
+_SHOWN = 3  # of the models in a folder
+
 MetricNetwork = Literal["dinov2", "clip"]
 _READER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")  # of CLIP, and of DINOv2
 
@@ -57,21 +63,26 @@ def locate_base(model_id: str, revision: str | None = None, *, offline: bool = F
         observe: is told how a download goes.
 
     Raises:
-        ModelAccessError: it cannot be found or reached.
+        ModelAccessError: it cannot be found or reached, is not whole, or is no Stable Diffusion 1.x.
         ResourceError: there is no room for it.
     """
     file = from_home(model_id)
     if model_id != "toybox" and is_file(file):
         require_sd1(file)
         return Located(model_id, SD1_CONFIGS, sampled_digest(file), file.resolve())
-    located = _locate(base_request(model_id, revision), embedded="", offline=offline, observe=observe)
+    request = base_request(model_id, revision)
+    accept = partial(require_sd1_configs, request)
+    located = _locate(request, embedded="", offline=offline, observe=observe, accept=accept)
     if not (located.folder / "unet" / "config.json").is_file():
         raise ModelAccessError(
             f"{model_id} is not a model in diffusers layout: {located.folder} holds no unet/config.json",
-            "give a folder that has unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or an id such as "
+            _model_within(located.folder)
+            or "give a folder that has unet/, vae/, text_encoder/, tokenizer/ and scheduler/, or an id such as "
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             slug="model-without-layout",
         )
+    accept(located.folder)
+    require_whole_weights(request, located.folder)
     return located
 
 
@@ -126,7 +137,14 @@ def metric_request(model_id: str, revision: str | None, which: MetricNetwork) ->
     return Request(model_id, revision or hub.MAIN, _READER_FILES, key, f"{key}_revision")
 
 
-def _locate(request: Request, *, embedded: str, offline: bool, observe: Observer) -> Located:
+def _locate(
+    request: Request,
+    *,
+    embedded: str,
+    offline: bool,
+    observe: Observer,
+    accept: Callable[[Path], None] = lambda folder: None,
+) -> Located:
     model_id = request.id
     folder = EMBEDDED / model_id / embedded
     if model_id == "toybox":
@@ -151,10 +169,18 @@ def _locate(request: Request, *, embedded: str, offline: bool, observe: Observer
             f"set {request.key} in ci.yaml to {request.choices}",
             slug="model-not-found",
         )
-    snapshot = hub.snapshot_on_disk(request) if offline else hub.fetch(request, observe)
+    snapshot = hub.snapshot_on_disk(request) if offline else hub.fetch(request, observe, accept)
     if snapshot is None:
         raise hub_errors.offline(request)
     return Located(model_id, snapshot, snapshot.name)
+
+
+def _model_within(folder: Path) -> str:
+    """What to give in place of a folder that is none of a model, but holds one; nothing if it holds none."""
+    models = [path.parent.parent for path in folder.glob("snapshots/*/unet/config.json")]  # a folder of the hub's cache
+    models += [path.parent.parent for path in folder.glob("*/unet/config.json")]
+    models += folder.glob("*.safetensors")
+    return "\n".join(f"set model.id in ci.yaml to what lies in it: {model}" for model in sorted(models)[:_SHOWN])
 
 
 def _digest(folder: Path) -> str:

@@ -33,7 +33,11 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if means_out_of_memory(error):
             raise
-        raise UnreadableError(next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnreadableError(first_line.removeprefix("Cannot load  because ").partition(". If you want")[0]) from error
+    if other := sorted(report.get("mismatched_keys") or ()):  # where these are ignored, since transformers does not say which
+        name, found, expected = other[0]
+        raise UnreadableError(f"{name} expected shape {tuple(expected)}, but got {tuple(found)}")
     return network, sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))  # which are counted
 
 

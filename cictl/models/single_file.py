@@ -6,15 +6,15 @@ decided before any weight is read. Imports neither torch nor diffusers before it
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cictl.errors import ModelAccessError, lacking
+from cictl.models.headers import AGAIN, Header, read_header
 from cictl.models.ldm_names import TEXT as _TEXT
 from cictl.models.ldm_names import UNET as _UNET
 from cictl.models.ldm_names import VAE as _VAE
@@ -23,74 +23,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SD1_CONFIGS = Path(__file__).parent / "configs" / "sd1"
-PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 
 _PREFIXES = {"unet": _UNET, "text_encoder": _TEXT, "vae": _VAE}
 _TITLES = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}
-_LARGEST_HEADER = 100_000_000  # what the safetensors library itself accepts
 _TAKE = (
     "set model.id in ci.yaml to a whole checkpoint of Stable Diffusion 1.x, as .safetensors or as a folder in diffusers layout"
 )
-_AGAIN = "download it again; a file of a few KB is often a login page, or a pointer that git lfs pull replaces by the file"
-_CONVERT = (
-    "most pages offer a .safetensors file beside it; otherwise, if you trust it, make a folder of it and set model.id to that:\n"
-    '`python -c \'from diffusers import StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\'`'
+_VELOCITY = "a model with v-prediction, which its weights do not say"
+_CONVERT_VELOCITY = (
+    "make a folder of it:\n"
+    '`python -c \'from diffusers import StableDiffusionPipeline as P; P.from_single_file("FILE").save_pretrained("FOLDER")\'`\n'
+    "then set prediction_type to v_prediction in FOLDER/scheduler/scheduler_config.json, and model.id in ci.yaml to FOLDER"
 )
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a safetensors file says of itself: the shape of each tensor, and free texts."""
-
-    shapes: Shapes
-    metadata: Mapping[str, str]
-
-
-def read_header(path: Path) -> Header:
-    """The header of a safetensors file, whose length must be that of the file.
-
-    Raises:
-        ModelAccessError: it is a pickle, no safetensors, or not whole.
-    """
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            begin = file.read(8)
-            length = int.from_bytes(begin, "little")
-            text = file.read(length) if len(begin) == 8 and length <= _LARGEST_HEADER else b""
-    except OSError as error:
-        raise ModelAccessError(
-            f"{path} cannot be read: {error.strerror}",
-            "give yourself the right to read it: chmod u+r",
-            slug="model-file-unreadable",
-        ) from None
-    # The first byte alone says nothing: a header's length can begin with 0x80 too.
-    if path.suffix.lower() in PICKLES or (text[:1] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))):
-        raise ModelAccessError(
-            f"{path} is a pickle: loading one can run any code that its author put into it",
-            _CONVERT,
-            slug="model-file-is-a-pickle",
-        )
-    if not text.startswith(b"{"):
-        raise ModelAccessError(f"{path} is no safetensors file ({size} bytes)", _AGAIN, slug="model-file-not-safetensors")
-    if len(text) < length:
-        raise _truncated(path, size, 8 + length)
-    try:
-        fields = json.loads(text)
-        metadata = {key: str(value) for key, value in fields.pop("__metadata__", {}).items()}
-        ends = [8 + length + int(field["data_offsets"][1]) for field in fields.values()]
-        shapes = {name: tuple(map(int, field["shape"])) for name, field in fields.items()}
-        if any(side < 0 for shape in shapes.values() for side in shape):
-            raise ValueError("a negative side")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise ModelAccessError(
-            f"{path} is no safetensors file: its header cannot be read", _AGAIN, slug="model-file-without-header"
-        ) from None
-    if max(ends, default=8 + length) > size:
-        raise _truncated(path, size, max(ends))
-    return Header(shapes, metadata)
 
 
 def require_sd1(path: Path) -> None:
@@ -100,9 +44,11 @@ def require_sd1(path: Path) -> None:
         ModelAccessError: saying what it is instead.
     """
     header = read_header(path)
-    for what, applies in _OTHERS:
-        if applies(header):
-            raise ModelAccessError(f"{path} is {what}", _TAKE, slug="model-file-is-another-kind")
+    kind = next((what for what, applies in _OTHERS if applies(header)), "")
+    if kind == _VELOCITY or (not kind and _configured_for_velocity(path.with_suffix(".yaml"))):
+        raise ModelAccessError(f"{path} is {_VELOCITY}", _CONVERT_VELOCITY, slug="model-file-of-velocity")
+    if kind:
+        raise ModelAccessError(f"{path} is {kind}", _TAKE, slug="model-file-is-another-kind")
     lacking = [_TITLES[part] for part, prefix in _PREFIXES.items() if not any(name.startswith(prefix) for name in header.shapes)]
     if len(lacking) == len(_PREFIXES):
         raise ModelAccessError(
@@ -172,7 +118,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="pt") as stored:
             yield stored
     except (OSError, SafetensorError) as error:
-        raise ModelAccessError(f"{file} cannot be read ({error})", _AGAIN, slug="model-file-damaged") from None
+        raise ModelAccessError(f"{file} cannot be read ({error})", AGAIN, slug="model-file-damaged") from None
 
 
 def _of_config(part: str, configs: Path) -> Any:
@@ -202,7 +148,7 @@ def _require_fit(file: Path, part: str, model: Any, found: Mapping[str, Tensor])
     if missing := sorted(expected.keys() - found.keys()):
         raise ModelAccessError(
             f"{file}: the {_TITLES[part]} {lacking(missing)}",
-            _AGAIN,
+            AGAIN,
             slug="model-file-incomplete",
         )
     for name, shape in expected.items():
@@ -217,10 +163,6 @@ def _require_fit(file: Path, part: str, model: Any, found: Mapping[str, Tensor])
 
 def _shown(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
-
-
-def _truncated(path: Path, size: int, expected: int) -> ModelAccessError:
-    return ModelAccessError(f"{path} is not whole: it has {size} bytes of {expected}", _AGAIN, slug="model-file-truncated")
 
 
 # -- what a file can be instead, most telling first ---------------------------------------------------
@@ -248,12 +190,27 @@ def _takes_more_than_latents(header: Header) -> bool:
     return header.shapes.get(f"{_UNET}input_blocks.0.0.weight", (0, 4))[1:2] not in ((4,), ())
 
 
-def _predicts_v(header: Header) -> bool:
-    return "v_pred" in header.shapes or header.metadata.get("modelspec.prediction_type", "").startswith("v")
+def _predicts_velocity(header: Header) -> bool:
+    said = (header.metadata.get(f"modelspec.{key}", "") for key in ("prediction_type", "predict_key"))  # kohya's, ComfyUI's
+    return "v_pred" in header.shapes or any(text.startswith("v") for text in said)
+
+
+def _configured_for_velocity(beside: Path) -> bool:
+    """Whether the config of the LDM code beside a file, which A1111 and Forge read too, says so."""
+    try:
+        return bool(re.search(r"^\s*parameterization:\s*[\"']?v[\"']?\s*$", beside.read_text("utf-8"), re.MULTILINE))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_lora(header: Header) -> bool:
+    """Whole models have such names too, left over from a LoRA that was merged into them."""
+    parts = ("lora_", ".lora", "hada_w", ".lokr_", "oft_blocks")
+    return not any(name.startswith(_UNET) for name in header.shapes) and _any_named(*parts)(header)
 
 
 _OTHERS: tuple[tuple[str, Callable[[Header], bool]], ...] = (
-    ("a LoRA, an addition to a model and not a model", _any_named("lora_", ".lora", "hada_w", ".lokr_", "oft_blocks")),
+    ("a LoRA, an addition to a model and not a model", _is_lora),
     ("an embedding (textual inversion), an addition to a model and not a model", _is_embedding),
     ("a ControlNet, an addition to a model and not a model", _any_begins("control_model.", "controlnet_")),
     ("Stable Diffusion XL, not 1.x", _any_begins("conditioner.embedders.")),
@@ -261,7 +218,7 @@ _OTHERS: tuple[tuple[str, Callable[[Header], bool]], ...] = (
     ("Stable Diffusion 2, not 1.x", _any_begins("cond_stage_model.model.")),
     ("Stable Diffusion 2, not 1.x", _reads_1024),
     ("an inpainting or an image-editing model: its UNet takes more than latents", _takes_more_than_latents),
-    ("a model with v-prediction, and a file without its configuration", _predicts_v),
+    (_VELOCITY, _predicts_velocity),
     (
         "one part of a model in diffusers layout; the whole folder is wanted",
         _any_begins("down_blocks.", "encoder.down_blocks.", "text_model.", "embeddings."),

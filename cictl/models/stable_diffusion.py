@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cictl.data.prompts import as_written, decoded_as_written
 from cictl.errors import ModelAccessError, UsageError
-from cictl.functional.losses import PREDICTION_TYPES, diffuse, prediction_target
+from cictl.functional.losses import diffuse, prediction_target
 from cictl.models.attention_layers import KeysAndValues, keys_and_values, use_plain_attention
 from cictl.models.base_files import KEY_VALUE, load_networks, load_small
 from cictl.models.concept_tokens import ConceptTokens, eject_tokens, inject_tokens
@@ -60,17 +60,18 @@ class StableDiffusion:
             fused: whether a GPU may have kernels of our own.
 
         Raises:
-            ModelAccessError: a part is missing, incomplete, or of another kind, or the parts do not fit together.
+            ModelAccessError: a part is missing, incomplete, or of another kind, or does not fit the others.
         """
         quiet_libraries()
         parts = load_networks(located)
         unet, text_encoder, vae = parts["unet"], parts["text_encoder"], parts["vae"]
         tokenizer, scheduler = load_small(located)
-        if why := _why_not_sd1(unet.config, text_encoder.config, vae.config, scheduler.config):
+        rows = text_encoder.get_input_embeddings().num_embeddings
+        if len(tokenizer) > rows:
             raise ModelAccessError(
-                f"{located.id} is no Stable Diffusion 1.x: {why}",
-                "use stable-diffusion-v1-5/stable-diffusion-v1-5 or a model made from it",
-                slug="model-not-sd1",
+                f"{located.id}: its tokenizer knows {len(tokenizer)} tokens, its text encoder only {rows}",
+                "take tokenizer/ and text_encoder/ from one and the same model",
+                slug="model-tokenizer-too-large",
             )
         # Not every tokenizer's config says how much the text encoder reads.
         tokenizer.model_max_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
@@ -251,17 +252,6 @@ class StableDiffusion:
         """That of a tuned UNet is fp32, whatever the base's is."""
         dtype: torch.dtype = self.unet.conv_in.weight.dtype
         return dtype
-
-
-def _why_not_sd1(unet: Any, text_encoder: Any, vae: Any, scheduler: Any) -> str:
-    """What the parts' configs say that Stable Diffusion 1.x has otherwise; nothing if they fit together."""
-    if unet.cross_attention_dim != text_encoder.hidden_size:
-        return f"its UNet reads {unet.cross_attention_dim} numbers a token, its text encoder gives {text_encoder.hidden_size}"
-    if unet.in_channels != vae.latent_channels:
-        return f"its UNet takes more than latents, {unet.in_channels} channels of which the VAE gives {vae.latent_channels}"
-    if scheduler.prediction_type not in PREDICTION_TYPES:
-        return f"its UNet predicts {scheduler.prediction_type!r}, not {' or '.join(PREDICTION_TYPES)}"
-    return ""
 
 
 def _speed_up(unet: Any, device: torch.device, dtype: torch.dtype, fused: bool) -> str:

@@ -89,6 +89,12 @@ class Listing:
         self._columns = [_cell(column) for column in columns]
         self._rows = [[_cell(value) for value in row] for row in rows]
 
+    @property
+    def width(self) -> int:
+        """Cells in which no row has to be folded."""
+        columns = list(zip(self._columns, *self._rows, strict=True))
+        return sum(max(cell.cell_len for cell in cells) for cells in columns) + _GAP * (len(columns) - 1)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         narrowest, widths = [], []
         for cells in zip(self._columns, *self._rows, strict=True):

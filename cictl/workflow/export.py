@@ -107,6 +107,10 @@ def run(
     if is_word(base, word):
         taken = f"{word} is a word that the base model knows: A1111 and Forge will put S* in its place in every prompt"
         observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
+    if config.model.id == "toybox":
+        observe(
+            Note("the toybox is no Stable Diffusion: its exports are read by diffusers alone, not by ComfyUI, A1111 or Forge")
+        )
     for own in not_exported(config, concept):
         observe(Note(own))
     observe(PhaseStarted("reading the tensors"))
@@ -219,8 +223,11 @@ def _write(
     from cictl.exporters.writing import CARD, write
 
     last = concept.checkpoints[-1].manifest
+    usage = built.usage(_place("", source, typed=False))
+    word = f"<{source.name}>" if usage.keys() == {"diffusers"} else source.name  # in diffusers the name alone means nothing
     card = Card(
         name=source.name,
+        word=word,
         holds=one.holds,
         base=source.facts["base_model"],
         identity=source.facts["base_model_identity"],
@@ -236,8 +243,8 @@ def _write(
             if key in ("cictl", "torch", "diffusers", "transformers")
         },
         notes=list(built.notes),
-        usage=built.usage(_place("", source, typed=False)),
-        sample=sample.caption(source.name) if sample else None,
+        usage=usage,
+        sample=sample.caption(word) if sample else None,
     )
 
     def describe(hashes: Mapping[str, str]) -> dict[str, Content]:

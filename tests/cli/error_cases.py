@@ -186,6 +186,17 @@ def lacking(*names: str) -> Callable[[Path], None]:
     return spoil
 
 
+def reshaped(name: str) -> Callable[[Path], None]:
+    """Give a weight another shape."""
+
+    def spoil(path: Path) -> None:
+        tensors = load_file(path)
+        [key] = [key for key in tensors if key.removeprefix("text_model.") == name]
+        save_file({**tensors, key: tensors[key][:3].clone()}, path, {"format": "pt"})
+
+    return spoil
+
+
 def garbage(path: Path) -> None:
     path.write_bytes(b"\x10" + b"\0" * 7 + b"{not a header ..}")
 
@@ -214,12 +225,23 @@ def another_text_encoder(place: Place) -> None:
     save_file({name: tensor * 1.5 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
 
-def with_the_name(folder: Path) -> None:
+def with_another_word(folder: Path, word: str = "<another-word>") -> int:
+    """The tokenizer knows one token more; returns how many that makes."""
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens([f"<{NAME}>"])
+    tokenizer.add_tokens([word])
     tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def with_the_name(folder: Path) -> None:
+    """The base has a token of this name already."""
+    from transformers import CLIPTextModel
+
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    text_encoder.resize_token_embeddings(with_another_word(folder / "tokenizer", f"<{NAME}>"))
+    text_encoder.save_pretrained(folder / "text_encoder")
 
 
 def on_the_hub(files: Callable[[dict[str, bytes]], dict[str, bytes]]) -> Prepare:
@@ -417,8 +439,9 @@ CASES: tuple[Case, ...] = (
     Case("name-invalid", "An emoji for a name", "cictl init teapot --name \U0001fad6", 2, nothing),
     Case("name-invalid", "A name that is a path", "cictl export --name ../teapot", 2),
     Case("name-reserved", "A name that Windows keeps", "cictl init teapot --name con", 2, nothing),
-    Case("name-in-vocabulary", "A name whose token the base model has already", _INVERT_ON.format("./model"), 2,
-         spoiled("tokenizer", with_the_name)),
+    Case("name-in-vocabulary", "A name whose token the base model has already",
+         _INVERT_ON.format("./model") + " --set invert.contrastive_weight=0", 2,
+         spoiled("", with_the_name)),
     Case("start-not-a-word", "A start of S* that is no word", "cictl invert --set 'concept.start=\" \"'", 2, new),
     Case("start-unknown", "A start of S* that the base model knows the letters of",
          "cictl invert --set 'concept.start=red kettle'", 2, new),
@@ -521,14 +544,20 @@ CASES: tuple[Case, ...] = (
     Case("model-not-found", "A model with a misspelt id", _INVERT_ON.format("stable-diffusion"), 4, new),
     Case("model-without-layout", "A folder that is no model", _INVERT_ON.format("./model"), 4,
          both(new, lambda place: (place.home / "model").mkdir())),
-    Case("model-part-unreadable", "A part of a model that cannot be read", _INVERT_ON.format("./model"), 4,
-         spoiled(UNET, garbage)),
-    Case("model-part-unreadable", "A text encoder that cannot be read", _INVERT_ON.format("./model"), 4,
-         spoiled("text_encoder/model.safetensors", garbage)),
+    Case("model-part-unreadable", "A UNet with a weight of another shape", _INVERT_ON.format("./model"), 4,
+         spoiled(UNET, reshaped("conv_out.bias"))),
+    Case("model-part-unreadable", "A text encoder with a weight of another shape", _INVERT_ON.format("./model"), 4,
+         spoiled("text_encoder/model.safetensors", reshaped("final_layer_norm.bias"))),
     Case("model-incomplete", "A model that lacks weights", _INVERT_ON.format("./model"), 4,
          spoiled(UNET, lacking("mid_block"))),
-    Case("model-without-part", "A model without its tokenizer", _INVERT_ON.format("./model"), 4,
+    Case("model-without-files", "A model without its tokenizer", _INVERT_ON.format("./model"), 4,
          spoiled("tokenizer", shutil.rmtree)),
+    Case("model-config-unreadable", "A model with a damaged config", _INVERT_ON.format("./model"), 4,
+         spoiled("unet/config.json", cut_off)),
+    Case("model-tokenizer-too-large", "The tokenizer of another model", _INVERT_ON.format("./model"), 4,
+         spoiled("tokenizer", with_another_word)),
+    Case("model-file-truncated", "A folder whose download ended early", _INVERT_ON.format("./model"), 4,
+         spoiled(UNET, cut_off)),
     Case("model-tokenizer-unreadable", "A model with a tokenizer that cannot be read", _INVERT_ON.format("./model"), 4,
          spoiled("tokenizer/tokenizer.json", garbage)),
     Case("model-not-sd1", "Parts that do not belong together", _INVERT_ON.format("./model"), 4,
@@ -549,6 +578,8 @@ CASES: tuple[Case, ...] = (
     Case("model-file-is-another-kind", "Stable Diffusion XL", _INVERT_ON.format("model.safetensors"), 4,
          model_file(header({"conditioner.embedders.0.weight": (2,) * 3, "model.diffusion_model.a": (2,) * 3,
                             "first_stage_model.a": (2,) * 3}))),
+    Case("model-file-of-velocity", "A model with v-prediction", _INVERT_ON.format("model.safetensors"), 4,
+         model_file(header({"model.diffusion_model.a": (2,) * 3, "first_stage_model.a": (2,) * 3, "v_pred": (0,)}))),
     Case("model-file-is-a-part", "A UNet alone", _INVERT_ON.format("model.safetensors"), 4,
          model_file(header({f"model.diffusion_model.{index}": (2,) * 3 for index in range(3)}))),
     Case("model-file-not-ldm", "Weights of something else", _INVERT_ON.format("model.safetensors"), 4,
@@ -599,6 +630,8 @@ CASES: tuple[Case, ...] = (
          both(online(), lambda place: os.environ.update(HF_TOKEN="hf_m\u00fcnchen"))),
     Case("model-only-as-pickle", "A model in pickles alone", _INVERT_ON.format("owner/other"), 4,
          on_the_hub(renamed(".bin"))),
+    Case("model-only-as-pickle", "A folder of pickles", _INVERT_ON.format("./model"), 4,
+         spoiled(UNET, lambda path: path.rename(path.with_suffix(".bin")))),
     Case("model-only-as-variant", "A model in half precision alone", _INVERT_ON.format("owner/other"), 4,
          on_the_hub(renamed(".fp16.safetensors"))),
     Case("model-without-files", "A repository that is no model", _INVERT_ON.format("owner/other"), 4,

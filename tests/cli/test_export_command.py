@@ -22,8 +22,19 @@ def test_list_shows_every_format_anywhere(tmp_path, monkeypatch):
     code, shown, _ = cictl("--list", "--json")
     assert code == 0
     assert [row["name"] for row in json.loads(shown)["formats"]] == [one.name for one in FORMATS]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_in_the_list_no_line_is_folded_whatever_the_width(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
     code, shown, _ = cictl("--list")
-    assert code == 0 and "size on SD 1.5" in shown and "bundle" in shown
+    assert code == 0
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= width
+    for one in FORMATS:
+        whole = [one.holds, one.readers, one.fidelity, one.size]
+        assert all(any(text in line for line in lines) for text in whole)
+        assert any(line.startswith(f"{one.name} ") for line in lines)
 
 
 def test_formats_may_be_repeated_and_the_default_is_safetensors(trained, tmp_path):

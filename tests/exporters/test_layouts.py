@@ -39,6 +39,10 @@ MODULES = {
 }
 
 
+# Without any of these a reader takes it that a file has none of them.
+MODEL_SPEC = {f"modelspec.{key}" for key in ("sai_model_spec", "architecture", "implementation", "title")}
+
+
 @pytest.fixture(scope="module")
 def unet():
     with init_empty_weights():
@@ -85,6 +89,17 @@ def test_lycoris(source):
     assert shapes(file(lycoris.build(source, Options()), "loras/my-teapot.safetensors")) == expected
     assert shapes(file(safetensors_files.build(source, Options()), "loras/my-teapot.safetensors")) == expected
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_v.diff" in expected
+    for module in (lycoris, safetensors_files):
+        said = file(module.build(source, Options()), "loras/my-teapot.safetensors").metadata
+        assert said.keys() >= MODEL_SPEC and said["modelspec.architecture"] == "stable-diffusion-v1/lora"
+        assert (said["ss_network_module"], json.loads(said["ss_network_args"])) == ("lycoris.kohya", {"algo": "full"})
+        assert said["ss_base_model_version"] == "sd_v1-5"
+
+
+def test_nothing_says_that_another_model_is_stable_diffusion(source):
+    said = file(lora.build(replace(source, embedding=torch.zeros(1, 128)), Options()), "loras/my-teapot.safetensors").metadata
+    assert said["ss_network_module"] == "networks.lora"
+    assert not any(key.startswith("modelspec.") or key == "ss_base_model_version" for key in said)
 
 
 def kohya_shapes(rank: int) -> dict[str, tuple[int, ...]]:
@@ -104,6 +119,7 @@ def test_lora(source):
     said = content.metadata
     assert (said["ss_network_module"], said["ss_network_dim"], said["ss_network_alpha"]) == ("networks.lora", "2", "2")
     assert (said["ss_base_model_version"], said["modelspec.trigger_phrase"]) == ("sd_v1-5", "my-teapot")
+    assert said.keys() >= MODEL_SPEC and said["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert "rank 2 in 32 modules, keeps 100% of the change's energy" in built.notes[0]
     assert shapes(file(built, "embeddings/my-teapot.safetensors")) == {"emb_params": (3, 768)}
 

@@ -303,6 +303,38 @@ def test_a_repository_of_pickles_is_refused_with_what_to_do(hub):
     assert hub.fetched() == []
 
 
+def test_another_kind_of_model_is_refused_before_its_weights_are_fetched(hub):
+    files = dict(next(iter(hub.repositories["owner/tiny"].commits.values())))
+    config = {**json.loads(files["unet/config.json"]), "addition_embed_type": "text_time"}
+    hub.repositories["owner/xl"] = Repository()
+    hub.repositories["owner/xl"].commit({**files, "unet/config.json": json.dumps(config).encode()})
+    assert "it is Stable Diffusion XL" in refused("owner/xl").message
+    assert hub.fetched() and not any(name.endswith(".safetensors") for name in hub.fetched())
+
+
+def test_a_file_that_another_program_left_cut_off_in_the_cache_is_named_and_fetched_anew_once_it_is_deleted(hub, base):
+    located = locate_base("owner/tiny")
+    blob = (located.folder / UNET).resolve()
+    blob.write_bytes(blob.read_bytes()[:4000])
+    error = refused("owner/tiny", located.identity)
+    assert f"{blob} is not whole" in error.message and f"delete {blob}, then" in error.hint
+    blob.unlink()
+    assert (locate_base("owner/tiny", located.identity).folder / UNET).read_bytes() == (base / UNET).read_bytes()
+
+
+def test_a_whole_model_in_a_cache_that_may_only_be_read_is_used(hub, monkeypatch):
+    commit = locate_base("owner/tiny").identity
+    storage = Path(constants.HF_HUB_CACHE) / "models--owner--tiny"
+    (storage / "refs" / "main").unlink()
+
+    def forbidden(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    monkeypatch.setattr(hub_module, "write_atomic", forbidden)
+    assert locate_base("owner/tiny").identity == commit
+
+
 def test_what_is_no_model_is_refused_before_anything_is_fetched(hub):
     hub.repositories["owner/words"] = Repository()
     hub.repositories["owner/words"].commit({"README.md": b"words"})

@@ -36,6 +36,15 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         locate_base(str(tmp_path))
 
 
+@pytest.mark.parametrize("within", ["snapshots/0000", "tiny", "tiny.safetensors"])
+def test_a_folder_with_a_model_in_it_is_refused_with_what_to_give_in_its_place(base, tmp_path, within):
+    (tmp_path / within).parent.mkdir(exist_ok=True)
+    (tmp_path / within).symlink_to(base if "." not in within else base / "unet" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ModelAccessError, match=r"holds no unet/config\.json") as refused:
+        locate_base(str(tmp_path))
+    assert refused.value.hint == f"set model.id in ci.yaml to what lies in it: {tmp_path / within}"
+
+
 def test_an_id_that_was_never_downloaded_is_refused_offline_with_what_to_do():
     with pytest.raises(ModelAccessError, match="not on this machine") as caught:
         locate_base("nobody-at-all/nothing-at-all", offline=True)

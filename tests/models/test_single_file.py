@@ -61,6 +61,22 @@ def test_a_single_file_is_the_model_that_it_was_made_from_tensor_for_tensor(file
     torch.testing.assert_close(*outputs)
 
 
+def test_what_merges_and_old_programs_leave_in_a_file_or_out_of_it_changes_nothing(file, base, tmp_path):
+    tensors = load_file(file)
+    positions = tensors.pop(TEXT + "embeddings.position_ids")
+    left_over = {
+        "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 32), VAE + "loss.logvar": torch.zeros(()),
+        "model_ema.decay": torch.zeros(()), "alphas_cumprod": torch.zeros(1000), "cond_stage_model.logit_scale": torch.zeros(()),
+    }  # fmt: skip
+    exact = load_parts(file, base)
+    for name, changed in {"without": {}, "float": {TEXT + "embeddings.position_ids": positions.float()}}.items():
+        path = tmp_path / f"{name}.safetensors"
+        save_file({**tensors, **left_over, **changed}, path)
+        assert locate_base(str(path)).file == path
+        for part, module in load_parts(path, base).items():
+            same_weights(exact[part], module)
+
+
 def test_half_precision_old_names_and_foreign_tensors_are_read_too(file, base, tmp_path):
     tensors = {name.replace(".text_model.", "."): tensor.half() for name, tensor in load_file(file).items()}
     tensors |= {f"model_ema.weight{index}": torch.zeros(2) for index in range(200)}
@@ -110,9 +126,10 @@ def sd15() -> dict[str, torch.Tensor]:
     return ldm_tensors(unet.state_dict(), vae.state_dict(), text.state_dict(), layers=2)
 
 
-def write_sparse(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+def write_sparse(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:
     """A whole safetensors file of zeros that takes no room on the disk."""
-    header, end = {}, 0
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    end = 0
     for name, tensor in tensors.items():
         header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [end, end := end + 2 * tensor.numel()]}
     text = json.dumps(header).encode()
@@ -217,7 +234,6 @@ SOME = {UNET + "input_blocks.0.0.weight": (320, 4, 3, 3), VAE + "quant_conv.bias
      "is Stable Diffusion 2, not 1.x"),
     ({**SOME, UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024)}, "is Stable Diffusion 2, not 1.x"),
     ({**SOME, UNET + "input_blocks.0.0.weight": (320, 9, 3, 3)}, "is an inpainting or an image-editing model"),
-    ({**SOME, "v_pred": ()}, "is a model with v-prediction"),
     ({"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3), "a": (1,), "b": (1,)}, "is one part of a model in diffusers"),
     ({UNET + "a": (1,), UNET + "b": (1,), UNET + "c": (1,)}, "it has no text encoder and no VAE"),
     ({"a": (1,), "b": (1,), "c": (1,)}, "is no checkpoint in LDM layout"),
@@ -226,6 +242,24 @@ SOME = {UNET + "input_blocks.0.0.weight": (320, 4, 3, 3), VAE + "quant_conv.bias
 def test_what_is_no_checkpoint_of_sd_1_is_named_for_what_it_is(shapes, said, tmp_path):
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     refused(write_sparse(tensors, tmp_path / "file.safetensors"), said, "model.id in ci.yaml")
+
+
+@pytest.mark.parametrize("said_by", ["tensor", "kohya", "ComfyUI", "config"])
+def test_a_model_of_velocity_is_refused_whoever_says_that_it_is_one(said_by, tmp_path):
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in SOME.items()}
+    metadata = {"kohya": {"modelspec.prediction_type": "v"}, "ComfyUI": {"modelspec.predict_key": "v"}}.get(said_by, {})
+    file = write_sparse(
+        tensors | ({"v_pred": torch.empty(0)} if said_by == "tensor" else {}), tmp_path / "m.safetensors", metadata
+    )
+    config = "model:\n  params:\n    linear_start: 0.00085\n    parameterization: {}\n"
+    (tmp_path / "m.yaml").write_text(config.format('"v"' if said_by == "config" else '"eps"'))
+    refused(file, "is a model with v-prediction, which its weights do not say", "prediction_type to v_prediction")
+
+
+def test_a_config_for_noise_beside_a_file_changes_nothing(tmp_path):
+    file = write_sparse({name: torch.empty(shape, device="meta") for name, shape in SOME.items()}, tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "eps"\n')
+    assert locate_base(str(file)).file == file
 
 
 @pytest.mark.parametrize(("content", "said"), [

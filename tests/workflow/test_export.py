@@ -13,15 +13,16 @@ from safetensors.torch import load_file
 
 from cictl.errors import CictlError, ResourceError, StateError, UsageError
 from cictl.events import FileSaved, Note, Warned
-from cictl.exporters import writing
-from cictl.exporters.content import Exportable
+from cictl.exporters import single_file, writing
+from cictl.exporters.content import Exportable, Options
 from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
-from cictl.models.locate import Located
+from cictl.models.locate import Located, locate_base
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.models.tokenizer import is_word
 from cictl.workflow import export, generate
 from tests.support import Recorder, left_by, silent
+from tests.tiny import make_base
 
 
 def files(folder) -> dict[str, bytes]:
@@ -304,9 +305,41 @@ def test_the_card_names_every_file_with_its_hash_and_what_to_type(trained, tmp_p
     card = (folder / "README.md").read_text("utf-8")
     for name in ("loras/my-teapot.safetensors", "embeddings/my-teapot.safetensors"):
         assert f"| {name} | {sha256_file(folder / name)} |" in card
+    assert 'instance_prompt: "my-teapot"' in card and "license: unknown" in card
     for said in ("my-teapot <lora:my-teapot:1>", "embedding:my-teapot", "- finetune: 6 steps", "relative error",
                  "licence: not known to cictl", "cictl 0.", 'load_lora_weights("loras/my-teapot.safetensors")'):  # fmt: skip
         assert said in card, said
+
+
+@pytest.mark.parametrize("one", FORMATS, ids=lambda one: one.name)
+def test_what_the_hub_reads_of_a_card_names_the_word_that_is_typed(trained, tmp_path, one):
+    from huggingface_hub import ModelCard
+
+    outcome = export.run(trained, silent, formats=[one.name], out=tmp_path)
+    [path] = tmp_path.rglob("README.md")
+    data = ModelCard.load(path).data.to_dict()
+    assert (data["license"], data.get("base_model")) == ("unknown", None)
+    in_diffusers_alone = outcome.usage[one.name].keys() == {"diffusers"}
+    assert data["instance_prompt"] == ("<my-teapot>" if in_diffusers_alone else "my-teapot")
+
+
+def test_what_the_toybox_cannot_be_read_by_is_said(trained, located, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "find_base_of", lambda *arguments: located)
+    recorder = Recorder()
+    export.run(trained, recorder, formats=["embedding"], out=tmp_path, overrides={"model.id": "toybox"})
+    assert any("not by ComfyUI, A1111 or Forge" in text for text in recorder.texts(Note))
+
+
+@pytest.mark.parametrize(("prediction_type", "said"), [("epsilon", "epsilon"), ("v_prediction", "v")])
+def test_a_whole_model_in_one_file_says_what_it_predicts_and_what_programs_must_be_told(tmp_path, prediction_type, said):
+    located = locate_base(str(make_base(tmp_path / "base", prediction_type)))
+    source = Exportable("my-teapot", torch.zeros(1, 32), {}, {}, located, {"base_model": "local"})
+    built = single_file.build(source, Options())
+    metadata = built.files["checkpoints/my-teapot.safetensors"].metadata
+    assert metadata["modelspec.prediction_type"] == metadata["modelspec.predict_key"] == said
+    usage = built.usage(export._place("", source, typed=False))
+    assert ("ModelSamplingDiscrete node set to v_prediction" in usage["ComfyUI"]) == (said == "v")
+    assert ("my-teapot.yaml" in usage["A1111 / Forge"]) == (said == "v")
 
 
 def test_a_picture_of_this_concept_lies_beside_it_and_later_ones_change_nothing(copy_of_trained, tmp_path):

@@ -64,7 +64,7 @@ def test_a_single_file_of_a_velocity_model_says_that_it_is_one(photographs, tmp_
     if predicts == "epsilon":
         assert locate_base(file["path"]).file
     else:
-        with pytest.raises(ModelAccessError, match="v-prediction, and a file without its configuration"):
+        with pytest.raises(ModelAccessError, match="a model with v-prediction, which its weights do not say"):
             locate_base(file["path"])
 
 
