@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cictl.errors import CictlError, ResourceError
@@ -113,8 +113,6 @@ class _EndedEarly(Exception):
 
 
 def _fetch(request: Request, observe: Observer, accept: Callable[[Path], None]) -> Path:
-    from filelock import FileLock
-
     storage = _storage(request)
     observe(PhaseStarted(f"asking {hub_errors.hub_name()} for {request.id}"))
     commit, files = listing(request)
@@ -123,12 +121,30 @@ def _fetch(request: Request, observe: Observer, accept: Callable[[Path], None]) 
         with suppress(OSError):  # of a cache that others keep, and this user may only read
             _remember(request, commit)
         return folder
-    lock = storage.parent / ".locks" / storage.name / "cictl.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # two downloads into one file would spoil it
+    with _alone(request, observe):
         _fetch_files(request, commit, files, observe, accept)
         _remember(request, commit)  # last: until then, the branch is what was whole before
     return folder
+
+
+@contextmanager
+def _alone(request: Request, observe: Observer) -> Iterator[None]:
+    """Be the only process that fetches this model: two downloads into one file would spoil it."""
+    from filelock import FileLock, Timeout
+
+    storage = _storage(request)
+    path = storage.parent / ".locks" / storage.name / "cictl.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        observe(Note(f"{request.id}: another process is fetching it; waiting for that"))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _remember(request: Request, commit: str) -> None:

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,6 +170,26 @@ def hub_request():
     from cictl.models.locate import base_request
 
     return base_request("owner/tiny", None)
+
+
+def test_who_waits_for_another_processs_download_is_told_and_fetches_nothing_again(hub):
+    recorder, waiting = Recorder(), threading.Event()
+
+    def observe(event):
+        recorder(event)
+        if isinstance(event, Note) and "waiting" in event.message:
+            waiting.set()
+
+    with hub_module._alone(hub_request(), Recorder()):
+        other = threading.Thread(target=locate_base, args=("owner/tiny",), kwargs={"observe": observe})
+        other.start()
+        assert waiting.wait(30)
+        assert hub.fetched() == []
+    other.join(30)
+    assert sorted(hub.fetched()) == sorted(READ)
+    alone = Recorder()
+    locate_base("owner/tiny", observe=alone)
+    assert not any(isinstance(event, Note) for event in alone.events)
 
 
 def test_a_connection_that_is_cut_now_and_then_is_taken_up_again_within_the_run(hub, base):
