@@ -119,7 +119,7 @@ def _is_a_word(noun: str) -> str:
     return noun
 
 
-Noun = Annotated[str, AfterValidator(_is_a_word)]
+Noun = Annotated[str, Field(min_length=1), AfterValidator(_is_a_word)]
 
 
 def holding(*needs: str) -> AfterValidator:
