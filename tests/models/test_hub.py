@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from cictl.errors import ModelAccessError, ResourceError
 from cictl.events import DownloadProgress, Note, Warned
 from cictl.models import hub as hub_module
-from cictl.models import hub_errors
+from cictl.models import hub_errors, hub_transfer
 from cictl.models.locate import locate_base, locate_clip
 from tests.hub_server import Hub, Repository, serving
 from tests.support import Recorder
@@ -64,8 +64,8 @@ def use(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(hub_module, "_SECONDS_BETWEEN_EVENTS", 0.0)
+    monkeypatch.setattr(hub_transfer.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(hub_transfer, "_SECONDS_BETWEEN_EVENTS", 0.0)
 
 
 def refused(model: str = "owner/tiny", revision: str | None = None) -> ModelAccessError:
