@@ -6,16 +6,18 @@ All of it is known before a weight is read, and what it is before the large file
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cictl.errors import ModelAccessError
 from cictl.files import from_home, is_folder
 from cictl.models import hub_errors
 from cictl.models.headers import read_header
 from cictl.models.hub_request import Request
+
+T = TypeVar("T")
 
 WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -38,7 +40,7 @@ def require_sd1_configs(request: Request, folder: Path) -> None:
         missing += [name for name in _TOKENIZER if not (folder / name).is_file()]
     if missing:
         raise hub_errors.without_files(request, missing, _names(folder))
-    configs = {part: read_config(folder / name) for part, name in _CONFIGS.items()}
+    configs = {part: _read(read_config, folder / name, request) for part, name in _CONFIGS.items()}
     if why := _why_not_sd1(**configs):
         raise ModelAccessError(
             f"{request.id} is no Stable Diffusion 1.x: {why}",
@@ -58,13 +60,7 @@ def require_whole_weights(request: Request, folder: Path) -> None:
     if missing:
         raise hub_errors.without_files(request, missing, _names(folder))
     for path in chain.from_iterable(files.values()):
-        try:
-            read_header(path.resolve())  # in the hub's cache that is the file itself, not a link to it
-        except ModelAccessError as error:
-            if is_folder(from_home(request.id)):
-                raise
-            again = f"delete {path.resolve()}, then type the same command again: it is downloaded anew"
-            raise ModelAccessError(error.message, again, slug=error.slug) from None
+        _read(read_header, path, request)
 
 
 def weight_files(folder: Path, part: str) -> list[Path]:
@@ -98,6 +94,17 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a JSON object ({error})", "download it again", slug="model-config-unreadable"
         ) from None
     return values
+
+
+def _read(read: Callable[[Path], T], path: Path, request: Request) -> T:
+    """What ``read`` finds in a file; of one in the hub's cache that it refuses, how it comes anew."""
+    path = path.resolve()  # in the cache that is the file itself, not a link to it
+    try:
+        return read(path)
+    except ModelAccessError as error:
+        if not is_folder(from_home(request.id)):
+            error.hint = f"delete {path}, then type the same command again: it is downloaded anew"
+        raise
 
 
 def _names(folder: Path) -> set[str]:

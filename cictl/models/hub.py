@@ -7,24 +7,21 @@ token is the library's business: it is read from where ``hf auth login`` or HF_T
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cictl.errors import CictlError, ResourceError
-from cictl.events import DownloadProgress, Note, Observer, PhaseStarted, Warned
+from cictl.events import Note, Observer, PhaseStarted, Warned
 from cictl.files import write_atomic
 from cictl.models import hub_errors
 from cictl.models.hub_listing import File, NoAnswer, is_commit, lacking, listing
 from cictl.models.hub_request import Request
+from cictl.models.hub_transfer import Meter, fetch_file, part_of, to_come
 
 MAIN = "main"
-_SECONDS_BETWEEN_EVENTS = 1.0
 _SECONDS_FOR_A_LOOK = 3.0  # a look whether a branch has moved must not hold anybody up
-_ATTEMPTS = 5  # without a new byte
 ROOM_TO_SPARE = 1 << 28  # bytes that a download leaves free
 
 
@@ -93,7 +90,7 @@ def to_download(request: Request, observe: Observer) -> int:
     with hub_errors.library_warnings(observe):
         commit, files = listing(request)
     blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
-    return _to_come(blobs, [file for file in files if not ((folder / file.name).is_file() or (blobs / file.hash).is_file())])
+    return to_come(blobs, [file for file in files if not ((folder / file.name).is_file() or (blobs / file.hash).is_file())])
 
 
 def branch_head(request: Request) -> str | None:
@@ -106,10 +103,6 @@ def branch_head(request: Request) -> str | None:
         return HfApi().model_info(request.id, revision=request.revision, timeout=_SECONDS_FOR_A_LOOK).sha
     except Exception:  # of any kind: nothing depends on the answer
         return None
-
-
-class _EndedEarly(Exception):
-    """The server closed the connection before the file's last byte."""
 
 
 def _fetch(request: Request, observe: Observer, accept: Callable[[Path], None]) -> Path:
@@ -169,16 +162,16 @@ def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: 
     missing = [file for file in sorted(files, key=_weights_last) if not (folder / file.name).is_file()]
     absent = [file for file in missing if not (blobs / file.hash).is_file()]
     total = sum(file.size for file in files)
-    kept = total - _to_come(blobs, absent)
+    kept = total - to_come(blobs, absent)
     if absent:
         _require_room(request, total - kept, blobs)
-        began = any(_part(blobs, file).is_file() for file in absent) or len(absent) < len(files)
+        began = any(part_of(blobs, file).is_file() for file in absent) or len(absent) < len(files)
         if began:
             whole = len(files) - len(absent)
             observe(
                 Note(f"{request.id}: going on with what is there, {whole} of {len(files)} files, {kept:,} of {total:,} bytes")
             )
-    meter = _Meter(request.id, total, kept, observe)
+    meter = Meter(request.id, total, kept, observe)
     accepted = False
     for file in missing:
         if _is_weights(file) and not accepted:
@@ -186,100 +179,11 @@ def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: 
             accepted = True
         if file in absent:
             meter.begin(file.name)
-            _fetch_file(request, commit, file, blobs, meter)
+            fetch_file(request, commit, file, blobs, meter)
         with hub_errors.explaining(request):
             hf_hub_download(request.id, file.name, revision=commit)  # finds the bytes in the cache, and gives them their name
     if absent:
         meter.end()
-
-
-def _fetch_file(request: Request, commit: str, file: File, blobs: Path, meter: _Meter) -> None:
-    """Fetch one file to its place in the cache, going on with a part of it; it appears there whole and verified.
-
-    Raises:
-        ModelAccessError: the hub refuses, the connection stays cut, or what arrived is something else.
-        ResourceError: the disk is full.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    part, attempt = _part(blobs, file), 0
-    while (before := _size(part)) != file.size or not part.exists():
-        try:
-            _stream(request, commit, file, part, meter)
-        except HfHubHTTPError as error:  # a kind of OSError, so it comes first
-            raise hub_errors.explained(error, request) from None
-        except (CictlError, OSError):
-            raise
-        except Exception as error:  # the network's own errors have no class that the library promises
-            attempt = 0 if _size(part) > before else attempt + 1
-            if attempt >= _ATTEMPTS:
-                raise hub_errors.cut_off(error, request, file.name, _size(part), file.size) from None
-            meter.emit()
-            time.sleep(min(8.0, 0.5 * 2**attempt))
-    if _digest(part, file) != file.hash:
-        part.unlink()
-        raise hub_errors.damaged(request, file.name)
-    part.replace(blobs / file.hash)
-
-
-def _stream(request: Request, commit: str, file: File, part: Path, meter: _Meter) -> None:
-    """Append what is missing of ``file`` to ``part``.
-
-    Raises:
-        ModelAccessError: more comes than there should be.
-        HfHubHTTPError: the hub refuses.
-        Exception: of the network.
-    """
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-    have = _size(part)
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # compressed, bytes could not be counted
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    url = hf_hub_url(request.id, file.name, revision=commit)
-    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
-        hf_raise_for_status(response)
-        resumed = have and response.status_code == 206
-        if have and not resumed:  # the server knows no ranges and sends the file from its beginning
-            meter.add(-have)
-        with open(part, "ab" if resumed else "wb", buffering=0) as out:
-            for chunk in response.iter_raw():
-                out.write(chunk)
-                meter.add(len(chunk))
-                if out.tell() > file.size:
-                    out.truncate(0)
-                    raise hub_errors.damaged(request, file.name)
-    if _size(part) < file.size:
-        raise _EndedEarly("the file ended early")
-
-
-class _Meter:
-    """Counts bytes, and tells of them now and then."""
-
-    def __init__(self, model: str, total: int, done: int, observe: Observer) -> None:
-        self._model, self._total, self._done, self._observe = model, total, done, observe
-        self._file, self._told_at = "", float("-inf")
-
-    def begin(self, file: str) -> None:
-        """``file`` is the next."""
-        self._file = file
-        self.add(0)
-
-    def add(self, count: int) -> None:
-        """``count`` bytes have come, or have to come again if it is negative."""
-        self._done += count
-        if self._done < self._total and time.monotonic() - self._told_at >= _SECONDS_BETWEEN_EVENTS:
-            self.emit()
-
-    def emit(self) -> None:
-        self._told_at = time.monotonic()
-        self._observe(DownloadProgress(self._model, self._file, self._done, self._total))
-
-    def end(self) -> None:
-        """All is there."""
-        self._done = self._total
-        self.emit()
 
 
 def cache_folder() -> Path:
@@ -293,33 +197,12 @@ def _storage(request: Request) -> Path:
     return cache_folder() / f"models--{request.id.replace('/', '--')}"
 
 
-def _part(blobs: Path, file: File) -> Path:
-    return blobs / f"{file.hash}.cictl.incomplete"
-
-
-def _to_come(blobs: Path, absent: Sequence[File]) -> int:
-    """Bytes of the files that are not there, less what an earlier run has fetched of them."""
-    return sum(file.size - _size(_part(blobs, file)) for file in absent)
-
-
 def _is_weights(file: File) -> bool:
     return file.name.endswith(".safetensors")
 
 
 def _weights_last(file: File) -> tuple[bool, int]:
     return _is_weights(file), file.size
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _digest(path: Path, file: File) -> str:
-    digest = hashlib.sha256() if len(file.hash) == 64 else hashlib.sha1(f"blob {file.size}\0".encode())  # git's
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _require_room(request: Request, needed: int, folder: Path) -> None:

@@ -144,10 +144,11 @@ def _or_converted(request: Request, options: str = "", *, trust: bool = False) -
     """The way to a copy of a base model in the form that is read; nothing for other models."""
     if request.key != "model.id":
         return ""
+    source = from_home(request.id) if request.id.startswith("~") else request.id  # a program does not know what ~ is
     return (
         f"; or{', if you trust it,' if trust else ''} make a folder of it and set {request.key} to that:\n"
         "`python -c 'from diffusers import StableDiffusionPipeline as P; "
-        f'P.from_pretrained("{request.id}"{options}).save_pretrained("FOLDER")\'`'
+        f'P.from_pretrained("{source}"{options}).save_pretrained("FOLDER")\'`'
     )
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _SHOW_CURSOR = b"\x1b[?25h\n"
@@ -27,7 +27,8 @@ def cursor_restored(descriptor: int) -> Iterator[None]:
     """
 
     def restore(number: int, frame: FrameType | None) -> None:
-        show_cursor(descriptor)
+        with suppress(OSError):  # a terminal that is closed
+            show_cursor(descriptor)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -276,7 +276,7 @@ def _isolate(place: Place) -> None:
     """No hub, no token, an empty cache, no waiting, and the signal handlers as they were."""
     from huggingface_hub import constants
 
-    from cictl.models import hub
+    from cictl.models import hub_transfer
 
     for name, value in {
         "HF_HUB_OFFLINE": True, "HF_HUB_CACHE": str(place.home / ".cache" / "hub"), "HF_TOKEN_PATH": str(place.home / "token"),
@@ -284,7 +284,7 @@ def _isolate(place: Place) -> None:
         place.stack.enter_context(mock.patch.object(constants, name, value))
     place.stack.enter_context(mock.patch.dict(os.environ))
     os.environ.pop("HF_TOKEN", None)
-    place.stack.enter_context(mock.patch.object(hub.time, "sleep", lambda seconds: None))
+    place.stack.enter_context(mock.patch.object(hub_transfer.time, "sleep", lambda seconds: None))
     for number in (signal.SIGINT, signal.SIGTERM):
         place.stack.callback(signal.signal, number, signal.getsignal(number))
 

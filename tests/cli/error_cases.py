@@ -642,7 +642,7 @@ CASES: tuple[Case, ...] = (
     Case("download-without-room", "A disk that is too small for the model", _INVERT_ON.format("owner/tiny"), 5,
          both(online(), lambda place: place.patch("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000)))),
     Case("download-not-written", "A disk that is full while downloading", _INVERT_ON.format("owner/tiny"), 5,
-         both(online(), full("cictl.models.hub.open"))),
+         both(online(), full("cictl.models.hub_transfer.open"))),
     # disk and memory
     Case("checkpoint-not-written", "A full disk at a checkpoint", "cictl invert", 5,
          both(new, full("cictl.engine.checkpoint.write_atomic"))),

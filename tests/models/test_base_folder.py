@@ -103,8 +103,9 @@ def test_the_way_that_is_shown_from_half_precision_or_pickles_to_what_is_read_wo
             (folder / name).unlink()
     else:
         renamed(suffix)(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ModelAccessError) as refused:
-        locate_base(str(folder), offline=True)
+        locate_base(f"~/{folder.name}", offline=True)
     program = refused.value.hint.partition("python -c '")[2].partition("'`")[0]
     monkeypatch.chdir(tmp_path)
     exec(program)

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from cictl.errors import ModelAccessError, ResourceError
 from cictl.events import DownloadProgress, Note, Warned
 from cictl.models import hub as hub_module
-from cictl.models import hub_errors
+from cictl.models import hub_errors, hub_transfer
 from cictl.models.locate import locate_base, locate_clip
 from tests.hub_server import Hub, Repository, serving
 from tests.support import Recorder
@@ -64,8 +64,8 @@ def use(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(hub_module, "_SECONDS_BETWEEN_EVENTS", 0.0)
+    monkeypatch.setattr(hub_transfer.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(hub_transfer, "_SECONDS_BETWEEN_EVENTS", 0.0)
 
 
 def refused(model: str = "owner/tiny", revision: str | None = None) -> ModelAccessError:
@@ -333,14 +333,17 @@ def test_another_kind_of_model_is_refused_before_its_weights_are_fetched(hub):
     assert hub.fetched() and not any(name.endswith(".safetensors") for name in hub.fetched())
 
 
-def test_a_file_that_another_program_left_cut_off_in_the_cache_is_named_and_fetched_anew_once_it_is_deleted(hub, base):
+@pytest.mark.parametrize(("name", "left", "said"), [(UNET, 4000, "is not whole"), ("unet/config.json", 40, "cannot be read as")])
+def test_a_file_that_another_program_left_cut_off_in_the_cache_is_named_and_fetched_anew_once_it_is_deleted(
+    hub, base, name, left, said
+):
     located = locate_base("owner/tiny")
-    blob = (located.folder / UNET).resolve()
-    blob.write_bytes(blob.read_bytes()[:4000])
+    blob = (located.folder / name).resolve()
+    blob.write_bytes(blob.read_bytes()[:left])
     error = refused("owner/tiny", located.identity)
-    assert f"{blob} is not whole" in error.message and f"delete {blob}, then" in error.hint
+    assert f"{blob} {said}" in error.message and f"delete {blob}, then" in error.hint
     blob.unlink()
-    assert (locate_base("owner/tiny", located.identity).folder / UNET).read_bytes() == (base / UNET).read_bytes()
+    assert (locate_base("owner/tiny", located.identity).folder / name).read_bytes() == (base / name).read_bytes()
 
 
 def test_a_whole_model_in_a_cache_that_may_only_be_read_is_used(hub, monkeypatch):

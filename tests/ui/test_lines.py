@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import pty
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -198,6 +201,23 @@ def test_signal_handlers_come_and_go() -> None:
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_terminal_that_closes_ends_what_nobody_stops_by_its_signal() -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        signal.alarm(60)  # whatever goes wrong
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            with cursor_restored(2):
+                os.write(2, b"begun")
+                time.sleep(60)
+        finally:
+            os._exit(0)  # an error of the terminal's, say
+    assert b"begun" in os.read(terminal, 99)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGHUP
 
 
 @pytest.mark.parametrize(("mode", "said"), [(Mode.plain, f"{STOPPING}\n"), (Mode.json, ""), (Mode.quiet, "")])
