@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.side_by_side import machine
 from benchmarks.side_by_side.gate import Ended, flop_counter
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, Timed, paired_ratio, quantile, take_turns
@@ -24,7 +26,7 @@ from benchmarks.steps.programs import run_cictl
 from benchmarks.steps.settings import SCRIPTS
 from cictl.data import draws
 from cictl.workflow import init
-from tests.benchmarks.speed_programs import PEER, multiplies
+from tests.benchmarks.speed_programs import PEER, hangs, multiplies
 from tests.tiny import make_base, make_photographs
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,7 @@ def test_programs_take_turns_and_the_first_of_a_round_changes(tmp_path: Path):
     assert len(ours.seconds) == len(other.seconds) == 3
     assert ours.flops == other.flops == 2 * SIDE**3 / 2  # a product is two steps here
     assert "there is no more work" in ended.error
+    assert len(ended.seconds) == 1
     rows = summaries(timed)
     assert rows[1]["times_ours"] == paired_ratio(ours, other)
     assert rows[0]["mfu"] == pytest.approx(ours.flops / (rows[0]["median_ms"] / 1e3) / ours.product_flops)
@@ -89,6 +92,50 @@ def test_no_round_begins_when_the_time_is_up(tmp_path: Path):
     program = Program("a", multiplies, {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 99}, "fp32")
     [timed] = take_turns([program], device="cpu", rounds=5, block=1, limit=0, logs=tmp_path)
     assert len(timed.seconds) == 1
+
+
+def test_a_program_that_hangs_holds_up_no_other_and_all_rounds_are_told(tmp_path: Path):
+    works = {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 99}
+    programs = [
+        Program("a", multiplies, works, "fp32"),
+        Program("b", hangs, {"blocks": 2}, "fp32"),  # to warm up, and in the first round
+    ]
+    told = []
+
+    def tell(timed: list[Timed]) -> None:
+        told.append([len(one.seconds) for one in timed])
+
+    take = partial(take_turns, device="cpu", rounds=3, block=1, limit=60, logs=tmp_path / "logs")
+    timed = take(programs, patience=20, count=False, tell=tell)
+    assert told == [[1, 1], [2, 1], [3, 1], [3, 1]]
+    assert timed[1].error == "not done within 20 s"
+    ours, hung = rows = summaries(timed)
+    assert ours["flops"] is ours["mfu"] is ours["calls"] is None and ours["peak_bytes"] > 0
+    assert hung["median_ms"] > 0 and hung["times_ours"] and hung["blocks it had"] == 2
+    assert "not done within 20 s" in table(rows)
+
+
+def test_a_program_that_cannot_be_counted_keeps_its_times(tmp_path: Path):
+    works = {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 3}
+    [timed] = take_turns(
+        [Program("a", multiplies, works, "fp32")], device="cpu", rounds=2, block=1, limit=60, logs=tmp_path / "logs"
+    )
+    [row] = summaries([timed])
+    assert row["blocks"] == 2 and row["flops"] is None and "there is no more work" in row["error"]
+
+
+def test_the_code_is_named_by_its_own_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = machine.code()
+    assert here["commit"] is None or len(here["commit"]) == 40
+    for part in ("cictl", "benchmarks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "cictl" / "one.py").write_text("1")
+    monkeypatch.setattr(machine, "_ROOT", tmp_path)
+    empty = {"commit": None, "changed": None}
+    first = machine.code()
+    assert first == empty | {"sha256": first["sha256"]}
+    (tmp_path / "benchmarks" / "two.py").write_text("2")
+    assert machine.code()["sha256"] != first["sha256"]
 
 
 class OneBlock:
