@@ -8,22 +8,18 @@ the first batch is on the disk, loading included. See benchmarks/steps for the c
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generate.programs import run_cictl, run_diffusers
+from benchmarks.generate.settings import GUIDANCE, ours, peers
 from benchmarks.side_by_side.arguments import parse, parser
 from benchmarks.side_by_side.folders import Folders, make_folders
 from benchmarks.side_by_side.machine import about, add_result
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, Timed, take_turns
 from cictl.config import parse_overrides
-
-_GUIDANCE = 5.0
-_MORE = 4  # batches that are not timed: to warm up, and to count operations
 
 
 def main() -> None:
@@ -34,7 +30,7 @@ def main() -> None:
     result: dict[str, Any] = {
         **about("benchmarks.generate", given.device),
         "models": "tiny random" if given.tiny else "Stable Diffusion 1.5, random weights", "device": given.device,
-        "resolution": given.resolution, "batch": given.batch, "sampling_steps": given.sampling_steps, "guidance": _GUIDANCE,
+        "resolution": given.resolution, "batch": given.batch, "sampling_steps": given.sampling_steps, "guidance": GUIDANCE,
         "programs": [],
     }  # fmt: skip
 
@@ -61,31 +57,12 @@ def main() -> None:
 
 
 def _programs(folders: Folders, work: Path, given: argparse.Namespace) -> list[Program]:
-    from cictl.workflow import init
-
-    workspace, out = work / "workspace-generate", work / "pictures"
-    for folder in (workspace, out):
-        shutil.rmtree(folder, ignore_errors=True)
-    init.run(workspace, model=str(folders.base), images=sorted(folders.photographs.iterdir()), name="teapot")
-    settings = {
-        "model.device": given.device, "data.resolution": given.resolution, "generate.steps": given.sampling_steps,
-        "generate.guidance": _GUIDANCE, "generate.batch_size": given.batch,
-        "generate.count": given.batch * (given.rounds + _MORE), **parse_overrides(given.set),
+    shared: dict[str, Any] = {
+        "device": given.device, "resolution": given.resolution, "batch": given.batch, "steps": given.sampling_steps,
     }  # fmt: skip
-    ours = {"workspace": workspace, "out": out / "cictl", "batch": given.batch, "settings": settings}
-    gpu = given.device == "cuda"
-    programs = [Program("cictl generate", run_cictl, ours, "bf16" if gpu else "fp32")]
-    precisions = {"fp32": None, "bf16": "bfloat16"} if gpu else {"fp32": None}
-    best = list(precisions)[-1]
-    for name, dtype in precisions.items():
-        if (given.best and name != best) or (given.others and name == best):
-            continue
-        arguments = {
-            "base": folders.base, "out": out / name, "batch": given.batch, "resolution": given.resolution,
-            "steps": given.sampling_steps, "guidance": _GUIDANCE, "dtype": dtype,
-        }  # fmt: skip
-        programs.append(Program(f"diffusers pipeline, {name}", run_diffusers, arguments, name))
-    return programs
+    others = peers(folders, work, **shared)
+    others = others[-1:] if given.best else others[:-1] if given.others else others
+    return [ours(folders, work, batches=given.rounds, settings=parse_overrides(given.set), **shared), *others]
 
 
 def _arguments() -> argparse.Namespace:

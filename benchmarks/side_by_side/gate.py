@@ -75,6 +75,10 @@ class Gate:
                 case _:
                     raise Ended
 
+    def note(self, message: str) -> None:
+        """Remember something that the program has said of itself."""
+        self.facts.setdefault("notes", []).append(message)
+
     @contextmanager
     def loading(self) -> Iterator[None]:
         """What happens here is the loader's."""

@@ -144,6 +144,9 @@ class OneBlock:
     def arrive(self) -> None:
         raise Ended
 
+    def note(self, message: str) -> None:
+        pass
+
     def loading(self):
         raise AssertionError("only the first step is asked for")
 
@@ -207,7 +210,7 @@ echo "$@" >> {calls}
 
 @pytest.mark.parametrize(
     ("fails", "code", "parts", "left"),
-    [("--peers", 1, 3, 1), ("lowest", 139, 3, 1), ("generate", 124, 3, 1), ("nothing", 0, 3, 0), ("--peers", 2, 1, 2)],
+    [("--peers", 1, 6, 1), ("--best", 139, 6, 1), ("generate", 124, 6, 1), ("nothing", 0, 6, 0), ("--peers", 2, 1, 2)],
 )
 def test_a_part_that_fails_takes_none_of_the_others_along(tmp_path: Path, monkeypatch, fails, code, parts, left):
     calls, stub = tmp_path / "calls", tmp_path / "bin" / "python"
@@ -223,6 +226,39 @@ def test_a_part_that_fails_takes_none_of_the_others_along(tmp_path: Path, monkey
     assert str(tmp_path / "out.json") in calls.read_text()
 
 
+def test_what_is_worth_most_is_measured_first_and_what_has_no_time_is_named(tmp_path: Path):
+    calls, stub = tmp_path / "calls", tmp_path / "python"
+    stub.write_text(STUB.format(calls=calls, fails="nothing", code=0))
+    stub.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(stub)}
+    command = [
+        "bash",
+        str(ROOT / "benchmarks" / "gpu.sh"),
+        "--device",
+        "cpu",
+        "--work",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+
+    def run(*options: str) -> tuple[int, str, list[str]]:
+        calls.unlink(missing_ok=True)
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr, calls.read_text().splitlines() if calls.exists() else []
+
+    _, _, all_of_it = run()
+    assert "benchmarks.steps" in all_of_it[0] and "--best" in all_of_it[0]
+    assert all("--others" in line for line in all_of_it[-2:]) and "--others" not in "".join(all_of_it[:-2])
+    code, message, none = run("--seconds", "39")
+    assert code == 1 and none == [] and "--only 'best pictures ways compiled documented'" in message
+    (tmp_path / "o").write_text("{}")
+    code, _, two = run("--only", "pictures documented")
+    assert code == 0 and [line.split()[1] for line in two] == ["benchmarks.generate", "benchmarks.steps", "benchmarks.generate"]
+    assert (tmp_path / "o").exists()
+    assert run("--only", "picture")[0] == 2
+
+
 def test_without_a_gpu_nothing_is_begun(tmp_path: Path):
     done = run_script("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json"))
     assert done.returncode == 1
@@ -232,23 +268,25 @@ def test_without_a_gpu_nothing_is_begun(tmp_path: Path):
 
 def test_the_one_command_for_a_gpu_writes_one_json(tmp_path: Path):
     out = tmp_path / "out.json"
-    scripts = peers(tmp_path / "peers")
-    done = run_script("--device", "cpu", "--tiny", "--peers", str(scripts), "--work", str(tmp_path), "--out", str(out))
+    shared = ["--device", "cpu", "--tiny", "--work", str(tmp_path), "--out", str(out)]
+    done = run_script("--peers", str(peers(tmp_path / "peers")), "--only", "best pictures", *shared)
     assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "benchmarks.ways", *shared, "--rounds", "1", "--no-compiled", "--groups"]
+    subprocess.run([*command, "pictures-compiled", "stage-2"], cwd=ROOT, check=True)
     result = json.loads(out.read_text())
-    assert set(result) == {"steps", "steps-lowest", "generate"}
-    for stage, settings in result["steps"]["stages"].items():
-        [rows] = settings
-        assert rows[0]["name"] == f"cictl {stage}"
+    assert list(result) == ["steps", "generate", "ways-pictures-compiled", "ways-stage-2"]
+    assert all(len(part["code"]["sha256"]) == 64 and part["versions"]["torch"] and part["machine"] for part in result.values())
+    for stage, [rows] in result["steps"]["stages"].items():
+        assert rows[0]["name"] == f"cictl {stage}" and "resized" in rows[1]["name"]
         for row in rows:
             assert row["median_ms"] > 0 and row["flops"] > 0 and 0 < row["mfu"] < 5
             assert row["loader_ms"] < row["median_ms"]
         assert all(row["times_ours"] > 0 for row in rows[1:])
     assert max(result["steps"]["gradient_error"].values()) < 2e-6
-    [[[lowest]]] = result["steps-lowest"]["stages"].values()
-    assert lowest["flops"] > 1.2 * result["steps"]["stages"]["invert"][0][0]["flops"]  # the forward pass once more
     assert len(result["steps"]["scripts_sha256"]) == 2
     ours, pipeline = result["generate"]["programs"]
     assert ours["flops"] == pytest.approx(pipeline["flops"], rel=0.05)
     assert ours["first_block_after_s"] > ours["median_ms"] / 1e3
+    [picture], [stage_2] = (result[part]["ways"] for part in ("ways-pictures-compiled", "ways-stage-2"))
+    assert picture["median_ms"] > 0 and stage_2["median_ms"] > 0 and stage_2["same_bits"]
     assert str(tmp_path) not in out.read_text()
