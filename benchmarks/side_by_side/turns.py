@@ -138,6 +138,8 @@ def take_turns(
     with _started(programs, device, logs, patience) as running:
         runners = list(zip(running, timed, strict=True))
         for runner, result in runners:
+            _attempt(_await_first_block, runner, result)
+        for runner, result in runners:  # when none is busy any more: the product would share the GPU
             _attempt(_warm_up, runner, result, device)
         began = time.monotonic()
         for number in range(rounds):
@@ -249,9 +251,12 @@ def _attempt(work: Callable[..., None], runner: _Runner, result: Timed, *values:
         print(f"{result.name} ended by itself, see {runner.log}", file=sys.stderr, flush=True)
 
 
-def _warm_up(runner: _Runner, result: Timed, device: str) -> None:
+def _await_first_block(runner: _Runner, result: Timed) -> None:
     first = runner.answer()
     result.first_seconds, result.facts = first["first_seconds"], first["facts"]
+
+
+def _warm_up(runner: _Runner, result: Timed, device: str) -> None:
     result.product_flops = runner.ask("product")["product_flops"]
     if device == "cuda":
         runner.ask("time")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.side_by_side import machine
+from benchmarks.side_by_side import machine, turns
 from benchmarks.side_by_side.gate import Ended, flop_counter
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, Timed, paired_ratio, quantile, take_turns
@@ -94,19 +95,32 @@ def test_no_round_begins_when_the_time_is_up(tmp_path: Path):
     assert len(timed.seconds) == 1
 
 
-def test_a_program_that_hangs_holds_up_no_other_and_all_rounds_are_told(tmp_path: Path):
+def test_a_program_that_hangs_holds_up_no_other_and_all_rounds_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     works = {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 99}
     programs = [
         Program("a", multiplies, works, "fp32"),
         Program("b", hangs, {"blocks": 2}, "fp32"),  # to warm up, and in the first round
     ]
-    told = []
+    told, begun = [], []
+
+    def awaited(runner: Any, result: Timed) -> None:
+        await_first_block(runner, result)
+        begun.append(result.name)
+
+    def warmed_up(runner: Any, result: Timed, device: str) -> None:
+        warm_up(runner, result, device)
+        begun.append(f"product of {result.name}")
+
+    await_first_block, warm_up = turns._await_first_block, turns._warm_up
+    monkeypatch.setattr(turns, "_await_first_block", awaited)
+    monkeypatch.setattr(turns, "_warm_up", warmed_up)
 
     def tell(timed: list[Timed]) -> None:
         told.append([len(one.seconds) for one in timed])
 
     take = partial(take_turns, device="cpu", rounds=3, block=1, limit=60, logs=tmp_path / "logs")
     timed = take(programs, patience=20, count=False, tell=tell)
+    assert begun == ["a", "b", "product of a", "product of b"]  # no product while another is at work
     assert told == [[1, 1], [2, 1], [3, 1], [3, 1]]
     assert timed[1].error == "not done within 20 s"
     ours, hung = rows = summaries(timed)
