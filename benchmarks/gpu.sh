@@ -3,16 +3,22 @@
 #
 #   WHEELS          a folder of wheels, from which what is missing is installed; nothing is downloaded
 #   --peers FOLDER  textual_inversion.py and train_custom_diffusion.py of diffusers; default: WHEELS/peers
-#   --work FOLDER   for models and logs, 5 GB; default: speed-results
+#   --work FOLDER   for models and logs, 6 GB; default: speed-results
 #   --out FILE      the JSON; default: benchmarks/results/gpu.json
-#   --device cpu --tiny   tries all of this out without a GPU, in a minute or two, and is never cut off
+#   --only PARTS    of: best pictures ways compiled documented; put into the JSON beside what is there
+#   --seconds N     when whatever still runs is cut off; default: 470
+#   --device cpu --tiny   tries all of this out without a GPU, in a few minutes, and is never cut off
 #
-# Takes less than eight minutes: rounds of turns end when their time is up, and a part that takes longer is cut off, so that those
-# after it have their time. PYTHON names the interpreter. Exits 2 if a script of the peers is missing, 1 if a part failed; what was measured is in the file all the same.
+# Takes less than eight minutes. Parts come in the order of what they are worth: cictl against the peers' best setting first, the
+# peers as documented last. Rounds of turns end when their time is up, and every round is in the JSON when it is done. What there
+# is no time for is named with the command that measures it later. PYTHON names the interpreter. Exits 2 if a script of the
+# peers is missing, 1 if a part failed or had no time; what was measured is in the file all the same.
 set -euo pipefail
 
 python=${PYTHON:-python3}
 [[ $python != */* ]] || python=$(realpath -s "$python")  # not what a link of a virtual environment leads to
+all="best pictures ways compiled documented"
+only=""
 seconds=470
 wheels=""
 if [[ $# -gt 0 && $1 != --* ]]; then
@@ -25,16 +31,21 @@ root=$(dirname "$(dirname "$(realpath "$0")")")
 out=$root/benchmarks/results/gpu.json
 device=cuda
 tiny=()
-best=()
+compiled=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --peers) peers=$2; shift 2 ;;
     --work) work=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
+    --only) only=$2; shift 2 ;;
+    --seconds) seconds=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    --tiny) tiny=(--tiny --rounds 1); best=(--best) seconds=3600; shift ;;
+    --tiny) tiny=(--tiny --rounds 1); compiled=(--no-compiled); seconds=3600; shift ;;
     *) echo "benchmarks/gpu.sh: $1 is no option of it" >&2; exit 2 ;;
   esac
+done
+for name in $only; do
+  [[ " $all " == *" $name "* ]] || { echo "benchmarks/gpu.sh: $name is no part of it; parts are $all" >&2; exit 2; }
 done
 mkdir -p "$work" "$(dirname "$out")"
 peers=$(realpath -m "$peers") work=$(realpath "$work") out=$(realpath -m "$out")
@@ -53,18 +64,33 @@ if [[ $device == cuda ]] && ! "$python" -c 'import sys, torch; sys.exit(not torc
   exit 1
 fi
 
-rm -f "$out"
+[[ -n $only ]] || rm -f "$out"
 shared=(--device "$device" --work "$work" --out "$out" "${tiny[@]}")
 failed=0
-part() { # LEFT MODULE OPTION ...: cut off when LEFT seconds of all are left, which the parts after it need
-  local limit=$((seconds - SECONDS - $1))
+late=""
+part() { # NAME MODULE OPTION ...: cut off when the seconds are over; not begun where it could not come to a round any more
+  local name=$1 left=$((seconds - SECONDS))
   shift
-  timeout -k 10 "$((limit > 0 ? limit : 1))" "$python" -m "$@" "${shared[@]}" || failed=$?  # of timeout, 0 is no limit
+  [[ -z $only || " $only " == *" $name "* ]] || return 0
+  local code=124  # as timeout says it
+  if [[ $left -ge 40 ]]; then
+    echo "$name: begun after $SECONDS s"
+    code=0
+    timeout -k 10 "$left" "$python" -m "$@" "${shared[@]}" || code=$?
+  fi
+  [[ $code -eq 0 ]] || failed=1
+  [[ $code -ne 2 ]] || exit 2
+  [[ $code -ne 124 && $code -ne 137 || " $late " == *" $name "* ]] || late="$late $name"
 }
 # Loading takes most of it: on an H200 with 16 cores half a minute for the programs of each stage, and again for the pictures.
-part 150 benchmarks.steps --peers "$peers" --no-pairs --block 2 --limit 20 "${best[@]}"
-[[ $failed -eq 2 ]] && exit 2
-part 110 benchmarks.steps --alone --part steps-lowest --stages invert --set model.memory=lowest --block 2 --limit 5
-part 0 benchmarks.generate --limit 12
+part best benchmarks.steps --peers "$peers" --best --no-pairs --limit 12
+part pictures benchmarks.generate --best --limit 12
+part ways benchmarks.ways --limit 8 --groups kernels memory pictures
+part compiled benchmarks.ways --limit 5 --groups compiled pictures-compiled stage-2 "${compiled[@]}"
+part documented benchmarks.steps --peers "$peers" --part steps-documented --others --no-gradient --no-pairs --block 2 --limit 15
+part documented benchmarks.generate --part generate-documented --others --rounds 2
 echo "in $SECONDS seconds: $out"
-exit $((failed ? 1 : 0))
+if [[ -n $late ]]; then
+  echo "not all was measured of$late: there was no time left; the same command with --only '${late# }' measures it" >&2
+fi
+exit "$failed"

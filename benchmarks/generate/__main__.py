@@ -8,21 +8,18 @@ the first batch is on the disk, loading included. See benchmarks/steps for the c
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generate.programs import run_cictl, run_diffusers
+from benchmarks.generate.settings import GUIDANCE, ours, peers
 from benchmarks.side_by_side.arguments import parse, parser
 from benchmarks.side_by_side.folders import Folders, make_folders
-from benchmarks.side_by_side.machine import add_result, command_line, machine, versions
+from benchmarks.side_by_side.machine import about, add_result
 from benchmarks.side_by_side.tables import summaries, table
-from benchmarks.side_by_side.turns import Program, take_turns
+from benchmarks.side_by_side.turns import Program, Timed, take_turns
 from cictl.config import parse_overrides
-
-_GUIDANCE = 5.0
-_MORE = 4  # batches that are not timed: to warm up, and to count operations
 
 
 def main() -> None:
@@ -30,57 +27,52 @@ def main() -> None:
     given = _arguments()
     work = given.work.absolute()
     folders = make_folders(work, resolution=given.resolution, tiny=given.tiny)
-    timed = take_turns(
+    result: dict[str, Any] = {
+        **about("benchmarks.generate", given.device),
+        "models": "tiny random" if given.tiny else "Stable Diffusion 1.5, random weights", "device": given.device,
+        "resolution": given.resolution, "batch": given.batch, "sampling_steps": given.sampling_steps, "guidance": GUIDANCE,
+        "programs": [],
+    }  # fmt: skip
+
+    def keep(timed: Sequence[Timed]) -> None:
+        result["programs"] = rows = summaries(timed)
+        for row in rows:
+            if "median_ms" in row:
+                row["pictures_per_second"] = 1e3 / row["median_ms"]
+        add_result(given.out, given.part, result)  # after every round: it may be cut off
+
+    take_turns(
         _programs(folders, work, given), device=given.device, rounds=given.rounds, block=given.batch, limit=given.limit,
-        logs=work / "logs" / "generate",
+        logs=work / "logs" / given.part, patience=given.patience, count=given.count, tell=keep,
     )  # fmt: skip
-    rows = summaries(timed)
+    rows = result["programs"]
     shown = f"a picture of {given.resolution} px, {given.sampling_steps} steps, {given.batch} at a time"
     print(f"\n{shown}:\n\n{table(rows)}\n")
     for row in rows:
-        if "error" not in row:
-            row["pictures_per_second"] = 1e3 / row["median_ms"]
+        if "median_ms" in row:
             first = f"the first after {row['first_block_after_s']:.1f} s"
             print(f"{row['name']}: {row['pictures_per_second']:.3g} pictures a second, {first}")
-    result: dict[str, Any] = {
-        "command": command_line("benchmarks.generate"), "machine": machine(given.device), "versions": versions(),
-        "models": "tiny random" if given.tiny else "Stable Diffusion 1.5, random weights", "device": given.device,
-        "resolution": given.resolution, "batch": given.batch, "sampling_steps": given.sampling_steps, "guidance": _GUIDANCE,
-        "programs": rows,
-    }  # fmt: skip
-    add_result(given.out, "generate", result)
     print(f"\nwritten to {given.out}")
     sys.exit(1 if any("error" in row for row in rows) else 0)
 
 
 def _programs(folders: Folders, work: Path, given: argparse.Namespace) -> list[Program]:
-    from cictl.workflow import init
-
-    workspace, out = work / "workspace-generate", work / "pictures"
-    for folder in (workspace, out):
-        shutil.rmtree(folder, ignore_errors=True)
-    init.run(workspace, model=str(folders.base), images=sorted(folders.photographs.iterdir()), name="teapot")
-    settings = {
-        "model.device": given.device, "data.resolution": given.resolution, "generate.steps": given.sampling_steps,
-        "generate.guidance": _GUIDANCE, "generate.batch_size": given.batch,
-        "generate.count": given.batch * (given.rounds + _MORE), **parse_overrides(given.set),
+    shared: dict[str, Any] = {
+        "device": given.device, "resolution": given.resolution, "batch": given.batch, "steps": given.sampling_steps,
     }  # fmt: skip
-    ours = {"workspace": workspace, "out": out / "cictl", "batch": given.batch, "settings": settings}
-    gpu = given.device == "cuda"
-    programs = [Program("cictl generate", run_cictl, ours, "bf16" if gpu else "fp32")]
-    for name, dtype in (("fp32", None), ("bf16", "bfloat16")) if gpu else (("fp32", None),):
-        arguments = {
-            "base": folders.base, "out": out / name, "batch": given.batch, "resolution": given.resolution,
-            "steps": given.sampling_steps, "guidance": _GUIDANCE, "dtype": dtype,
-        }  # fmt: skip
-        programs.append(Program(f"diffusers pipeline, {name}", run_diffusers, arguments, name))
-    return programs
+    others = peers(folders, work, **shared)
+    others = others[-1:] if given.best else others[:-1] if given.others else others
+    return [ours(folders, work, batches=given.rounds, settings=parse_overrides(given.set), **shared), *others]
 
 
 def _arguments() -> argparse.Namespace:
     asked = parser("benchmarks.generate", __doc__, batch="pictures at a time", limit="", kept="pictures")
     asked.add_argument("--sampling-steps", type=int, help="DDIM steps; default: 50 on a GPU, else 10")
     asked.add_argument("--rounds", type=int, default=5, help="batches of each, at most")
+    asked.add_argument("--part", default="generate", help="name of this result in the JSON, where others may be")
+    which = asked.add_mutually_exclusive_group()
+    which.add_argument("--best", action="store_true", help="the pipeline's faster precision alone")
+    which.add_argument("--others", action="store_true", help="all but that, such as the documented one")
     return parse(asked, lambda gpu: {"sampling_steps": 50 if gpu else 10})
 
 

@@ -17,11 +17,13 @@ def run_cictl(gate: Gate, workspace: Path, out: Path, batch: int, settings: Mapp
     Args:
         settings: as --set gives them, by dotted key.
     """
-    from cictl.events import Event, ImageSaved
+    from cictl.events import Event, ImageSaved, Note, Warned
     from cictl.workflow import generate
     from cictl.workspace import Workspace
 
     def observe(event: Event) -> None:
+        if isinstance(event, Note | Warned):  # such as that there are no fused kernels
+            gate.note(event.message)
         if isinstance(event, ImageSaved) and event.index % batch == 0:
             gate.arrive()
 

@@ -1,8 +1,8 @@
 """``python -m benchmarks.optimisations --work FOLDER``: what docs/performance.md says of each optimisation.
 
 Counts operations and bytes of a step with shapes alone, and runs the text encoder, steps of stage 1 (with convolutions as they
-are and as products of matrices, and in each ``model.memory``) and steps of a picture; with ``--parts ways`` on a GPU in each way
-that it has. Each in a process of its own. FOLDER is that of ``benchmarks.real_sizes``; what lacks is written there (2.9 GB).
+are and as products of matrices, and in each ``model.memory``) and steps of a picture, each in a process of its own. FOLDER is
+that of ``benchmarks.real_sizes``; what lacks is written there (2.9 GB). What a GPU gains is measured by ``benchmarks.ways``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import get_args
 
 from benchmarks.optimisations.parts import convolve, denoise, encode_texts, train_step
-from benchmarks.optimisations.ways import WAYS, run
 from benchmarks.real_sizes.models import write_models
 from cictl.config import MemoryMode
 
@@ -24,7 +23,7 @@ def main() -> None:
     """Print a Markdown table for each part."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.optimisations", description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=[part for part in _PARTS if part != "ways"])
+    parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=list(_PARTS))
     parser.add_argument("--resolution", type=int, default=256, help="of the step that is run; counts are of 512")
     arguments = parser.parse_args()
     work = arguments.work.absolute()
@@ -74,20 +73,12 @@ def steps(work: Path, resolution: int) -> None:
         _alone(partial(train_step, work, memory, resolution))
 
 
-def ways(work: Path, resolution: int) -> None:
-    """A step of batch 4 in each way that a GPU can compute it."""
-    print("| a step, batch 4 | ms | memory, at most | the same bits three times |\n|---|---|---|---|", flush=True)
-    for name in WAYS:
-        _alone(partial(run, work, resolution, 4, "cuda", name))
-
-
 _PARTS: dict[str, Callable[[Path, int], None]] = {
     "counts": counts,
     "text": text,
     "convolutions": convolutions,
     "drawing": drawing,
     "steps": steps,
-    "ways": ways,
 }
 
 

@@ -107,12 +107,11 @@ def train_step(work: Path, memory: MemoryMode, resolution: int) -> None:
     print(f"| {memory} | {peak.bytes / 2**30:.2f} GiB | {time.process_time() - began:.0f} |", flush=True)
 
 
-def stage_1(work: Path, resolution: int, runtime: Any = None) -> Any:
-    """The method on random photographs, without VAE and CLIP's image tower; without ``runtime`` on a CPU in fp32."""
+def stage_1(work: Path, resolution: int) -> Any:
+    """The method on random photographs, without VAE and CLIP's image tower; on a CPU in fp32."""
     import torch
 
     from cictl.data.draws import EncodedPhotographs
-    from cictl.engine.runtime import Runtime
     from cictl.methods.contrastive_inversion import ContrastiveInversion
     from cictl.models.clip import text_projection
     from cictl.models.concept_tokens import initial_tokens
@@ -120,19 +119,18 @@ def stage_1(work: Path, resolution: int, runtime: Any = None) -> Any:
     from cictl.models.stable_diffusion import StableDiffusion
 
     torch.manual_seed(0)
-    runtime = runtime or Runtime.create("cpu")
-    model = StableDiffusion.load(locate_base(str(work / "sd15")), runtime.device, runtime.dtype, fused=runtime.fused)
+    model = StableDiffusion.load(locate_base(str(work / "sd15")), torch.device("cpu"), torch.float32)
     side, keys = resolution // model.reduction, tuple(f"{index:064x}" for index in range(_PHOTOGRAPHS))
     model.vae = None
     shape = (len(keys), 4, side, side)
-    mean, embeddings = torch.randn(shape).to(model.device), torch.randn(len(keys), 768).to(model.device)
+    mean, embeddings = torch.randn(shape), torch.randn(len(keys), 768)
     photographs = EncodedPhotographs(keys, mean, torch.full_like(mean, 0.1), embeddings)
     tokens = initial_tokens(
         model.tokenizer, model.text_encoder, name="teapot", vectors=1, start="auto", keys=keys, auxiliary_vectors=4,
         auxiliary_start="auto", seed=0,
     )  # fmt: skip
     model.add_tokens(tokens)
-    projection = text_projection(locate_clip(str(work / "clip"))).to(model.device)
+    projection = text_projection(locate_clip(str(work / "clip")))
     return ContrastiveInversion(model, tokens, photographs, projection, InvertConfig())
 
 

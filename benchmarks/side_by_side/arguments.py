@@ -24,6 +24,8 @@ def parser(module: str, about: str | None, *, batch: str, limit: str, kept: str)
     made.add_argument("--resolution", type=int, help="in pixels; default: 512 on a GPU, else 128; tiny: 64")
     made.add_argument("--batch", type=int, help=f"{batch}; default: 4 on a GPU, else 1")
     made.add_argument("--limit", type=float, default=3600, help=f"seconds of turns{limit}")
+    made.add_argument("--patience", type=float, help="seconds for a program to begin or to end a block; default: 150 on a GPU")
+    made.add_argument("--count", action=argparse.BooleanOptionalAction, default=True, help="count operations and launches too")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of cictl's ci.yaml")
     made.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try this out")
     return made
@@ -39,6 +41,7 @@ def parse(made: argparse.ArgumentParser, own: Callable[[bool], dict[str, Any]]) 
     gpu = given.device == "cuda"
     common = {
         "resolution": 64 if given.tiny else 512 if gpu else 128, "batch": 4 if gpu else 1, "out": given.work / "speed.json",
+        "patience": 150.0 if gpu else None,
     }  # fmt: skip
     for name, value in {**common, **own(gpu)}.items():
         if getattr(given, name) is None:

@@ -40,6 +40,9 @@ class Gate:
         device: cpu or cuda.
         dtype: in which the product is done.
         started: when the process was asked for, by ``time.monotonic``.
+
+    Attributes:
+        facts: what the program found out beside its work before its first block ended, by name; it is part of the result.
     """
 
     def __init__(self, connection: Connection, device: str, dtype: str, started: float) -> None:
@@ -47,7 +50,8 @@ class Gate:
         self.device = device
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
         self.clock: Callable[[], float] = time.process_time if device == "cpu" else time.perf_counter
-        self._finish: Callable[[], dict[str, Any]] = lambda: {"first_seconds": self._since_start(started)}
+        self.facts: dict[str, Any] = {}
+        self._finish: Callable[[], dict[str, Any]] = lambda: {"first_seconds": self._since_start(started), "facts": self.facts}
         self._loading = 0.0
 
     def arrive(self) -> None:
@@ -70,6 +74,10 @@ class Gate:
                     self._send({"product_flops": self._product()})
                 case _:
                     raise Ended
+
+    def note(self, message: str) -> None:
+        """Remember something that the program has said of itself."""
+        self.facts.setdefault("notes", []).append(message)
 
     @contextmanager
     def loading(self) -> Iterator[None]:

@@ -27,19 +27,21 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    if "error" in row:
-        return [row["name"], f"ended by itself: {row['error'].splitlines()[-1]}", *[""] * (len(_HEADINGS) - 2)]
-    ratio = row.get("times_ours")
-    launches = f"{row['calls']:.0f} calls" if row["launches"] is None else f"{row['launches']:.0f} launches"
+    name = f"{row['name']} (ended by itself: {row['error'].splitlines()[-1]})" if "error" in row else row["name"]
+    if "median_ms" not in row:
+        return [name, *[""] * (len(_HEADINGS) - 1)]
+    ratio = row.get("times_ours", 1)
+    counts = {"launches": row["launches"], "calls": row["calls"]}
+    counted = [f"{count:.0f} {name}" for name, count in counts.items() if count is not None]
     return [
-        row["name"],
+        name,
         f"{row['median_ms']:.1f}",
         f"{row['p10_ms']:.1f}",
         f"{row['p90_ms']:.1f}",
-        "1" if ratio is None else f"{ratio:.2f}",
+        "" if ratio is None else f"{ratio:.2f}" if "times_ours" in row else "1",
         f"{row['loader_ms']:.1f}",
         "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
-        f"{row['flops'] / 1e12:.3g}",
-        f"{row['mfu']:.0%}",
-        launches,
+        "" if row["flops"] is None else f"{row['flops'] / 1e12:.3g}",
+        "" if row["mfu"] is None else f"{row['mfu']:.0%}",
+        next(iter(counted), ""),
     ]

@@ -45,7 +45,8 @@ class Timed:
         flops, calls, launches: of a step; floating-point operations, operations of the library, launches of GPU kernels.
         product_flops: floating-point operations a second, in a product of large square matrices.
         peak: bytes, while the blocks were timed; ``peak_before`` until then, loading included.
-        error: the end of what it printed, if it ended by itself.
+        facts: what the program itself found out, by name.
+        error: the end of what it printed, if it ended by itself; what was timed until then is there all the same.
     """
 
     name: str
@@ -53,23 +54,26 @@ class Timed:
     seconds: list[float] = field(default_factory=list)
     loader_seconds: list[float] = field(default_factory=list)
     first_seconds: float = 0.0
-    flops: float = 0.0
-    calls: float = 0.0
+    flops: float | None = None
+    calls: float | None = None
     launches: float | None = None
     product_flops: float = 0.0
     peak: int | None = None
     peak_reserved: int | None = None
     peak_before: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """The figures of the table, in milliseconds, bytes and shares."""
+        """The figures of the table, in milliseconds, bytes and shares; None for what is not known, or not yet."""
+        known = {"name": self.name, "dtype": self.dtype, **self.facts}
         if self.error or not self.seconds:
-            return {"name": self.name, "dtype": self.dtype, "error": self.error or "nothing was timed"}
+            known["error"] = self.error or "nothing was timed"
+        if not self.seconds:
+            return known
         median = statistics.median(self.seconds)
         return {
-            "name": self.name,
-            "dtype": self.dtype,
+            **known,
             "blocks": len(self.seconds),
             "median_ms": median * 1e3,
             "p10_ms": quantile(self.seconds, 0.1) * 1e3,
@@ -77,7 +81,7 @@ class Timed:
             "loader_ms": statistics.median(self.loader_seconds) * 1e3,
             "first_block_after_s": self.first_seconds,
             "flops": self.flops,
-            "mfu": self.flops / median / self.product_flops,
+            "mfu": None if self.flops is None else self.flops / median / self.product_flops,
             "product_flops_per_second": self.product_flops,
             "calls": self.calls,
             "launches": self.launches,
@@ -86,10 +90,6 @@ class Timed:
             "peak_before_bytes": self.peak_before,
             "all_ms": [second * 1e3 for second in self.seconds],
         }
-
-
-class Failed(Exception):
-    """A program ended by itself."""
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -104,10 +104,21 @@ def quantile(values: Sequence[float], share: float) -> float:
 def paired_ratio(ours: Timed, other: Timed) -> float | None:
     """How many times longer ``other`` takes than ``ours``: the median over the rounds, in each of which both had a turn."""
     pairs = [theirs / own for own, theirs in zip(ours.seconds, other.seconds, strict=False)]
-    return statistics.median(pairs) if pairs and not (ours.error or other.error) else None
+    return statistics.median(pairs) if pairs else None
 
 
-def take_turns(programs: Sequence[Program], *, device: str, rounds: int, block: int, limit: float, logs: Path) -> list[Timed]:
+def take_turns(
+    programs: Sequence[Program],
+    *,
+    device: str,
+    rounds: int,
+    block: int,
+    limit: float,
+    logs: Path,
+    patience: float | None = None,
+    count: bool = True,
+    tell: Callable[[list[Timed]], None] = lambda timed: None,
+) -> list[Timed]:
     """Start all ``programs``, and time a block of each in every round; the order turns around from round to round.
 
     Before that each has a block to warm up in, two on a GPU. Operations are counted in a block after all that is timed, since a
@@ -118,12 +129,17 @@ def take_turns(programs: Sequence[Program], *, device: str, rounds: int, block: 
         block: how many steps (or pictures) a program does in a block.
         limit: seconds after which no further round is begun.
         logs: folder of what the programs print.
+        patience: seconds after which a program that has not begun, or not ended a block, is ended; None is any time.
+        count: whether operations and launches are counted.
+        tell: called with what is known so far, after every round and at the end.
     """
     logs.mkdir(parents=True, exist_ok=True)
     timed = [Timed(program.name, program.dtype) for program in programs]
-    with _started(programs, device, logs) as running:
+    with _started(programs, device, logs, patience) as running:
         runners = list(zip(running, timed, strict=True))
         for runner, result in runners:
+            _attempt(_await_first_block, runner, result)
+        for runner, result in runners:  # when none is busy any more: the product would share the GPU
             _attempt(_warm_up, runner, result, device)
         began = time.monotonic()
         for number in range(rounds):
@@ -131,9 +147,18 @@ def take_turns(programs: Sequence[Program], *, device: str, rounds: int, block: 
                 break
             for runner, result in runners if number % 2 == 0 else runners[::-1]:
                 _attempt(_time, runner, result, block)
+            tell(timed)
         for runner, result in runners:
+            _attempt(_look_at_memory, runner, result)
+        tell(timed)
+        for runner, result in runners if count else []:
             _attempt(_count, runner, result, device, block)
+            tell(timed)
     return timed
+
+
+class _Silent(Exception):
+    """A program has not answered in time."""
 
 
 @dataclass(frozen=True)
@@ -141,18 +166,21 @@ class _Runner:
     process: BaseProcess
     connection: Connection
     log: Path
+    patience: float | None
 
     def ask(self, word: str) -> dict[str, Any]:
         self.connection.send(word)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
+        if not self.connection.poll(self.patience):
+            raise _Silent
         answer: dict[str, Any] = self.connection.recv()
         return answer
 
 
 @contextmanager
-def _started(programs: Sequence[Program], device: str, logs: Path) -> Iterator[list[_Runner]]:
+def _started(programs: Sequence[Program], device: str, logs: Path, patience: float | None) -> Iterator[list[_Runner]]:
     context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
     running = []
     with _environment(device):
@@ -162,7 +190,7 @@ def _started(programs: Sequence[Program], device: str, logs: Path) -> Iterator[l
             process = context.Process(target=_child, args=(theirs, program, device, time.monotonic(), log, usual))
             process.start()
             theirs.close()
-            running.append(_Runner(process, ours, log))
+            running.append(_Runner(process, ours, log, patience))
     try:
         yield running
     finally:
@@ -212,6 +240,10 @@ def _attempt(work: Callable[..., None], runner: _Runner, result: Timed, *values:
         return
     try:
         work(runner, result, *values)
+    except _Silent:
+        runner.process.kill()
+        result.error = f"not done within {runner.patience:g} s"
+        print(f"{result.name} was ended, not done within {runner.patience:g} s, see {runner.log}", file=sys.stderr, flush=True)
     except (EOFError, OSError):
         runner.process.join(60)
         lines = runner.log.read_text("utf-8", "replace").splitlines() if runner.log.is_file() else []
@@ -219,8 +251,12 @@ def _attempt(work: Callable[..., None], runner: _Runner, result: Timed, *values:
         print(f"{result.name} ended by itself, see {runner.log}", file=sys.stderr, flush=True)
 
 
+def _await_first_block(runner: _Runner, result: Timed) -> None:
+    first = runner.answer()
+    result.first_seconds, result.facts = first["first_seconds"], first["facts"]
+
+
 def _warm_up(runner: _Runner, result: Timed, device: str) -> None:
-    result.first_seconds = runner.answer()["first_seconds"]
     result.product_flops = runner.ask("product")["product_flops"]
     if device == "cuda":
         runner.ask("time")
@@ -235,9 +271,12 @@ def _time(runner: _Runner, result: Timed, block: int) -> None:
     print(f"{result.name}: {shown:.1f} ms", file=sys.stderr, flush=True)
 
 
-def _count(runner: _Runner, result: Timed, device: str, block: int) -> None:
+def _look_at_memory(runner: _Runner, result: Timed) -> None:
     memory = runner.ask("memory")
     result.peak, result.peak_reserved = memory["peak"], memory.get("peak_reserved")
+
+
+def _count(runner: _Runner, result: Timed, device: str, block: int) -> None:
     if device == "cuda":
         result.launches = runner.ask("launches")["launches"] / block
     counted = runner.ask("count")

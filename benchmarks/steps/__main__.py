@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.side_by_side.arguments import parse, parser
 from benchmarks.side_by_side.folders import make_folders
-from benchmarks.side_by_side.machine import add_result, command_line, machine, versions
+from benchmarks.side_by_side.machine import about, add_result
 from benchmarks.side_by_side.tables import summaries, table
-from benchmarks.side_by_side.turns import Program, take_turns
+from benchmarks.side_by_side.turns import Program, Timed, take_turns
 from benchmarks.steps.gradient import gradient_errors
 from benchmarks.steps.programs import has_torchvision
 from benchmarks.steps.settings import SCRIPTS, Run, Stage, require_scripts, script_hashes
@@ -41,9 +43,7 @@ def main() -> None:
     folders = make_folders(work, resolution=given.resolution, tiny=given.tiny)
     run = Run(folders, work, given.device, given.resolution, given.batch, given.block, parse_overrides(given.set))
     result: dict[str, Any] = {
-        "command": command_line("benchmarks.steps"),
-        "machine": machine(given.device),
-        "versions": versions(),
+        **about("benchmarks.steps", given.device),
         "clock": "processor time of one thread" if given.device == "cpu" else "clock, device synchronised after each block",
         "models": "tiny random" if given.tiny else "Stable Diffusion 1.5 and CLIP ViT-L/14, random weights",
         "device": given.device, "resolution": given.resolution, "batch": given.batch, "steps_per_block": given.block,
@@ -51,18 +51,19 @@ def main() -> None:
         "torchvision": "torchvision" if has_torchvision() else "stand-in (benchmarks/steps/torchvision_stand_in.py)",
         "stages": {},
     }  # fmt: skip
+    save = partial(add_result, given.out, given.part, result)
     for stage in stages:
-        rows = result["stages"][stage] = []
+        groups: list[list[dict[str, Any]]] = []
+        result["stages"][stage] = groups
         for group in _groups(run, stage, given):
-            rows.append(_take_turns(run, stage, group, given))
-            add_result(given.out, given.part, result)  # after each: it may be cut off
-    if "invert" in timed_against and run.gradient.is_file():  # last: on a CPU the reference may take long
+            _take_turns(run, stage, group, given, groups, save)
+    if given.gradient and "invert" in timed_against and run.gradient.is_file():  # last: on a CPU the reference may take long
         errors = gradient_errors(folders.base, folders.clip, run.workspace, run.gradient, device=given.device)
         for kind, values in errors.items():
             shown = ", ".join(f"{name} {error:.1e}" for name, error in values.items())
             print(f"\n{kind.replace('_', ' ')} of the first step, |g - r| / |r|: {shown}", flush=True)
         result |= {"gradient_reference": "fp64" if given.device == "cpu" else "fp32", **errors}
-        add_result(given.out, given.part, result)
+        save()
     print(f"\nwritten to {given.out}")
     sys.exit(1 if any("error" in row for groups in result["stages"].values() for rows in groups for row in rows) else 0)
 
@@ -71,22 +72,41 @@ def _groups(run: Run, stage: Stage, given: argparse.Namespace) -> list[list[Prog
     """The peer's settings, as they take turns with cictl."""
     if given.alone:
         return [[]]
-    peers = run.peers(stage, given.peers.absolute())[-1 if given.best else 0 :]
+    peers = run.peers(stage, given.peers.absolute())
+    peers = peers[-1:] if given.best else peers[:-1] if given.others else peers
     return [[peer] for peer in peers] if given.pairs else [peers]
 
 
-def _take_turns(run: Run, stage: Stage, peers: list[Program], given: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row of figures for cictl, and one for each peer."""
-    timed = take_turns(
+def _take_turns(
+    run: Run,
+    stage: Stage,
+    peers: list[Program],
+    given: argparse.Namespace,
+    groups: list[list[dict[str, Any]]],
+    save: Callable[[], None],
+) -> None:
+    """Time cictl and each of ``peers``, add their rows to ``groups``, and print the table; saved after every round."""
+    groups.append([])
+
+    def keep(timed: Sequence[Timed]) -> None:
+        groups[-1] = _rows(stage, timed)
+        save()
+
+    take_turns(
         [run.ours(stage), *peers], device=run.device, rounds=given.rounds, block=run.block, limit=given.limit,
-        logs=run.work / "logs" / stage,
+        logs=run.work / "logs" / stage, patience=given.patience, count=given.count, tell=keep,
     )  # fmt: skip
+    ours = groups[-1][0]
+    print(f"\n{stage}, {run.resolution} px, batch {run.batch}:\n\n{table(groups[-1])}", flush=True)
+    if "seconds_of_the_papers_steps" in ours:
+        print(f"\n{_PAPER[stage]} steps: {ours['seconds_of_the_papers_steps']:.1f} s", flush=True)
+
+
+def _rows(stage: Stage, timed: Sequence[Timed]) -> list[dict[str, Any]]:
+    """A row of figures for cictl, and one for each peer."""
     rows = summaries(timed)
-    print(f"\n{stage}, {run.resolution} px, batch {run.batch}:\n\n{table(rows)}", flush=True)
-    if "error" not in rows[0]:
-        steps = _PAPER[stage]
-        rows[0]["seconds_of_the_papers_steps"] = steps * rows[0]["median_ms"] / 1e3
-        print(f"\n{steps} steps: {rows[0]['seconds_of_the_papers_steps']:.1f} s")
+    if "median_ms" in rows[0]:
+        rows[0]["seconds_of_the_papers_steps"] = _PAPER[stage] * rows[0]["median_ms"] / 1e3
     return rows
 
 
@@ -106,7 +126,12 @@ def _arguments() -> argparse.Namespace:
     asked.add_argument(
         "--pairs", action=argparse.BooleanOptionalAction, help="each setting alone with cictl; default: on a CPU, not on a GPU"
     )
-    asked.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
+    which = asked.add_mutually_exclusive_group()
+    which.add_argument("--best", action="store_true", help="the peers' best setting alone, where steps take minutes")
+    which.add_argument("--others", action="store_true", help="all but the peers' best setting, such as the documented one")
+    asked.add_argument(
+        "--gradient", action=argparse.BooleanOptionalAction, default=True, help="compare the first gradient of stage 1"
+    )
     return parse(asked, lambda gpu: {"rounds": 20 if gpu else 5, "block": 5 if gpu else 1, "pairs": not gpu})
 
 

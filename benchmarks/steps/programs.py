@@ -22,7 +22,7 @@ def run_cictl(gate: Gate, workspace: Path, stage: str, settings: Mapping[str, An
         gradient: a file for the gradient of the first step.
     """
     from cictl.data import draws
-    from cictl.events import Event, Progress
+    from cictl.events import Event, Note, Progress, Warned
     from cictl.workflow import finetune, invert
     from cictl.workspace import Workspace
 
@@ -33,6 +33,8 @@ def run_cictl(gate: Gate, workspace: Path, stage: str, settings: Mapping[str, An
             return draw(*arguments, **options)
 
     def observe(event: Event) -> None:
+        if isinstance(event, Note | Warned):  # such as that there are no fused kernels
+            gate.note(event.message)
         if isinstance(event, Progress):
             gate.arrive()
 

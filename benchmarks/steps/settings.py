@@ -81,6 +81,8 @@ class Run:
     def ours(self, stage: Stage) -> Program:
         """cictl's stage in its own default precision, in a new workspace."""
         workspace = self._workspace(stage)
+        if stage == "invert":
+            self.gradient.unlink(missing_ok=True)  # of an earlier run
         if stage == "finetune":
             self._invert_briefly(workspace)
         dtype = "bf16" if self.device == "cuda" else "fp32"

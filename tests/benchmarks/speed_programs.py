@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -39,3 +40,11 @@ def multiplies(gate: Gate, diary: Path, name: str, side: int, blocks: int) -> No
             file.write(name)
         gate.arrive()
     raise SystemError("there is no more work")
+
+
+def hangs(gate: Gate, blocks: int) -> None:
+    """Ends so many blocks, then never another."""
+    gate.facts = {"blocks it had": blocks}
+    for _ in range(blocks):
+        gate.arrive()
+    time.sleep(600)

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.side_by_side import machine, turns
 from benchmarks.side_by_side.gate import Ended, flop_counter
 from benchmarks.side_by_side.tables import summaries, table
 from benchmarks.side_by_side.turns import Program, Timed, paired_ratio, quantile, take_turns
@@ -24,7 +27,7 @@ from benchmarks.steps.programs import run_cictl
 from benchmarks.steps.settings import SCRIPTS
 from cictl.data import draws
 from cictl.workflow import init
-from tests.benchmarks.speed_programs import PEER, multiplies
+from tests.benchmarks.speed_programs import PEER, hangs, multiplies
 from tests.tiny import make_base, make_photographs
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +68,7 @@ def test_programs_take_turns_and_the_first_of_a_round_changes(tmp_path: Path):
     assert len(ours.seconds) == len(other.seconds) == 3
     assert ours.flops == other.flops == 2 * SIDE**3 / 2  # a product is two steps here
     assert "there is no more work" in ended.error
+    assert len(ended.seconds) == 1
     rows = summaries(timed)
     assert rows[1]["times_ours"] == paired_ratio(ours, other)
     assert rows[0]["mfu"] == pytest.approx(ours.flops / (rows[0]["median_ms"] / 1e3) / ours.product_flops)
@@ -91,11 +95,71 @@ def test_no_round_begins_when_the_time_is_up(tmp_path: Path):
     assert len(timed.seconds) == 1
 
 
+def test_a_program_that_hangs_holds_up_no_other_and_all_rounds_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    works = {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 99}
+    programs = [
+        Program("a", multiplies, works, "fp32"),
+        Program("b", hangs, {"blocks": 2}, "fp32"),  # to warm up, and in the first round
+    ]
+    told, begun = [], []
+
+    def awaited(runner: Any, result: Timed) -> None:
+        await_first_block(runner, result)
+        begun.append(result.name)
+
+    def warmed_up(runner: Any, result: Timed, device: str) -> None:
+        warm_up(runner, result, device)
+        begun.append(f"product of {result.name}")
+
+    await_first_block, warm_up = turns._await_first_block, turns._warm_up
+    monkeypatch.setattr(turns, "_await_first_block", awaited)
+    monkeypatch.setattr(turns, "_warm_up", warmed_up)
+
+    def tell(timed: list[Timed]) -> None:
+        told.append([len(one.seconds) for one in timed])
+
+    take = partial(take_turns, device="cpu", rounds=3, block=1, limit=60, logs=tmp_path / "logs")
+    timed = take(programs, patience=20, count=False, tell=tell)
+    assert begun == ["a", "b", "product of a", "product of b"]  # no product while another is at work
+    assert told == [[1, 1], [2, 1], [3, 1], [3, 1]]
+    assert timed[1].error == "not done within 20 s"
+    ours, hung = rows = summaries(timed)
+    assert ours["flops"] is ours["mfu"] is ours["calls"] is None and ours["peak_bytes"] > 0
+    assert hung["median_ms"] > 0 and hung["times_ours"] and hung["blocks it had"] == 2
+    assert "not done within 20 s" in table(rows)
+
+
+def test_a_program_that_cannot_be_counted_keeps_its_times(tmp_path: Path):
+    works = {"diary": tmp_path / "diary", "name": "a", "side": SIDE, "blocks": 3}
+    [timed] = take_turns(
+        [Program("a", multiplies, works, "fp32")], device="cpu", rounds=2, block=1, limit=60, logs=tmp_path / "logs"
+    )
+    [row] = summaries([timed])
+    assert row["blocks"] == 2 and row["flops"] is None and "there is no more work" in row["error"]
+
+
+def test_the_code_is_named_by_its_own_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = machine.code()
+    assert here["commit"] is None or len(here["commit"]) == 40
+    for part in ("cictl", "benchmarks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "cictl" / "one.py").write_text("1")
+    monkeypatch.setattr(machine, "_ROOT", tmp_path)
+    empty = {"commit": None, "changed": None}
+    first = machine.code()
+    assert first == empty | {"sha256": first["sha256"]}
+    (tmp_path / "benchmarks" / "two.py").write_text("2")
+    assert machine.code()["sha256"] != first["sha256"]
+
+
 class OneBlock:
     """A gate that lets nothing through."""
 
     def arrive(self) -> None:
         raise Ended
+
+    def note(self, message: str) -> None:
+        pass
 
     def loading(self):
         raise AssertionError("only the first step is asked for")
@@ -160,7 +224,7 @@ echo "$@" >> {calls}
 
 @pytest.mark.parametrize(
     ("fails", "code", "parts", "left"),
-    [("--peers", 1, 3, 1), ("lowest", 139, 3, 1), ("generate", 124, 3, 1), ("nothing", 0, 3, 0), ("--peers", 2, 1, 2)],
+    [("--peers", 1, 6, 1), ("--best", 139, 6, 1), ("generate", 124, 6, 1), ("nothing", 0, 6, 0), ("--peers", 2, 1, 2)],
 )
 def test_a_part_that_fails_takes_none_of_the_others_along(tmp_path: Path, monkeypatch, fails, code, parts, left):
     calls, stub = tmp_path / "calls", tmp_path / "bin" / "python"
@@ -176,6 +240,39 @@ def test_a_part_that_fails_takes_none_of_the_others_along(tmp_path: Path, monkey
     assert str(tmp_path / "out.json") in calls.read_text()
 
 
+def test_what_is_worth_most_is_measured_first_and_what_has_no_time_is_named(tmp_path: Path):
+    calls, stub = tmp_path / "calls", tmp_path / "python"
+    stub.write_text(STUB.format(calls=calls, fails="nothing", code=0))
+    stub.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(stub)}
+    command = [
+        "bash",
+        str(ROOT / "benchmarks" / "gpu.sh"),
+        "--device",
+        "cpu",
+        "--work",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+
+    def run(*options: str) -> tuple[int, str, list[str]]:
+        calls.unlink(missing_ok=True)
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr, calls.read_text().splitlines() if calls.exists() else []
+
+    _, _, all_of_it = run()
+    assert "benchmarks.steps" in all_of_it[0] and "--best" in all_of_it[0]
+    assert all("--others" in line for line in all_of_it[-2:]) and "--others" not in "".join(all_of_it[:-2])
+    code, message, none = run("--seconds", "39")
+    assert code == 1 and none == [] and "--only 'best pictures ways compiled documented'" in message
+    (tmp_path / "o").write_text("{}")
+    code, _, two = run("--only", "pictures documented")
+    assert code == 0 and [line.split()[1] for line in two] == ["benchmarks.generate", "benchmarks.steps", "benchmarks.generate"]
+    assert (tmp_path / "o").exists()
+    assert run("--only", "picture")[0] == 2
+
+
 def test_without_a_gpu_nothing_is_begun(tmp_path: Path):
     done = run_script("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json"))
     assert done.returncode == 1
@@ -185,23 +282,25 @@ def test_without_a_gpu_nothing_is_begun(tmp_path: Path):
 
 def test_the_one_command_for_a_gpu_writes_one_json(tmp_path: Path):
     out = tmp_path / "out.json"
-    scripts = peers(tmp_path / "peers")
-    done = run_script("--device", "cpu", "--tiny", "--peers", str(scripts), "--work", str(tmp_path), "--out", str(out))
+    shared = ["--device", "cpu", "--tiny", "--work", str(tmp_path), "--out", str(out)]
+    done = run_script("--peers", str(peers(tmp_path / "peers")), "--only", "best pictures", *shared)
     assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "benchmarks.ways", *shared, "--rounds", "1", "--no-compiled", "--groups"]
+    subprocess.run([*command, "pictures-compiled", "stage-2"], cwd=ROOT, check=True)
     result = json.loads(out.read_text())
-    assert set(result) == {"steps", "steps-lowest", "generate"}
-    for stage, settings in result["steps"]["stages"].items():
-        [rows] = settings
-        assert rows[0]["name"] == f"cictl {stage}"
+    assert list(result) == ["steps", "generate", "ways-pictures-compiled", "ways-stage-2"]
+    assert all(len(part["code"]["sha256"]) == 64 and part["versions"]["torch"] and part["machine"] for part in result.values())
+    for stage, [rows] in result["steps"]["stages"].items():
+        assert rows[0]["name"] == f"cictl {stage}" and "resized" in rows[1]["name"]
         for row in rows:
             assert row["median_ms"] > 0 and row["flops"] > 0 and 0 < row["mfu"] < 5
             assert row["loader_ms"] < row["median_ms"]
         assert all(row["times_ours"] > 0 for row in rows[1:])
     assert max(result["steps"]["gradient_error"].values()) < 2e-6
-    [[[lowest]]] = result["steps-lowest"]["stages"].values()
-    assert lowest["flops"] > 1.2 * result["steps"]["stages"]["invert"][0][0]["flops"]  # the forward pass once more
     assert len(result["steps"]["scripts_sha256"]) == 2
     ours, pipeline = result["generate"]["programs"]
     assert ours["flops"] == pytest.approx(pipeline["flops"], rel=0.05)
     assert ours["first_block_after_s"] > ours["median_ms"] / 1e3
+    [picture], [stage_2] = (result[part]["ways"] for part in ("ways-pictures-compiled", "ways-stage-2"))
+    assert picture["median_ms"] > 0 and stage_2["median_ms"] > 0 and stage_2["same_bits"]
     assert str(tmp_path) not in out.read_text()
