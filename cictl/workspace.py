@@ -16,6 +16,7 @@ from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
 from cictl.files import absolute, as_typed, can_be_made, how_to_write, is_file, is_folder, is_there, write_atomic
+from cictl.placeholders import NAME_PATTERN
 
 CONFIG_NAME = "ci.yaml"
 _NOT_THE_CONFIG = ("ci.yml", "ci.yaml.txt", "ci.yml.txt")  # how some editors would rather call it
@@ -266,7 +267,7 @@ def check_name(name: str) -> str:
     refused = f"{name!r} cannot be the name of a concept"
     if name in _RESERVED_NAMES:
         raise UsageError(f"{refused}: Windows keeps it for a device", "for example: --name my-concept", slug="name-reserved")
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
+    if not NAME_PATTERN.fullmatch(name):
         proposal = slug(name, 40).strip("-")
         proposal = "my-concept" if proposal in _RESERVED_NAMES else proposal
         raise UsageError(
