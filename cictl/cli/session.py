@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from cictl.cli.options import Common
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
-from cictl.files import as_typed, how_to_allow, is_full
+from cictl.files import as_typed, how_to_allow, is_full, quoted
 from cictl.processes import launched, leave_at_once
 from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
@@ -160,7 +159,7 @@ def _fail(error: CictlError, common: Common) -> NoReturn:
 
 def _with_directory(hint: str, directory: Path) -> str:
     """``hint`` with -C in its commands, as it was typed."""
-    option = f"-C {shlex.quote(str(directory))}"
+    option = f"-C {quoted(str(directory))}"
     return _COMMAND.sub(lambda found: f"{found[0]} {option}", hint)
 
 
