@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cictl.errors import CictlError, ResourceError, StateError, UsageError
 from cictl.events import FileSaved, Note, Warned
-from cictl.exporters import single_file, writing
+from cictl.exporters import card, single_file, writing
+from cictl.exporters.card import Card
 from cictl.exporters.content import Exportable, Options
 from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
@@ -309,6 +311,15 @@ def test_the_card_names_every_file_with_its_hash_and_what_to_type(trained, tmp_p
     for said in ("my-teapot <lora:my-teapot:1>", "embedding:my-teapot", "- finetune: 6 steps", "relative error",
                  "licence: not known to cictl", "cictl 0.", 'load_lora_weights("loras/my-teapot.safetensors")'):  # fmt: skip
         assert said in card, said
+
+
+def test_nothing_in_a_card_is_markup_but_its_own():
+    strange = "a <img src=x onerror=alert(1)> ![S*](https://evil.example/x.png)\n\n# `title` | x"
+    said = Card("my-teapot", "my-teapot", "x", "a\n# b", "0", {"invert": 1}, {"invert.prompts": strange}, {"torch": strange},
+                [], {}, strange)  # fmt: skip
+    page = MarkdownIt("commonmark").render(card.render(said, {}).decode().split("---\n", 2)[2])
+    assert page.count("<h1>") == 1 and page.count("<img") == 1 and "<code>title" not in page
+    assert '="https://evil.example' not in page and "onerror=alert(1)&gt;" in page
 
 
 @pytest.mark.parametrize("one", FORMATS, ids=lambda one: one.name)
