@@ -100,12 +100,8 @@ def read_checkpoint(folder: Path, *, verify: bool | str = True) -> tuple[Checkpo
         if manifest.pop(_SEAL) != sha256_bytes(_json(manifest)):
             return None, f"{MANIFEST} is damaged (its sha256 is not what it says)"
         step, files = int(manifest["step"]), dict(manifest["files"])
-        if (
-            RESULT not in files
-            or files.keys() - {RESULT, STATE}
-            or step_folder(step) != folder.name
-            or not _is_of(folder, manifest)
-        ):
+        ours = RESULT in files and files.keys() <= {RESULT, STATE}
+        if not ours or step_folder(step) != folder.name or not _is_of(folder, manifest):
             return None, "its manifest does not fit it"
         for name, expected in files.items():
             path = folder / name

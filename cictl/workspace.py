@@ -182,10 +182,15 @@ class Workspace:
         try:
             noted: dict[str, Any] = json.loads(self._writer_file.read_text("utf-8"))
             began = self._writer_file.stat().st_mtime
-            said = str(noted["command"]), int(noted["pid"]), str(noted["host"]), str(noted["since"])
+            said = _line(noted["command"]), int(noted["pid"]), _line(noted["host"]), _line(noted["since"])
             return Writer(*said, began, certain)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return Writer("", 0, "", "", 0.0, certain)
+
+
+def _line(noted: object) -> str:
+    """A text of a file that may be anybody's: line breaks in it would be read as lines of cictl's own."""
+    return " ".join(str(noted).split())
 
 
 def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]:

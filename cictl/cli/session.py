@@ -22,6 +22,7 @@ from cictl.files import as_typed, how_to_allow, is_full, quoted
 from cictl.processes import launched, leave_at_once
 from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
+from cictl.ui.glyphs import printable
 from cictl.ui.report import exit_code, print_error, print_json
 from cictl.workspace import Workspace, find_workspace
 
@@ -75,7 +76,7 @@ def open_session(common: Common, **flags: Any) -> Session:
     mode = choose_mode(common.json, common.quiet) if launched()[0] == 0 else Mode.quiet
     workspace, which = find_workspace(common.directory or Path.cwd(), exact=common.directory is not None)
     if which and mode in (Mode.live, Mode.plain):
-        print(which, file=sys.stderr)
+        print(printable(which, sys.stderr.encoding), file=sys.stderr)
     overrides = parse_overrides(common.assignments or [])
     overrides |= {key.replace("__", "."): value for key, value in flags.items() if value is not None}
     return Session(workspace, overrides, mode, common.verbose)

@@ -115,5 +115,5 @@ def kept_shares(path: Path) -> list[Share] | None:
         with open_png(path) as image:
             image.load()
             return [Share(**share) for share in json.loads(image.info["cictl"])]
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -35,6 +35,6 @@ def find_sample(workspace: Workspace, concept: Concept) -> Sample | None:
                 plain = facts.keys().isdisjoint(_OTHER_WAYS)
                 if facts.get("concept") == concept.hash and plain and image.getbbox():
                     return Sample(path.read_bytes(), str(facts["prompt"]))
-        except (OSError, SyntaxError, ValueError, KeyError, AttributeError):
+        except (OSError, SyntaxError, ValueError, KeyError, AttributeError, RecursionError):
             continue
     return None
