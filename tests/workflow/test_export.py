@@ -381,6 +381,7 @@ def test_a_picture_of_this_concept_lies_beside_it_and_later_ones_change_nothing(
     ("local", Located("/models/sd", Path("/models/sd"), "b" * 64), False, 'from_pretrained("PATH/TO/THE/BASE-MODEL", '),
     ("local", Located("sd.safetensors", Path("/configs"), "b" * 64, Path("/models/sd.safetensors")), True,
      'from_single_file("/models/sd.safetensors", '),
+    ("local", Located("/a\nimport os", Path("/a\nimport os"), "b" * 64), True, r"from_pretrained('/a\nimport os', "),
 ])  # fmt: skip
 def test_the_base_is_opened_at_its_commit_and_a_card_names_no_path(model, located, typed, expected):
     source = Exportable("my-teapot", torch.zeros(1, 2), {}, {}, located, {"base_model": model})
