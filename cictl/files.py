@@ -69,7 +69,7 @@ def how_to_write(path: Path, error: OSError) -> str:
 def how_to_allow(path: Path) -> str:
     """The command that lets ``path`` be read and written; what cannot be seen of it is behind a folder that cannot be opened."""
     there = next(one for one in (path, *path.absolute().parents) if os.access(one, os.F_OK))
-    return f"chmod -R u+rwX {shlex.quote(as_typed(there))}"
+    return f"chmod -R u+rwX {quoted(as_typed(there))}"
 
 
 def as_typed(path: Path) -> str:
@@ -79,6 +79,22 @@ def as_typed(path: Path) -> str:
         if not relative.startswith(os.path.join("..", "..")):
             return os.path.join(os.curdir, relative) if relative.startswith("-") else relative  # else it is read as an option
     return str(path)
+
+
+def quoted(text: str) -> str:
+    """``text`` as one word of a command that a person pastes; on one line, and nothing in it is for the shell or the terminal.
+
+    The names of folders, and of files on the hub, are given by others.
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = (
+        character
+        if character.isprintable() and character not in "\\'"
+        else "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
+        for character in text
+    )
+    return f"$'{''.join(plain)}'"
 
 
 def absolute(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.files import sha256_bytes, sha256_file
+from cictl.placeholders import NAME_PATTERN
 
 MANIFEST = "manifest.json"
 RESULT = "result.safetensors"
@@ -99,7 +100,8 @@ def read_checkpoint(folder: Path, *, verify: bool | str = True) -> tuple[Checkpo
         if manifest.pop(_SEAL) != sha256_bytes(_json(manifest)):
             return None, f"{MANIFEST} is damaged (its sha256 is not what it says)"
         step, files = int(manifest["step"]), dict(manifest["files"])
-        if RESULT not in files or step_folder(step) != folder.name:
+        ours = RESULT in files and files.keys() <= {RESULT, STATE}
+        if not ours or step_folder(step) != folder.name or not _is_of(folder, manifest):
             return None, "its manifest does not fit it"
         for name, expected in files.items():
             path = folder / name
@@ -109,9 +111,19 @@ def read_checkpoint(folder: Path, *, verify: bool | str = True) -> tuple[Checkpo
                 return None, f"{name} is damaged (its sha256 is not what the manifest says)"
     except FileNotFoundError as error:
         return None, f"{Path(error.filename or MANIFEST).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever somebody has written into it
         return None, f"{MANIFEST} cannot be read ({error})"
     return Checkpoint(folder, step, manifest), ""
+
+
+def _is_of(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest, as far as it says so, is of the stage whose folder it lies in, and of a concept by a possible name.
+
+    A workspace may be somebody else's, and the name becomes the name of files and a part of programs that are pasted.
+    """
+    stage_folder = folder.parent.parent if folder.parent.name == SNAPSHOTS else folder.parent
+    stage, concept = manifest.get("stage", stage_folder.name), manifest.get("concept", "concept")
+    return stage == stage_folder.name and isinstance(concept, str) and NAME_PATTERN.fullmatch(concept) is not None
 
 
 def latest_checkpoint(stage_folder: Path, *, verify: bool | str = True) -> tuple[Checkpoint | None, list[str]]:

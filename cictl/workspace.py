@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cictl.errors import BusyError, ResourceError, StateError, UsageError
-from cictl.files import absolute, as_typed, can_be_made, how_to_write, is_file, is_folder, is_there, write_atomic
+from cictl.files import absolute, as_typed, can_be_made, how_to_write, is_file, is_folder, is_there, quoted, write_atomic
+from cictl.placeholders import NAME_PATTERN
 
 CONFIG_NAME = "ci.yaml"
 _NOT_THE_CONFIG = ("ci.yml", "ci.yaml.txt", "ci.yml.txt")  # how some editors would rather call it
@@ -82,7 +82,7 @@ class Workspace:
         if out.resolve() == self.images.resolve():
             raise UsageError(
                 f"{self.shown(out)} is for the photographs, and a picture there would be taken for one",
-                f"name another folder: --out {shlex.quote(self.shown(self.outputs / 'more'))}",
+                f"name another folder: --out {quoted(self.shown(self.outputs / 'more'))}",
                 slug="out-is-images",
             )
         return out
@@ -110,7 +110,7 @@ class Workspace:
         with suppress(StateError):
             if find_workspace(Path.cwd())[0].root.resolve() == self.root.resolve():
                 return command
-        return f"cd {shlex.quote(self.shown(self.root))} && {command}"
+        return f"cd {quoted(self.shown(self.root))} && {command}"
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:
@@ -182,10 +182,15 @@ class Workspace:
         try:
             noted: dict[str, Any] = json.loads(self._writer_file.read_text("utf-8"))
             began = self._writer_file.stat().st_mtime
-            said = str(noted["command"]), int(noted["pid"]), str(noted["host"]), str(noted["since"])
+            said = _line(noted["command"]), int(noted["pid"]), _line(noted["host"]), _line(noted["since"])
             return Writer(*said, began, certain)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return Writer("", 0, "", "", 0.0, certain)
+
+
+def _line(noted: object) -> str:
+    """A text of a file that may be anybody's: line breaks in it would be read as lines of cictl's own."""
+    return " ".join(str(noted).split())
 
 
 def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]:
@@ -216,7 +221,7 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
         names = "\n".join(f"  {folder.name}" for folder in below)
         raise StateError(
             f"there are {len(below)} workspaces here:\n{names}",
-            f"name one, as in: cictl COMMAND -C {shlex.quote(below[0].name)}",
+            f"name one, as in: cictl COMMAND -C {quoted(below[0].name)}",
             slug="workspace-ambiguous",
         )
     raise StateError(
@@ -233,20 +238,20 @@ def _right_below(folder: Path) -> list[Path]:
 
 def _why_none(start: Path) -> tuple[str, str]:
     """Why ``start``, which was named, is no workspace, and what to do about it."""
-    init = f"cictl init {shlex.quote(str(start))} makes one"
+    init = f"cictl init {quoted(str(start))} makes one"
     if not is_there(start):
         beside = ", ".join(folder.name for folder in _right_below(start.parent)) if is_folder(start.parent) else ""
         meant = f"name one of those in {start.parent}: {beside}\n" if beside else ""
         return "it does not exist", meant + (init if can_be_made(start) else "cictl init my-teapot makes one")
     if not start.is_dir():
-        return "it is a file", f"name its folder: -C {shlex.quote(str(start.parent))}"
+        return "it is a file", f"name its folder: -C {quoted(str(start.parent))}"
     return f"it has no {CONFIG_NAME}", _how_to_mend(start) or init
 
 
 def _how_to_mend(folder: Path) -> str:
     """What to do where a workspace has lost its settings, which init would not touch; "" if ``folder`` was none."""
     if found := next((name for name in _NOT_THE_CONFIG if is_file(folder / name)), ""):
-        return f"rename {shlex.quote(str(folder / found))} to {CONFIG_NAME}"
+        return f"rename {quoted(str(folder / found))} to {CONFIG_NAME}"
     put_back = f"put its {CONFIG_NAME} back; cictl init NEW-FOLDER makes a workspace whose {CONFIG_NAME} you can copy"
     return put_back if is_there(folder / "checkpoints") and is_there(folder / "images") else ""
 
@@ -266,7 +271,7 @@ def check_name(name: str) -> str:
     refused = f"{name!r} cannot be the name of a concept"
     if name in _RESERVED_NAMES:
         raise UsageError(f"{refused}: Windows keeps it for a device", "for example: --name my-concept", slug="name-reserved")
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
+    if not NAME_PATTERN.fullmatch(name):
         proposal = slug(name, 40).strip("-")
         proposal = "my-concept" if proposal in _RESERVED_NAMES else proposal
         raise UsageError(

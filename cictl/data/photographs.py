@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import Image
 
 from cictl.data.pixels import UnusableError, decode, suffix_by_content, to_training_pixels
 from cictl.errors import UsageError
-from cictl.files import sha256_file
+from cictl.files import quoted, sha256_file
 
 FEWEST = 2  # that can share something
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
@@ -182,7 +181,7 @@ def _files(folder: Path) -> list[Path]:
     except PermissionError:
         raise UsageError(
             f"{folder} cannot be read: permission denied",
-            f"allow reading: chmod u+rx {shlex.quote(str(folder))}",
+            f"allow reading: chmod u+rx {quoted(str(folder))}",
             slug="photographs-folder-unreadable",
         ) from None
     paths = [folder / name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES]

@@ -161,11 +161,11 @@ def _check_header(image: Image.Image) -> None:
         million = width * height / 1e6
         limit = MOST_PIXELS / 1e6
         raise UnusableError(f"{width}x{height} is {million:.0f} megapixels, over {limit:.0f}; save it smaller")
-    frames = int(getattr(image, "n_frames", 1))
-    if frames > 1 and image.format == "TIFF":
-        raise UnusableError(f"several pages ({frames}); save the one you mean as JPEG or PNG")
-    if frames > 1 and image.format not in _FIRST_FRAME_IS_THE_PHOTOGRAPH:
-        raise UnusableError(f"animated ({frames} frames); save one frame as JPEG or PNG")
+    several = getattr(image, "is_animated", False)  # not n_frames: a file can have so many that nobody sees the end of counting
+    if several and image.format == "TIFF":
+        raise UnusableError("several pages; save the one you mean as JPEG or PNG")
+    if several and image.format not in _FIRST_FRAME_IS_THE_PHOTOGRAPH:
+        raise UnusableError("animated; save one frame as JPEG or PNG")
     if min(width, height) < SMALLEST_SIDE:
         raise UnusableError(f"{width}x{height} is under {SMALLEST_SIDE} pixels on a side; use a larger picture")
 

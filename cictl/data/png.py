@@ -39,9 +39,21 @@ def write_png(path: Path, pixels: np.ndarray | Image.Image, texts: Mapping[str, 
         write_atomic(path, buffer.getvalue())
 
 
+def open_png(path: Path) -> Image.Image:
+    """A PNG file, not decoded yet, and nothing else by that name: of other formats Pillow starts other programs (EPS).
+
+    Raises:
+        OSError, SyntaxError, ValueError: it is none, is damaged, or has more pixels than any picture that was drawn.
+    """
+    try:
+        return Image.open(path, formats=["PNG"])
+    except Image.DecompressionBombError as error:
+        raise OSError(str(error)) from None
+
+
 def opened(path: Path) -> Image.Image:
     """A picture on the disk, in colours; its file is closed."""
-    with Image.open(path) as image:
+    with open_png(path) as image:
         return image.convert("RGB")
 
 

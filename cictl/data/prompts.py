@@ -7,11 +7,11 @@ that is stored is ``<name>``, and a token of several vectors is ``<name> <name>_
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from cictl.errors import UsageError
+from cictl.files import quoted
 from cictl.placeholders import AUXILIARY, AUXILIARY_PATTERN, CONCEPT, CONCEPT_PATTERN
 
 _AUXILIARY_NAME = "auxiliary-"
@@ -82,7 +82,7 @@ def _proposal(prompt: str, command: str) -> str:
 
 def in_quotes(prompt: str) -> str:
     """As it is typed: in double quotes, as everywhere, unless a shell would read something else."""
-    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
+    return f'"{prompt}"' if prompt.isprintable() and not set(prompt) & set('"$`\\!') else quoted(prompt)
 
 
 def one_prompt(words: Sequence[str]) -> str:

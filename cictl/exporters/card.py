@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ LICENCES = {
     "toybox": ("apache-2.0", "Apache-2.0"),
 }
 SAMPLE = "sample.png"
+_MARKUP = re.compile(r"[\\`*\[\]<>&|]")
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,25 @@ def render(card: Card, hashes: Mapping[str, str]) -> bytes:
         "",
         f"A concept that cictl learned by Contrastive Inversion (arXiv 2508.07755). Here: {card.holds}.",
         "",
-        *([f"![{card.sample}]({SAMPLE})", "", f"*{card.sample}*", ""] if card.sample else []),
+        *([f"![{_text(card.sample)}]({SAMPLE})", "", f"*{_text(card.sample)}*", ""] if card.sample else []),
         "## What to type",
         "",
     ]
     for program, text in card.usage.items():
         fence = "python" if "\n" in text else "text"
         lines += [f"{program}:", "", f"```{fence}", text, "```", ""]
-    lines += ["## Base model", "", f"- {card.base}, {card.identity}", f"- licence: {licence}", ""]
+    lines += ["## Base model", "", f"- {_text(card.base)}, {card.identity}", f"- licence: {licence}", ""]
     if card.notes:
         lines += ["## Measured", "", *(f"- {note}" for note in card.notes), ""]
     lines += ["## Training", ""]
     lines += [f"- {stage}: {steps} steps" for stage, steps in card.stages.items()]
-    lines += [f"- {key}: {value}" for key, value in sorted(card.settings.items())]
-    lines += [f"- {program} {version}" for program, version in sorted(card.versions.items())]
+    lines += [f"- {_text(key)}: {_text(value)}" for key, value in sorted(card.settings.items())]
+    lines += [f"- {program} {_text(version)}" for program, version in sorted(card.versions.items())]
     lines += ["", "## Files", "", "| file | sha256 |", "|---|---|"]
     lines += [f"| {name} | {digest} |" for name, digest in sorted(hashes.items())]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _text(value: object) -> str:
+    """``value`` on one line, as Markdown that shows it as it is: a prompt may be anybody's, and a card is shown on the hub."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(str(value).split()))

@@ -20,5 +20,5 @@ def origin_of(path: Path) -> str:
     """What :func:`described` says of a safetensors file of an export; nothing of any other file."""
     try:
         return described(json.loads(read_header(path).metadata["cictl"]))
-    except (ModelAccessError, ValueError, KeyError, TypeError):
+    except (ModelAccessError, ValueError, KeyError, TypeError, RecursionError):
         return ""

@@ -45,7 +45,7 @@ def load_small(located: Located) -> tuple[Any, Any]:
     folder = located.folder / "tokenizer"
     try:
         return load_tokenizer(folder), DDIMScheduler.from_pretrained(located.folder, subfolder="scheduler")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as in load_pretrained
         raise ModelAccessError(
             f"{located.id}: tokenizer or scheduler cannot be read ({error})", _WHOLE, slug="model-tokenizer-unreadable"
         ) from None

@@ -89,7 +89,7 @@ def read_config(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text("utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it holds something else")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelAccessError(
             f"{path} cannot be read as a JSON object ({error})", "download it again", slug="model-config-unreadable"
         ) from None

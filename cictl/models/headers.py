@@ -64,7 +64,7 @@ def read_header(path: Path) -> Header:
         shapes = {name: tuple(map(int, field["shape"])) for name, field in fields.items()}
         if any(side < 0 for shape in shapes.values() for side in shape):
             raise ValueError("a negative side")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         raise ModelAccessError(
             f"{path} is no safetensors file: its header cannot be read", AGAIN, slug="model-file-without-header"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from cictl.errors import CictlError, ModelAccessError, ResourceError
 from cictl.events import Observer, Warned
-from cictl.files import from_home, is_folder
+from cictl.files import from_home, is_folder, quoted
 from cictl.models.hub_request import Request
 
 _DNS = re.compile(r"name or service not known|name resolution|nodename nor servname|getaddrinfo|no address associated", re.I)
@@ -123,7 +124,7 @@ def without_files(request: Request, missing: list[str], there: set[str]) -> Mode
         return ModelAccessError(
             f"{says}: it has other variants ({', '.join(variants)}), which this version does not read",
             f"set {request.key} in ci.yaml to a model that has the files without a suffix such as .fp16"
-            + _or_converted(request, f', variant="{variants[0].split(".")[1]}"'),
+            + _or_converted(request, f", variant={json.dumps(variants[0].split('.')[1], ensure_ascii=False)}"),
             slug="model-only-as-variant",
         )
     if pickles:
@@ -144,12 +145,13 @@ def _or_converted(request: Request, options: str = "", *, trust: bool = False) -
     """The way to a copy of a base model in the form that is read; nothing for other models."""
     if request.key != "model.id":
         return ""
-    source = from_home(request.id) if request.id.startswith("~") else request.id  # a program does not know what ~ is
-    return (
-        f"; or{', if you trust it,' if trust else ''} make a folder of it and set {request.key} to that:\n"
-        "`python -c 'from diffusers import StableDiffusionPipeline as P; "
-        f'P.from_pretrained("{source}"{options}).save_pretrained("FOLDER")\'`'
+    source = str(from_home(request.id)) if request.id.startswith("~") else request.id  # a program does not know what ~ is
+    program = (
+        "from diffusers import StableDiffusionPipeline as P; "
+        f'P.from_pretrained({json.dumps(source, ensure_ascii=False)}{options}).save_pretrained("FOLDER")'
     )
+    trusted = ", if you trust it," if trust else ""
+    return f"; or{trusted} make a folder of it and set {request.key} to that:\n`python -c {quoted(program)}`"
 
 
 def _refused(error: Exception, request: Request) -> ModelAccessError:

@@ -23,14 +23,19 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[
         UnreadableError: a file is missing or damaged, or does not fit the config.
         RuntimeError: there is too little memory.
     """
-    from safetensors import SafetensorError
+    from transformers import PreTrainedModel
 
     quiet_libraries()
+    _require_no_adapter(folder)
+    _require_no_adapter(folder / options.get("subfolder", ""))
+    if issubclass(kind, PreTrainedModel):
+        # Else the config may name one, also a repository on the hub, whose code the library would fetch and run.
+        options["attn_implementation"] = "sdpa" if kind._supports_sdpa else "eager"
     try:
         network, report = kind.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, local_files_only=True, **options
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a config that anybody may have written can make the libraries raise anything
         if means_out_of_memory(error):
             raise
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -39,6 +44,12 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[
         name, found, expected = other[0]
         raise UnreadableError(f"{name} expected shape {tuple(expected)}, but got {tuple(found)}")
     return network, sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))  # which are counted
+
+
+def _require_no_adapter(folder: Path) -> None:
+    """Refuse what transformers would put over the weights unasked, where peft is installed, be it a pickle."""
+    if (folder / "adapter_config.json").exists():
+        raise UnreadableError(f"{folder} holds an adapter (adapter_config.json), which is not read: take it out")
 
 
 def quiet_libraries() -> None:

@@ -198,7 +198,7 @@ def _predicts_velocity(header: Header) -> bool:
 def _configured_for_velocity(beside: Path) -> bool:
     """Whether the config of the LDM code beside a file, which A1111 and Forge read too, says so."""
     try:
-        return bool(re.search(r"^\s*parameterization:\s*[\"']?v[\"']?\s*$", beside.read_text("utf-8"), re.MULTILINE))
+        return bool(re.search(r"^[ \t]*parameterization:[ \t]*[\"']?v[\"']?[ \t]*$", beside.read_text("utf-8"), re.MULTILINE))
     except (OSError, ValueError):
         return False
 

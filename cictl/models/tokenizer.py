@@ -9,6 +9,7 @@ from typing import Any
 from cictl.models.locate import Located
 
 _PACKED = "merges.txt.gz"  # as the tokenizers lie that ship here
+_LARGEST_MERGES = 16 << 20  # bytes; CLIP's have half a MB
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -41,7 +42,8 @@ def is_word(located: Located, word: str) -> bool:
 def _merges(folder: Path) -> str:
     packed, plain = folder / _PACKED, folder / "merges.txt"
     if packed.is_file():
-        return gzip.decompress(packed.read_bytes()).decode()
+        with gzip.open(packed) as file:  # a folder may be anybody's: what unpacks into gigabytes is cut, and so unreadable
+            return file.read(_LARGEST_MERGES).decode()
     return plain.read_text("utf-8") if plain.is_file() else ""
 
 

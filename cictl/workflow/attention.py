@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from cictl.data.photographs import find_photographs
-from cictl.data.png import require_writable, sheet, write_png
+from cictl.data.png import open_png, require_writable, sheet, write_png
 from cictl.data.prompts import expand, require_concept, without_auxiliary
 from cictl.errors import StateError, UsageError
 from cictl.events import Observer
@@ -114,8 +112,8 @@ def prepare(
 def kept_shares(path: Path) -> list[Share] | None:
     """What the sheet says of itself, if it is there and whole."""
     try:
-        with Image.open(path) as image:
+        with open_png(path) as image:
             image.load()
             return [Share(**share) for share in json.loads(image.info["cictl"])]
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +11,7 @@ from cictl.data import diagnosis
 from cictl.data.photographs import Photograph, find_photographs, load_pixels
 from cictl.errors import CictlError, StateError
 from cictl.events import Observer, PhaseStarted
+from cictl.files import quoted
 from cictl.models.downloads import Download, foresee_download, is_absent
 from cictl.models.hub import cache_folder, switched_off
 from cictl.models.hub_errors import hub_name
@@ -68,7 +68,7 @@ def run(workspace: Workspace, observe: Observer, *, overrides: Mapping[str, Any]
     if base and base.id == "toybox" and any(_of_the_world(photograph) for photograph in photographs or []):
         message = "toybox knows nothing but small drawings of its own: of photographs like these S* learns next to nothing"
         beside = workspace.root.with_name(f"{workspace.root.name}-sd15")
-        new, images = (shlex.quote(workspace.shown(path)) for path in (beside, workspace.images))
+        new, images = (quoted(workspace.shown(path)) for path in (beside, workspace.images))
         report.add("warning", "model", message, f"for Stable Diffusion 1.5, and a GPU: cictl init {new} --images {images}")
     observe(PhaseStarted("loading the libraries"))
     device = _try(report, "device", lambda: find_device(report, config))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from cictl.config import Config, CustomDiffusionConfig, DreamBoothConfig, GenerateConfig, Training, command_of
 from cictl.data.pixels import to_training_pixels
+from cictl.data.png import open_png
 from cictl.data.prompts import in_words
 from cictl.errors import CictlError, StateError
 from cictl.events import Note, Observer
@@ -137,5 +137,5 @@ def _plans(config: Config, base: Located, prompt: str, count: int) -> list[Plan]
 
 
 def _pixels(path: Path, resolution: int) -> np.ndarray:
-    with Image.open(path) as image:
+    with open_png(path) as image:
         return to_training_pixels(image.convert("RGB"), resolution)

@@ -126,7 +126,7 @@ def _each_line(path: Path, use: Callable[[dict[str, Any]], None]) -> None:
     for text in path.read_text("utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # the last line of a killed process
+        except (ValueError, RecursionError):  # the last line of a killed process
             continue
         if isinstance(line, dict):
             use(line)

@@ -263,7 +263,7 @@ def _place(folder: str, source: Exportable, *, typed: bool) -> Place:
         configs = f'"{model}"'
     else:
         path = str(base.file or base.folder) if typed else "PATH/TO/THE/BASE-MODEL"
-        configs = repr(path) if "\\" in path or '"' in path else f'"{path}"'
+        configs = repr(path) if {"\\", '"'} & {*path} or not path.isprintable() else f'"{path}"'
     opens = "from_single_file" if base.file else "from_pretrained"
     revision = [f'revision="{base.identity}"'] if is_commit(base.identity) and not base.file else []
     # What reads a single file is the layout of the published model where the base itself is one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from cictl.config import commented_yaml, initial_config
 from cictl.config.templates import templates_folder
 from cictl.data.copying import copy_into
 from cictl.errors import ResourceError, StateError, UsageError
-from cictl.files import absolute, from_home, how_to_write, is_folder, is_there, write_atomic
+from cictl.files import absolute, from_home, how_to_write, is_folder, is_there, quoted, write_atomic
 from cictl.workspace import Workspace, check_name, slug
 
 _PARTS = ("checkpoints", "outputs", ".gitignore", "README.md")  # beside images/, which may be there, and ci.yaml
@@ -37,7 +36,7 @@ def run(
     if is_there(workspace.config_file):
         raise StateError(
             f"{workspace.shown(workspace.root)} is a workspace already; it was not touched",
-            f"cictl status -C {shlex.quote(workspace.shown(workspace.root))}",
+            f"cictl status -C {quoted(workspace.shown(workspace.root))}",
             slug="workspace-exists",
         )
     if is_there(workspace.root) and not workspace.root.is_dir():

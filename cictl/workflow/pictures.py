@@ -9,10 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from cictl.config import Config
-from cictl.data.png import require_writable, write_png
+from cictl.data.png import open_png, require_writable, write_png
 from cictl.errors import ProcessLost
 from cictl.events import ImageSaved, Observer, PicturesPlanned, SamplingStep, Warned
 from cictl.models.locate import Located
@@ -238,7 +236,7 @@ def _blanked(paths: Sequence[Path], plans: Sequence[Plan], config: Config, obser
     blanked = []
     for path, plan in zip(paths, plans, strict=True):
         if plan.safety_checker == "on":
-            with Image.open(path) as image:
+            with open_png(path) as image:
                 if image.getbbox() is None:
                     blanked.append(path)
     if blanked:
@@ -251,7 +249,7 @@ def _kept(path: Path, texts: dict[str, str]) -> bool:
     """Whether the picture is there and whole; if it says more or less about itself than ``texts``, it is mended."""
     said = _said_by(path)
     if said not in (None, texts):
-        with Image.open(path) as image:
+        with open_png(path) as image:
             write_png(path, image, texts)
     return said is not None
 
@@ -259,7 +257,7 @@ def _kept(path: Path, texts: dict[str, str]) -> bool:
 def _said_by(path: Path) -> dict[str, str] | None:
     """What the picture says about itself, if it is there and whole."""
     try:
-        with Image.open(path) as image:
+        with open_png(path) as image:
             image.load()
             return {key: image.info[key] for key in ("parameters", "cictl") if key in image.info}
     except (OSError, SyntaxError, ValueError):

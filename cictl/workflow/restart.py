@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from cictl.config import Stage
 from cictl.errors import ResourceError
 from cictl.events import PutAside
-from cictl.files import how_to_write, sync_folder, write_atomic
+from cictl.files import how_to_write, quoted, sync_folder, write_atomic
 from cictl.records import archive, beginning_folder, remove_staging
 from cictl.workflow.event_log import EventLog
 from cictl.workflow.saving import Saver
@@ -65,7 +64,7 @@ def _way_back(workspace: Workspace, stage: Stage, archived: Path) -> str:
 
 
 def _typed(workspace: Workspace, path: Path) -> str:
-    return shlex.quote(workspace.shown(path))
+    return quoted(workspace.shown(path))
 
 
 @contextmanager

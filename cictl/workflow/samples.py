@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from PIL import Image
-
+from cictl.data.png import open_png
 from cictl.placeholders import CONCEPT_PATTERN
 from cictl.workflow.concept import Concept
 from cictl.workspace import Workspace
@@ -31,11 +30,11 @@ def find_sample(workspace: Workspace, concept: Concept) -> Sample | None:
     safety checker blanked."""
     for path in sorted(workspace.outputs.glob("*.png")):
         try:
-            with Image.open(path) as image:
+            with open_png(path) as image:
                 facts = json.loads(image.info.get("cictl", "{}"))
                 plain = facts.keys().isdisjoint(_OTHER_WAYS)
                 if facts.get("concept") == concept.hash and plain and image.getbbox():
                     return Sample(path.read_bytes(), str(facts["prompt"]))
-        except (OSError, SyntaxError, ValueError, KeyError, AttributeError):
+        except (OSError, SyntaxError, ValueError, KeyError, AttributeError, RecursionError):
             continue
     return None

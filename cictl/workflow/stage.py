@@ -20,7 +20,7 @@ from cictl.config import (
     trajectory,
 )
 from cictl.config.stages import BEFORE
-from cictl.data.photographs import fingerprints
+from cictl.data.photographs import fingerprints, shown
 from cictl.data.prompts import in_quotes
 from cictl.errors import ModelAccessError, StateError
 from cictl.models.hub_listing import is_commit
@@ -184,8 +184,8 @@ def require_same_base(checkpoints: Sequence[Checkpoint], identity: str) -> None:
         fields = checkpoint.manifest["fingerprint"]["fields"]
         trained_on = fields.get("identity.model")
         if trained_on not in (None, identity):
-            was, commit = fields.get("model.id"), is_commit(trained_on)
-            revision = trained_on if commit else fields.get("model.revision") or "null"
+            was, commit = shown(str(fields.get("model.id"))), is_commit(trained_on)
+            revision = trained_on if commit else shown(str(fields.get("model.revision") or "null"))
             again: Stage = checkpoint.manifest["stage"] if checkpoint.manifest["stage"] in METHODS else "invert"
             raise StateError(
                 f"the concept was learned on another base model: {was} with the {'commit' if commit else 'digest'} "
@@ -264,11 +264,12 @@ def _told(item: Difference) -> str:
         return "another, since stage 1 was trained on or anew"
     if item.field != PHOTOGRAPHS:
         return f"{_short(item.before)} -> {_short(item.now)}"
+    name = shown(str(item.now or item.before))
     if item.before == item.now:
-        return f"{item.now} is another picture now, or cannot be read"
-    return f"{item.now} is new" if item.now else f"{item.before} is gone"
+        return f"{name} is another picture now, or cannot be read"
+    return f"{name} is new" if item.now else f"{name} is gone"
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = shown(str(value))
     return text if len(text) <= 48 else f"{text[:22]}...{text[-22:]}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cictl.config import Config, Stage, settings_of
+from cictl.data.png import open_png
 from cictl.errors import CictlError, UsageError
 from cictl.events import Event, LossEvaluated, Memory, Observer, PreviewSaved, Progress, StageStarted, StepCompleted
 from cictl.workspace import Workspace
@@ -101,9 +102,8 @@ class Curves:
 
     def _log_picture(self, step: int, path: Path) -> None:
         import numpy as np
-        from PIL import Image
 
-        with Image.open(path) as image:
+        with open_png(path) as image:
             pictures = np.asarray(image.convert("RGB"))[None]
         for tracker in self._trackers:
             if hasattr(tracker, "log_images"):  # not all of them take pictures

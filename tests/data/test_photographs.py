@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cictl.data import photographs, pixels
 from cictl.data.copying import copy_into, left_out
@@ -264,12 +265,19 @@ def test_what_operating_systems_leave_behind_is_ignored(folder: Path) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("c.jpg", "GIF"), ("c.webp", "WEBP"), ("c.png", "PNG")])
 def test_animations_are_refused(folder: Path, name: str, kind: str) -> None:
     noise(5).save(folder / name, kind, save_all=True, append_images=[noise(6)])
-    assert f"{name}: animated (2 frames)" in refusal(folder)
+    assert f"{name}: animated;" in refusal(folder)
 
 
 def test_a_tiff_of_several_pages_is_refused(folder: Path) -> None:
     noise(5).save(folder / "c.tif", save_all=True, append_images=[noise(6), noise(7)])
-    assert "c.tif: several pages (3)" in refusal(folder)
+    assert "c.tif: several pages;" in refusal(folder)
+
+
+def test_the_pages_of_a_tiff_are_not_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a chain of a hundred thousand pages in a file of 11 MB, counting takes a minute, and of ten times as many hours."""
+    noise(5).save(folder / "c.tif", save_all=True, append_images=[noise(6), noise(7)])
+    monkeypatch.setattr(TiffImageFile, "n_frames", property(lambda image: pytest.fail("counted")))
+    assert "c.tif: several pages;" in refusal(folder)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF"])

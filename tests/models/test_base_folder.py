@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,18 @@ def test_what_cannot_be_used_is_refused_for_what_it_is_before_a_weight_is_read(f
     with pytest.raises(ModelAccessError, match=said) as refused:
         locate_base(str(folder), offline=True)
     assert str(folder) in refused.value.message and " at main" not in refused.value.message
+
+
+@pytest.mark.parametrize("suffix", [".x'$(id)'\"`id`.safetensors", ".bin"])
+def test_the_names_of_a_model_and_its_files_are_no_more_than_names_in_what_is_to_be_pasted(folder, suffix):
+    renamed(suffix)(folder)
+    strange = folder.rename(folder.with_name("a model'; touch gone; '\n"))
+    with pytest.raises(ModelAccessError) as refused:
+        locate_base(str(strange), offline=True)
+    typed = refused.value.hint.splitlines()[1].removeprefix("`").removesuffix("`")
+    python, option, program = shlex.split(typed)
+    called = next(node for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Call) and node.args)
+    assert (python, option, ast.literal_eval(called.func.value.args[0])) == ("python", "-c", str(strange))
 
 
 @pytest.mark.parametrize("suffix", [".fp16.safetensors", ".bin"])

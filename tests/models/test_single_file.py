@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,14 @@ def test_a_config_for_noise_beside_a_file_changes_nothing(tmp_path):
     assert locate_base(str(file)).file == file
 
 
+def test_a_config_beside_a_file_takes_no_longer_than_it_is_long(tmp_path):
+    file = write_sparse({name: torch.empty(shape, device="meta") for name, shape in SOME.items()}, tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text("\n" * 200_000)  # a minute, where each line is searched to the end
+    began = time.process_time()
+    assert locate_base(str(file)).file == file
+    assert time.process_time() - began < 10
+
+
 @pytest.mark.parametrize(("content", "said"), [
     (b"", r"no safetensors file \(0 bytes\)"),
     (b"<!DOCTYPE html><html>login</html>", "no safetensors file"),
@@ -270,6 +279,8 @@ def test_a_config_for_noise_beside_a_file_changes_nothing(tmp_path):
     ((9).to_bytes(8, "little") + b'{"a": 12}', "header cannot be read"),
     ((56).to_bytes(8, "little") + b'{"a": {"dtype":"F16","shape":[-1],"data_offsets":[0,0]}}', "header cannot be read"),
     ((25).to_bytes(8, "little") + b'{"__metadata__": ["a"]}  ', "header cannot be read"),
+    ((45).to_bytes(8, "little") + b'{"a": {"shape":[1e999],"data_offsets":[0,0]}}', "header cannot be read"),
+    ((100_005).to_bytes(8, "little") + b'{"a":' + b"[" * 100_000, "header cannot be read"),
     ((99).to_bytes(8, "little") + b'{"a": ', "is not whole: it has 14 bytes of 107"),
 ])  # fmt: skip
 def test_what_is_no_safetensors_file_is_refused(content, said, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -214,6 +216,45 @@ def test_a_part_without_safetensors_is_refused_even_if_there_is_a_pickle(damaged
     path.rename(path.with_suffix(".bin"))
     with pytest.raises(ModelAccessError, match=part):
         StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+
+
+def test_a_config_cannot_name_code_that_computes_the_attention(damaged):
+    path = damaged / "text_encoder" / "config.json"
+    named = {"attn_implementation": "somebody/kernel", "_attn_implementation": "somebody/kernel"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    loaded = StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+    assert loaded.text_encoder.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("folder", ["", "text_encoder"])
+def test_an_adapter_that_the_library_would_load_unasked_is_refused(damaged, folder):
+    (damaged / folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelAccessError, match=r"adapter_config\.json"):
+        StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+
+
+@pytest.mark.parametrize(("part", "change"), [
+    ("unet", {"quantization_config": {"quant_method": "bitsandbytes"}}), ("unet", {"block_out_channels": "x"}),
+    ("vae", {"block_out_channels": None}), ("text_encoder", {"num_attention_heads": 0}), ("text_encoder", {"hidden_act": "x"}),
+    ("scheduler", {"num_train_timesteps": "x"}),
+])  # fmt: skip
+def test_what_a_config_makes_the_libraries_raise_is_a_model_that_cannot_be_read(damaged, part, change):
+    path = damaged / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelAccessError):
+        StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+
+
+def test_merges_that_unpack_into_gigabytes_are_not_unpacked(damaged):
+    with gzip.open(damaged / "tokenizer" / "merges.txt.gz", "wb") as file:
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(ModelAccessError, match="tokenizer"):
+        StableDiffusion.load(locate_base(str(damaged)), CPU, torch.float32)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 64 << 20
 
 
 def narrow_text_encoder(folder) -> None:

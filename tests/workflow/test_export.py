@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cictl.errors import CictlError, ResourceError, StateError, UsageError
 from cictl.events import FileSaved, Note, Warned
-from cictl.exporters import single_file, writing
+from cictl.exporters import card, single_file, writing
+from cictl.exporters.card import Card
 from cictl.exporters.content import Exportable, Options
 from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
@@ -311,6 +313,15 @@ def test_the_card_names_every_file_with_its_hash_and_what_to_type(trained, tmp_p
         assert said in card, said
 
 
+def test_nothing_in_a_card_is_markup_but_its_own():
+    strange = "a <img src=x onerror=alert(1)> ![S*](https://evil.example/x.png)\n\n# `title` | x"
+    said = Card("my-teapot", "my-teapot", "x", "a\n# b", "0", {"invert": 1}, {"invert.prompts": strange}, {"torch": strange},
+                [], {}, strange)  # fmt: skip
+    page = MarkdownIt("commonmark").render(card.render(said, {}).decode().split("---\n", 2)[2])
+    assert page.count("<h1>") == 1 and page.count("<img") == 1 and "<code>title" not in page
+    assert '="https://evil.example' not in page and "onerror=alert(1)&gt;" in page
+
+
 @pytest.mark.parametrize("one", FORMATS, ids=lambda one: one.name)
 def test_what_the_hub_reads_of_a_card_names_the_word_that_is_typed(trained, tmp_path, one):
     from huggingface_hub import ModelCard
@@ -370,6 +381,7 @@ def test_a_picture_of_this_concept_lies_beside_it_and_later_ones_change_nothing(
     ("local", Located("/models/sd", Path("/models/sd"), "b" * 64), False, 'from_pretrained("PATH/TO/THE/BASE-MODEL", '),
     ("local", Located("sd.safetensors", Path("/configs"), "b" * 64, Path("/models/sd.safetensors")), True,
      'from_single_file("/models/sd.safetensors", '),
+    ("local", Located("/a\nimport os", Path("/a\nimport os"), "b" * 64), True, r"from_pretrained('/a\nimport os', "),
 ])  # fmt: skip
 def test_the_base_is_opened_at_its_commit_and_a_card_names_no_path(model, located, typed, expected):
     source = Exportable("my-teapot", torch.zeros(1, 2), {}, {}, located, {"base_model": model})
