@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cictl.files import from_home, how_to_write, quoted
+from cictl.files import from_home, how_to_write, quoted, sampled_digest, write_atomic
 
 
 @pytest.mark.parametrize(
     ("number", "said"),
     [
         (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EFBIG, "make room"),
         (errno.EROFS, "copy the workspace"),
         (errno.EACCES, "chmod -R u+rwX 'my outputs'"),
         (errno.ENOENT, "another folder"),
@@ -63,3 +65,30 @@ def test_a_name_in_a_command_is_one_word_on_one_line_whatever_is_in_it(name: str
     assert typed.isprintable() and len(typed.splitlines()) == 1
     told = subprocess.run(["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True)
     assert told.stdout == os.fsencode(name)
+
+
+def test_the_bytes_are_on_the_disk_before_their_name_and_the_name_before_anybody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Or a power cut leaves an empty file under the name, or neither the old file nor the new one."""
+    synced, fsync = [], os.fsync
+
+    def note(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, (tmp_path / "a").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomic(tmp_path / "a", b"new")
+    assert synced == [((tmp_path / "a").stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_weights_that_differ_anywhere_for_long_or_at_an_end_are_told_apart(tmp_path: Path):
+    path, size = tmp_path / "large", 4 << 20
+    whole = bytes(size)
+    spoiled = [(0, 1), (size - 1, 1), (size - (1 << 19), 1), *((start, 1 << 19) for start in range(0, size, 1 << 19))]
+    contents = [whole, whole[:-1], *(whole[:at] + b"\1" * long + whole[at + long :] for at, long in spoiled)]
+    digests = set()
+    for content in contents:
+        path.write_bytes(content)
+        digests.add(sampled_digest(path))
+    assert len(digests) == len(contents)

@@ -14,6 +14,7 @@ from cictl.files import sha256_bytes
 from cictl.records import (
     Difference,
     archive,
+    beginning_folder,
     checkpoint_folders,
     differences,
     latest_checkpoint,
@@ -130,7 +131,15 @@ def test_a_setting_that_was_or_becomes_null_is_a_difference(before, now):
     assert differences(fingerprint(model__revision=before), fingerprint(model__revision=now))
 
 
-@pytest.mark.parametrize(("name", "identity"), [("model__id", "identity__model"), ("model__clip", "identity__clip")])
+@pytest.mark.parametrize(
+    ("name", "identity"),
+    [
+        ("model__id", "identity__model"),
+        ("model__revision", "identity__model"),
+        ("model__clip", "identity__clip"),
+        ("model__clip_revision", "identity__clip"),
+    ],
+)
 def test_a_model_by_another_name_is_the_same_if_its_weights_are_known_to_be(name, identity):
     before = fingerprint(**{name: "/old/model", identity: "x"})
     assert differences(before, fingerprint(**{name: "/new/model", identity: "x"})) == []
@@ -154,10 +163,14 @@ def test_archives_are_numbered_and_never_overwritten(tmp_path):
 
 
 def test_only_what_is_half_written_is_removed(tmp_path):
-    make(tmp_path, 1)
-    (tmp_path / ".staging-99" / "deep").mkdir(parents=True)
-    remove_staging(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
+    stage = tmp_path / "invert"
+    whole = [make(stage, 1), make(stage / "snapshots", 1)]
+    for place in (stage, stage / "snapshots"):
+        (place / ".staging-99" / "deep").mkdir(parents=True)
+    make(beginning_folder(stage), 0)
+    remove_staging(stage)
+    assert sorted(path.parent for path in tmp_path.rglob("manifest.json")) == sorted(whole)
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_records_can_be_read_without_torch():

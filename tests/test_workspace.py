@@ -173,6 +173,7 @@ def test_other_names_are_refused_with_one_that_would_do(name):
         ("", "untitled"),
         ("***", "untitled"),
         ("x" * 99, "x" * 48),
+        ("x" * 47 + " y", "x" * 47),
         ("con", "con-"),
         ("../../etc", "etc"),
         ("ab c" + "-" * 60, "ab-c"),

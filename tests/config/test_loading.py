@@ -268,6 +268,15 @@ def test_the_toyboxs_preset_lies_under_the_file(load):
     assert load("model:\n  id: toybox\ndata:\n  resolution: 128\n").data.resolution == 128
 
 
+def test_a_model_that_set_names_has_its_preset_and_no_others(tmp_path):
+    path = tmp_path / "ci.yaml"
+    for written, asked in (("owner/name", "toybox"), ("toybox", "owner/name")):
+        path.write_text(f"model:\n  id: {asked}\n")
+        plain = load_config(Sources(path))
+        path.write_text(f"model:\n  id: {written}\n")
+        assert load_config(Sources(path, overrides={"model.id": asked})) == plain
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

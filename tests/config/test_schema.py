@@ -16,7 +16,10 @@ PAPER = {
     "invert.contrastive_weight": 1.0, "invert.temperature": 1.0,
     "textual_inversion.steps": 3000, "textual_inversion.learning_rate": 5e-4, "dreambooth.steps": 150,
     "dreambooth.learning_rate": 5e-6, "custom_diffusion.steps": 300, "custom_diffusion.learning_rate": 1e-4,
-    "disenbooth.steps": 2000, "disenbooth.learning_rate": 1e-4, "disenbooth.batch_size": 1,
+    "disenbooth.steps": 2000, "disenbooth.learning_rate": 1e-4, "disenbooth.batch_size": 1, "disenbooth.rank": 4,
+    "disenbooth.weak_weight": 0.01, "disenbooth.contrast_weight": 0.001, "dreambooth.prior_weight": 0.0,
+    "dreambooth.identifier": "sks", "custom_diffusion.prior_weight": 1.0, "custom_diffusion.class_pictures": 200,
+    "custom_diffusion.start": "ktn",
 }  # fmt: skip
 MODELS = [None, "toybox", "owner/name", "/a folder/with: odd #characters"]
 
@@ -168,3 +171,25 @@ def test_the_fingerprint_holds_what_shapes_a_stage_and_nothing_else():
     for key in ("invert.steps", "finetune.steps", "model.device"):
         assert key not in finetune
     assert not {key for key in finetune if key.startswith(("generate.", "checkpoint.", "preview.", "tracking."))}
+
+
+def test_every_setting_shapes_what_is_trained_with_it_but_how_long_in_which_parts_and_how_it_is_computed():
+    """A field that the fingerprint forgot would let a training go on with another value of it, and nobody would be told."""
+    free = {"steps", "accumulation", "stop_every", "stop_window", "stop_ratio"}  # of every training
+    computed = {"memory", "cuda_graph", "fused", "deterministic", "device"}  # of the base model
+    config = Config()
+    for stage in ("invert", "finetune", *METHODS):
+        own = group_of(stage)
+        shaping = {key.partition(".")[2] for key in trajectory(config, stage) if key.startswith(f"{own}.")}
+        assert shaping == type(getattr(config, own)).model_fields.keys() - free
+    fields = trajectory(config, "invert")
+    assert {key.partition(".")[2] for key in fields if key.startswith("model.")} == type(
+        config.model
+    ).model_fields.keys() - computed
+    assert {key.partition(".")[2] for key in fields if key.startswith("data.")} == type(config.data).model_fields.keys()
+
+
+@pytest.mark.parametrize(("width", "height"), [(None, None), (384, None), (None, 640), (384, 640)])
+def test_a_side_that_nobody_gives_is_the_photographs(width, height):
+    config = Config.model_validate({"generate": {"width": width, "height": height}})
+    assert config.picture_size == (width or 512, height or 512)

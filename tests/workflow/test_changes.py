@@ -154,6 +154,18 @@ def test_a_base_model_that_was_moved_is_the_same(copy_of_trained, base, tmp_path
     assert [RUN[stage](copy_of_trained, silent).action for stage in ("invert", "finetune")] == ["skip", "skip"]
 
 
+@pytest.mark.parametrize("stage", ["invert", "finetune"])
+def test_another_clip_under_the_same_name_is_noticed_and_one_that_was_moved_is_not(copy_of_trained, base, tmp_path, stage):
+    """Eq. 2 would go on in another space than the tokens were trained in."""
+    moved = shutil.copytree(base / "clip", tmp_path / "clip")
+    write_settings(copy_of_trained, {"model.clip": str(moved)})
+    assert RUN[stage](copy_of_trained, silent).action == "skip"
+    content = bytearray((moved / "model.safetensors").read_bytes())
+    content[-2] ^= 1
+    (moved / "model.safetensors").write_bytes(content)
+    assert "identity.clip" in refused(RUN[stage], copy_of_trained).message
+
+
 def test_stage_2_notices_that_stage_1_was_trained_again(copy_of_trained):
     invert.run(copy_of_trained, silent, overrides={"invert.steps": 9})
     refusal = refused(finetune.run, copy_of_trained)

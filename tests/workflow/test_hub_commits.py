@@ -9,14 +9,12 @@ import pytest
 
 from cictl.errors import Interrupted, StateError
 from cictl.events import DownloadProgress, Warned
-from cictl.models.locate import locate_base
+from cictl.models.locate import locate_base, locate_clip
 from cictl.records import latest_checkpoint
 from cictl.workflow import check, finetune, generate, invert, status
 from tests.hub_server import Repository
 from tests.models.test_hub import UNET, hub, served  # noqa: F401
 from tests.support import Recorder, left_by, silent, write_settings
-
-WEIGHTS = UNET
 
 
 @pytest.fixture
@@ -29,10 +27,10 @@ def recorded(workspace, stage: str = "invert") -> str:
     return checkpoint.manifest["fingerprint"]["fields"]["identity.model"]
 
 
-def move(repository: Repository, branch: str = "main") -> str:
+def move(repository: Repository, branch: str = "main", weights: str = UNET) -> str:
     """Another commit on ``branch``, with other weights."""
     files = dict(repository.commits[repository.branches["main"]])
-    files[WEIGHTS] = files[WEIGHTS][:-1] + bytes([files[WEIGHTS][-1] ^ 1])
+    files[weights] = files[weights][:-1] + bytes([files[weights][-1] ^ 1])
     return repository.commit(files, branch)
 
 
@@ -60,6 +58,21 @@ def test_when_the_branch_moves_the_workspace_stays_and_says_so_until_a_restart(h
     assert recorded(workspace) == second
     with pytest.raises(StateError, match="changed since"):
         finetune.run(workspace, silent, overrides={"finetune.steps": 3})
+
+
+def test_a_clip_whose_branch_moves_is_read_at_the_commit_that_the_tokens_were_trained_with(hub, workspace):  # noqa: F811
+    def clip(workspace) -> str:
+        return latest_checkpoint(workspace.stage_folder("invert"))[0].manifest["fingerprint"]["fields"]["identity.clip"]
+
+    repository = hub.repositories["owner/tiny-clip"]
+    first = repository.branches["main"]
+    invert.run(workspace, silent)
+    second = move(repository, weights="model.safetensors")
+    assert locate_clip("owner/tiny-clip").identity == second  # another workspace has fetched it meanwhile
+    invert.run(workspace, silent, overrides={"invert.steps": 3})
+    assert left_by(workspace, "invert").step == 3 and clip(workspace) == first
+    invert.run(workspace, silent, restart=True)
+    assert clip(workspace) == second
 
 
 def test_a_check_looks_at_the_commits_that_the_workspace_stays_with(hub, workspace):  # noqa: F811
@@ -103,7 +116,7 @@ def test_the_commit_may_be_written_down_and_other_weights_may_not(hub, workspace
 
 def test_a_signal_ends_a_download_and_the_next_run_goes_on(hub, workspace):  # noqa: F811
     def interrupt(event):
-        if isinstance(event, DownloadProgress) and event.file == WEIGHTS:
+        if isinstance(event, DownloadProgress) and event.file == UNET:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted) as caught:
