@@ -47,7 +47,7 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> tuple[Any, list[
 
 
 def _require_no_adapter(folder: Path) -> None:
-    """Refuse what transformers would put over the weights unasked, where peft is installed, be it a pickle."""
+    """Refuse what transformers would put over the weights unasked, where peft is installed, be it pickled."""
     if (folder / "adapter_config.json").exists():
         raise UnreadableError(f"{folder} holds an adapter (adapter_config.json), which is not read: take it out")
 
