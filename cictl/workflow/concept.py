@@ -104,8 +104,8 @@ class Concept:
         return {name: weight for name, weight in tensors.items() if name.endswith((".to_k.weight", ".to_v.weight"))}
 
 
-def require_inverted(workspace: Workspace) -> Checkpoint:
-    """The newest checkpoint of stage 1 whose result is whole.
+def require_inverted(workspace: Workspace, observe: Observer) -> Checkpoint:
+    """The newest checkpoint of stage 1 whose result is whole, with a warning for each that is passed over.
 
     Raises:
         StateError: there is none.
@@ -115,6 +115,8 @@ def require_inverted(workspace: Workspace) -> Checkpoint:
         raise none_is_whole("invert", damaged)
     if checkpoint is None:
         raise StateError(f"stage 1 has not been run in {workspace.called}", "cictl invert", slug="stage-1-not-run")
+    for line in damaged:
+        observe(Warned(line))
     return checkpoint
 
 
@@ -199,7 +201,7 @@ def _find_concept(
     workspace: Workspace, source: Source | None, observe: Observer, step: int | None, kept: Checkpoint | None
 ) -> Concept:
     """What our own stages have learned."""
-    inverted = kept if kept and source == "invert" else require_inverted(workspace)
+    inverted = kept if kept and source == "invert" else require_inverted(workspace, observe)
     if inverted.step == 0:
         raise StateError(
             "stage 1 has no checkpoint with a step yet", "wait for its first one, or: cictl invert", slug="stage-1-not-begun"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cictl.config import InvertConfig
 from cictl.data.prompts import expand
 from cictl.errors import StateError
-from cictl.events import Observer
+from cictl.events import Observer, ignore
+from cictl.processes import launched
 from cictl.records import RESULT, Checkpoint
 from cictl.workflow.beginning import Beginning
 from cictl.workflow.concept import require_inverted
@@ -36,7 +37,7 @@ def run(
     Raises:
         StateError: stage 1 is not done; else see :func:`run_stage`.
     """
-    inverted = require_inverted(workspace)
+    inverted = require_inverted(workspace, observe if launched()[0] == 0 else ignore)
     first = configure(workspace, overrides or {}, fresh=restart).invert
     if not can_be_tuned(inverted, first):
         as_it_is = f"; to take it as it is: cictl finetune --set invert.steps={inverted.step}" if inverted.step else ""

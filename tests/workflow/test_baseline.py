@@ -17,7 +17,7 @@ from cictl.engine.speed import Speed
 from cictl.errors import Interrupted, StateError, UsageError
 from cictl.events import Note, PicturesPlanned, Warned
 from cictl.models.stable_diffusion import StableDiffusion
-from cictl.records import RESULT, STATE, checkpoint_folders
+from cictl.records import RESULT, STATE, checkpoint_folders, step_folder
 from cictl.workflow import baseline, check, generate, status
 from cictl.workflow.class_pictures import require_same_class_pictures
 from cictl.workflow.concept import find_concept
@@ -311,6 +311,9 @@ def test_a_training_that_is_not_done_draws_with_a_warning(learned, method, tmp_p
         train(copy, method, steps=9, observe=Recorder(stop_after=4), tracking__interval=1)
     find_concept(copy, method, recorder)
     assert recorder.texts(Warned) == [f"cictl baseline {method} is at 4 of 9 steps"]
+    (copy.stage_folder(method) / step_folder(4) / RESULT).write_bytes(b"")
+    assert find_concept(copy, method, recorder).steps == 2
+    assert any(f"{method}/{step_folder(4)} is passed over" in text for text in recorder.texts(Warned))
 
 
 def test_a_snapshot_along_the_way_draws_as_a_training_that_ended_there(learned, before, method, tmp_path):

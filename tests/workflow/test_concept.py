@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from cictl import records
 from cictl.errors import StateError
 from cictl.events import Warned
-from cictl.records import RESULT, SNAPSHOTS, STATE, step_folder
-from cictl.workflow import concept
+from cictl.records import RESULT, SNAPSHOTS, STATE, latest_checkpoint, step_folder
+from cictl.workflow import concept, finetune, invert
 from cictl.workflow.concept import find_concept
 from tests.support import Recorder, silent
 
@@ -27,11 +29,33 @@ def test_a_result_that_is_damaged_is_passed_over_and_a_state_that_is_does_not_ma
     recorder = Recorder()
     assert find_concept(copy_of_trained, source, recorder) == whole and not recorder.texts(Warned)
     flip(whole.checkpoints[-1].folder / RESULT)
-    if source == "invert":
-        assert find_concept(copy_of_trained, source, silent).steps == 4
-        return
     assert find_concept(copy_of_trained, source, recorder).checkpoints[-1].folder == folder / step_folder(4)
-    assert [text for text in recorder.texts(Warned) if f"{step_folder(6)} is passed over: {RESULT} is damaged" in text]
+    last = step_folder(whole.steps)
+    assert [text for text in recorder.texts(Warned) if f"{folder.name}/{last} is passed over: {RESULT} is damaged" in text]
+
+
+def test_a_damaged_stage_1_is_told_of_where_stage_2_refuses_the_one_before(copy_of_trained):
+    flip(copy_of_trained.stage_folder("invert") / step_folder(8) / RESULT)
+    recorder = Recorder()
+    with pytest.raises(StateError, match="4 of 8 steps"):
+        finetune.run(copy_of_trained, recorder)
+    assert [text for text in recorder.texts(Warned) if f"invert/{step_folder(8)} is passed over" in text]
+
+
+def test_a_training_that_has_not_done_a_step_is_none_that_one_means_or_can_draw_with(copy_of_trained):
+    for stage in ("invert", "finetune"):
+        shutil.rmtree(copy_of_trained.stage_folder(stage))
+    invert.run(copy_of_trained, silent)
+    finetune.run(copy_of_trained, silent, overrides={"finetune.steps": 1})
+    shutil.rmtree(copy_of_trained.stage_folder("finetune") / step_folder(1))
+    assert latest_checkpoint(copy_of_trained.stage_folder("finetune"))[0].step == 0
+    assert concept.furthest_stage(copy_of_trained) == find_concept(copy_of_trained, None, silent).source == "invert"
+    with pytest.raises(StateError) as error:
+        find_concept(copy_of_trained, "finetune", silent)
+    assert error.value.slug == "stage-2-not-run"
+    invert.run(copy_of_trained, silent, overrides={"invert.steps": 1}, restart=True)
+    with pytest.raises(StateError, match=r"has kept nothing of step 0, but of: 1$"):
+        find_concept(copy_of_trained, "invert", silent, 0)
 
 
 @pytest.mark.parametrize(("source", "kept"), [("invert", [2, 4, 6, 8]), ("finetune", [2, 3, 4, 6])])

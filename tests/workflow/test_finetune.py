@@ -10,7 +10,7 @@ import torch
 
 from cictl.engine.checkpoint import parse_tensors
 from cictl.errors import Interrupted, StateError
-from cictl.events import PreviewSaved
+from cictl.events import PreviewSaved, Warned
 from cictl.workflow import export, finetune, generate, invert
 from cictl.workflow.concept import find_concept
 from cictl.workspace import Workspace
@@ -65,6 +65,11 @@ def test_a_stage_1_is_proposed_as_it_is_only_with_steps_done(make_workspace):
     with pytest.raises(StateError, match="stage 1 is not done: 2 of") as caught:
         finetune.run(workspace, silent)
     assert "cictl finetune --set invert.steps=2" in caught.value.hint
+    finetune.run(workspace, silent, overrides={"invert.steps": 2})
+    told = Recorder()
+    find_concept(workspace, None, told)
+    assert told.texts(Warned) == ["cictl invert is at 2 of 8 steps"]  # also where stage 2 is done
+    shutil.rmtree(workspace.stage_folder("finetune"))
     shutil.rmtree(workspace.stage_folder("invert") / "step-0000002")
     with pytest.raises(StateError, match="stage 1 is not done: 0 of") as caught:
         finetune.run(workspace, silent)
