@@ -97,8 +97,6 @@ def branch_head(request: Request) -> str | None:
     """The commit that a branch is at now, or None if the hub does not say so quickly."""
     from huggingface_hub import HfApi
 
-    if switched_off():
-        return None
     try:
         return HfApi().model_info(request.id, revision=request.revision, timeout=_SECONDS_FOR_A_LOOK).sha
     except Exception:  # of any kind: nothing depends on the answer
