@@ -48,7 +48,7 @@ class Hub:
     Attributes:
         refuse: by repository, the status and the headers of every answer.
         cut: by file, after how many bytes of an answer the connection is closed; ``cuts`` is how often.
-        spoil: files whose bytes are not what the listing says.
+        spoil: files whose bytes are not what the listing says; ``longer`` those that have more of them.
         knows_ranges: whether the storage answers a Range with 206.
     """
 
@@ -57,6 +57,7 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)
     cuts: float = float("inf")
     spoil: set[str] = field(default_factory=set)
+    longer: set[str] = field(default_factory=set)
     knows_ranges: bool = True
     asked: list[Asked] = field(default_factory=list)
     hub: str = ""
@@ -79,7 +80,7 @@ class Hub:
                 if asked.server == server and "agent-harnesses" not in asked.path}  # fmt: skip
 
     def reset(self) -> None:
-        self.refuse, self.cut, self.cuts, self.spoil, self.knows_ranges = {}, {}, float("inf"), set(), True
+        self.refuse, self.cut, self.cuts, self.spoil, self.longer, self.knows_ranges = {}, {}, float("inf"), set(), set(), True
         self.asked.clear()
 
 
@@ -185,6 +186,7 @@ def _handler(hub: Hub, name: str) -> type[BaseHTTPRequestHandler]:
             if hub.knows_ranges and (asked := self.headers.get("Range")):
                 status, start = 206, int(asked.removeprefix("bytes=").rstrip("-"))
             body = content[start:] if file not in hub.spoil else bytes(len(content) - start)
+            body += b"more" * (file in hub.longer)
             cut = hub.cut.get(file, len(body)) if self.command == "GET" else len(body)
             length = {"Content-Length": str(len(body))}
             if cut < len(body) and hub.cuts > 0:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
@@ -22,7 +23,7 @@ from cictl.models import hub as hub_module
 from cictl.models import hub_errors, hub_transfer
 from cictl.models.locate import locate_base, locate_clip
 from tests.hub_server import Hub, Repository, serving
-from tests.support import Recorder
+from tests.support import Recorder, silent
 
 CANARY = "hf_canaryCanaryCanaryCanaryCanary01"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -144,15 +145,7 @@ def test_files_that_a_new_commit_shares_with_an_old_one_are_not_fetched_again(hu
 def test_a_cut_connection_is_told_and_the_next_run_goes_on(hub, base, ranges):
     size = (base / UNET).stat().st_size
     hub.cut, hub.cuts, hub.knows_ranges = {UNET: size // 3}, 1, ranges
-    first = Recorder()
-
-    def stop_at_the_cut(event):
-        first(event)
-        if isinstance(event, DownloadProgress) and hub.cuts == 0:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):  # as a kill would, with a third of the file there
-        locate_base("owner/tiny", observe=stop_at_the_cut)
+    end_at_the_cut(hub)
     assert hub_module.snapshot_on_disk(hub_request()) is None
     hub.asked.clear()
     second = Recorder()
@@ -164,6 +157,47 @@ def test_a_cut_connection_is_told_and_the_next_run_goes_on(hub, base, ranges):
     assert sent[0] is not None and int(re.sub(r"\D", "", sent[0])) > 0
     assert (located.folder / UNET).read_bytes() == (base / UNET).read_bytes()
     assert progress(second)[-1].done == progress(second)[-1].total
+
+
+def end_at_the_cut(hub) -> None:
+    """As a kill would, with a part of the file there."""
+
+    def stop(event):
+        if isinstance(event, DownloadProgress) and hub.cuts == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        locate_base("owner/tiny", observe=stop)
+
+
+def test_as_much_as_is_said_comes_and_has_to_find_room(hub, base, monkeypatch):
+    """Before anything is here, where a part of it is, and where another commit has the same files."""
+    room = SimpleNamespace(free=0)
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: room)
+
+    def fetched() -> int:
+        foreseen, recorder = hub_module.to_download(hub_request(), silent), Recorder()
+        room.free = foreseen + hub_module.ROOM_TO_SPARE - 1
+        with pytest.raises(ResourceError, match=rf"needs {foreseen:,} bytes more, and the disk .* has {room.free:,} free"):
+            locate_base("owner/tiny")
+        assert hub.fetched() == []
+        room.free += 1
+        locate_base("owner/tiny", observe=recorder)
+        assert progress(recorder)[-1].total - progress(recorder)[0].done == foreseen
+        return foreseen
+
+    whole = sum((base / name).stat().st_size for name in READ)
+    assert hub_module.to_download(hub_request(), silent) == whole
+    room.free, hub.cut, hub.cuts = 2**60, {UNET: (base / UNET).stat().st_size // 3}, 1
+    end_at_the_cut(hub)
+    hub.asked.clear()
+    here = sum(path.stat().st_size for path in Path(constants.HF_HUB_CACHE).glob("*/blobs/*"))
+    assert 0 < fetched() == whole - here
+    repository = hub.repositories["owner/tiny"]
+    files = repository.commits[repository.branches["main"]]
+    repository.commit(files | {"unet/config.json": (config := files["unet/config.json"] + b"\n")})
+    hub.asked.clear()
+    assert fetched() == len(config)
 
 
 def hub_request():
@@ -193,10 +227,11 @@ def test_who_waits_for_another_processs_download_is_told_and_fetches_nothing_aga
 
 
 def test_a_connection_that_is_cut_now_and_then_is_taken_up_again_within_the_run(hub, base):
-    hub.cut = {UNET: (base / UNET).stat().st_size // 4 + 1}
+    """Nobody gives up as long as bytes come, however often it is."""
+    hub.cut = {UNET: (base / UNET).stat().st_size // 12 + 1}
     located = locate_base("owner/tiny")
     assert (located.folder / UNET).read_bytes() == (base / UNET).read_bytes()
-    assert sum(asked.server == "cdn" and "unet" in asked.path and asked.method == "GET" for asked in hub.asked) == 4
+    assert sum(asked.server == "cdn" and "unet" in asked.path and asked.method == "GET" for asked in hub.asked) == 12
 
 
 def test_a_connection_that_stays_cut_says_where_and_that_the_same_command_goes_on(hub, base):
@@ -222,11 +257,11 @@ def test_a_file_that_arrives_other_than_listed_is_refused_and_deleted(hub):
     locate_base("owner/tiny")
 
 
-def test_too_little_room_is_said_before_a_byte_is_fetched(hub, monkeypatch):
-    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(ResourceError, match=r"needs [\d,]+ bytes more, and the disk .* has 1,000 free"):
-        locate_base("owner/tiny")
-    assert hub.fetched() == []
+def test_a_file_that_does_not_end_where_it_should_is_refused_and_not_gone_on_with(hub, base):
+    hub.longer = {UNET}
+    assert f"{UNET} of owner/tiny arrived damaged" in refused().message
+    hub.longer = set()
+    assert (locate_base("owner/tiny").folder / UNET).read_bytes() == (base / UNET).read_bytes()
 
 
 GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model owner/tiny is restricted."}
@@ -252,6 +287,23 @@ def test_each_refusal_has_its_own_words(hub, status, headers, message, hint):
     assert message in error.message
     assert "owner/tiny" in error.message
     assert hint in error.hint
+
+
+def test_whose_token_was_sent_is_not_told_to_log_in_but_to_look_whose_it_is(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    hub.refuse["owner/tiny"] = (403, GATED)
+    assert "hf auth whoami" in refused().hint
+
+
+def test_a_tokenizer_may_be_of_one_file_or_of_several(hub, base):
+    repository = hub.repositories["owner/tiny"]
+    files = repository.commits[repository.branches["main"]]
+    for name in ("vocab.json", "merges.txt"):
+        files = {key: content for key, content in files.items() if key != f"tokenizer/{name}"}
+    commit = repository.commit(files)
+    assert locate_base("owner/tiny").identity == commit
+    repository.commit({key: content for key, content in files.items() if not key.startswith("tokenizer/")})
+    assert "has no tokenizer/*" in refused().message
 
 
 def test_an_unknown_repository_is_absent_or_private(hub):

@@ -24,6 +24,13 @@ def test_one_changed_weight_gives_another_identity(base, tmp_path):
     assert locate_base(str(copy)).identity != locate_base(str(base)).identity
 
 
+@pytest.mark.parametrize("name", ["scheduler/scheduler_config.json", "tokenizer/merges.txt", "unet/config.json"])
+def test_so_does_another_way_to_read_or_draw_with_the_same_weights(base, tmp_path, name):
+    copy = shutil.copytree(base, tmp_path / "changed")
+    (copy / name).write_bytes((copy / name).read_bytes() + b"\n")
+    assert locate_base(str(copy)).identity != locate_base(str(base)).identity
+
+
 @pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "./nowhere", "a/b/c"])
 def test_what_is_neither_a_folder_nor_an_id_is_refused_without_asking_the_network(name):
     with pytest.raises(ModelAccessError, match="neither a folder nor a file here, nor an id") as caught:
