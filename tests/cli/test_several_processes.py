@@ -19,12 +19,13 @@ from cictl import processes
 from cictl.cli.app import main
 from cictl.config import group_of
 from cictl.errors import ProcessLost
+from cictl.events import Warned
 from cictl.processes import join
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, finetune, generate, invert
 from cictl.workspace import Workspace
 from tests.several import Together, run_together, start_together
-from tests.support import assert_left_the_same, left_by, silent
+from tests.support import Recorder, assert_left_the_same, left_by, silent
 
 RUN = {"invert": invert.run, "finetune": finetune.run}
 ENDLESS = ("--set=invert.steps=100000", "--set=checkpoint.interval=4")
@@ -54,6 +55,17 @@ def test_processes_leave_the_bits_and_the_losses_of_one_that_accumulates(make_wo
         assert ended.codes == [0] * count, ended
         run(one, silent, overrides={f"{stage}.steps": 4, f"{stage}.accumulation": count * accumulation})
         assert_left_the_same(left_by(several, stage), left_by(one, stage))
+
+
+def test_a_batch_in_another_number_of_parts_is_told_of_whoever_computes_them(make_workspace, tmp_path):
+    """Its sums have other last bits."""
+    workspace = make_workspace()
+    assert run_together(2, tmp_path / "two", "invert", "-C", str(workspace.root), "--steps=2").codes == [0, 0]
+    alike, other = Recorder(), Recorder()
+    invert.run(workspace, alike, overrides={"invert.steps": 3, "invert.accumulation": 2})
+    invert.run(workspace, other, overrides={"invert.steps": 4, "invert.accumulation": 1})
+    assert not [text for text in alike.texts(Warned) if "circumstances" in text]
+    assert [text.rpartition(": ")[2] for text in other.texts(Warned)] == ["parts of a batch 2 -> 1"]
 
 
 @pytest.mark.parametrize("method", ["dreambooth", "custom-diffusion"])
@@ -119,6 +131,14 @@ def test_the_first_process_alone_writes_and_shows(make_workspace, tmp_path):
     log = [json.loads(line) for line in (workspace.logs / "invert.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log if line["event"] == "StepCompleted"] == list(range(1, 9))
     assert len([line for line in log if line["event"] == "PreviewSaved"]) == 2
+
+
+@pytest.mark.parametrize(("batch", "fits"), [(1, 2), (3, 4), (5, 6)])
+def test_the_batch_that_is_proposed_is_the_next_one_that_divides(copy_of_trained, tmp_path, batch, fits):
+    ended = run_together(
+        2, tmp_path / "run", "invert", "-C", str(copy_of_trained.root), f"--set=invert.batch_size={batch}", "--restart"
+    )
+    assert ended.codes == [2, 2] and f"--set invert.batch_size={fits}" in ended.err[0], ended
 
 
 @pytest.mark.parametrize(

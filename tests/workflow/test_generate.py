@@ -177,7 +177,7 @@ def test_an_interrupted_generation_keeps_what_is_finished_and_makes_the_rest(tra
     "change",
     [{"seed": 5}, {"generate__steps": 4}, {"generate__guidance": 2.0}, {"generate__sampler": "euler"},
      {"generate__negative": "dog"}, {"generate__width": 96}, {"generate__strength": 0.5},
-     {"generate__avoid": 0.5}, {"source": "invert"}],
+     {"generate__height": 96}, {"generate__avoid": 0.5}, {"source": "invert"}, {"model__dtype": "bf16"}],
 )  # fmt: skip
 def test_whatever_changes_the_picture_gives_it_another_name(trained, tmp_path, change):
     _, one = draw(trained, tmp_path, generate__count=1)
@@ -187,17 +187,20 @@ def test_whatever_changes_the_picture_gives_it_another_name(trained, tmp_path, c
     assert a.shape != b.shape or np.abs(a - b).max() > 0
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "euler", "unipc"])
-def test_every_sampler_draws(trained, tmp_path, sampler):
+@pytest.mark.parametrize(("sampler", "named"), [("ddim", "DDIM"), ("dpm++", "DPM++ 2M"), ("euler", "Euler"), ("unipc", "UniPC")])
+def test_every_sampler_draws_and_is_named_as_other_programs_name_it(trained, tmp_path, sampler, named):
     _, [path] = draw(trained, tmp_path, generate__sampler=sampler, generate__count=1)
     assert pixels(path).shape == (64, 64, 3)
     assert pixels(path).std() > 1
+    with Image.open(path) as image:
+        assert f", Sampler: {named}, " in image.text["parameters"]
 
 
 def test_width_and_height_are_those_asked_for(trained, tmp_path):
     _, [path] = draw(trained, tmp_path, generate__width=96, generate__height=64, generate__count=1)
     with Image.open(path) as image:
         assert image.size == (96, 64)
+        assert ", Size: 96x64, " in image.text["parameters"]
 
 
 # -- metadata ---------------------------------------------------------------------------------------
