@@ -81,6 +81,11 @@ def as_typed(path: Path) -> str:
     return str(path)
 
 
+def shown(name: str) -> str:
+    """``name`` for a message: escaped where it would break the line or the terminal, or is no valid text."""
+    return name if name.isprintable() else ascii(name)
+
+
 def quoted(text: str) -> str:
     """``text`` as one word of a command that a person pastes; on one line, and nothing in it is for the shell or the terminal.
 

@@ -13,7 +13,7 @@ from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from cictl.workflow.compare import CompareOutcome
+    from cictl.workflow.comparison_table import CompareOutcome
     from cictl.workflow.foreseen import Foreseen
 
 
@@ -50,6 +50,7 @@ def command(
     """
     with exit_codes(common):
         from cictl.workflow import compare, foreseen, trainings
+        from cictl.workflow.comparison_table import facts
         from cictl.workflow.results import FIGURES
 
         session = open_session(common, evaluate__noun=noun)
@@ -72,7 +73,7 @@ def command(
 
         def say() -> None:
             print_result(_table(outcome, FIGURES))
-            for name, value in compare.facts(outcome).items():
+            for name, value in facts(outcome).items():
                 print_text(value, f"{name + ':':<10}")
             print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 

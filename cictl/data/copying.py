@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cictl.data.photographs import examine, further_down, list_files, pictures_not_read, shown
+from cictl.data.photographs import examine, further_down, list_files, pictures_not_read
 from cictl.data.pixels import UnusableError
 from cictl.errors import UsageError
-from cictl.files import sha256_file
+from cictl.files import sha256_file, shown
 
 
 def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:

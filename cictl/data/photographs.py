@@ -16,7 +16,7 @@ from PIL import Image
 
 from cictl.data.pixels import UnusableError, decode, suffix_by_content, to_training_pixels
 from cictl.errors import UsageError
-from cictl.files import quoted, sha256_file
+from cictl.files import quoted, sha256_file, shown
 
 FEWEST = 2  # that can share something
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
@@ -254,8 +254,3 @@ def _fault_of_name(path: Path) -> str:
     if meant := suffix_by_content(path):
         return f"a picture, but its name does not end as one; let it end in {meant}"
     return "not a picture (cictl reads .jpg .png .webp .bmp .tif .heic); remove it from the folder"
-
-
-def shown(name: str) -> str:
-    """``name`` for a message: escaped where it would break the line or the terminal, or is no valid text."""
-    return name if name.isprintable() else ascii(name)

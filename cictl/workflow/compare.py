@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -14,14 +12,12 @@ from cictl.config import NEED_A_NOUN, STAGES, Config
 from cictl.data.photographs import find_photographs, open_upright
 from cictl.data.png import opened, require_writable
 from cictl.errors import CictlError
-from cictl.evaluation.scores import Score
 from cictl.events import Note, Observer, Warned
-from cictl.functional.means import harmonic_mean, last_and_best
 from cictl.workflow import evaluate, preview_aux
 from cictl.workflow.baseline import require_noun
 from cictl.workflow.comparison_page import PageRow, render
+from cictl.workflow.comparison_table import BEST, LAST, STD, CompareOutcome, Row, as_stored, facts, rows_of
 from cictl.workflow.concept import Source
-from cictl.workflow.drawing import ways_to_draw
 from cictl.workflow.evaluation_files import SHEET
 from cictl.workflow.event_log import read_losses
 from cictl.workflow.measuring import Terms, figures_of
@@ -35,79 +31,8 @@ from cictl.workspace import Workspace
 
 FOLDER = "compare"
 RESULTS, REPORT = "results.json", "report.html"
-LAST = "each method after its last step; the paper's Table 1 has each method's best epoch"
-BEST = (
-    "each method after its last step; best: of what was kept along the way, by the harmonic mean of {} and {} on these pictures, "
-    "where that is another (the paper's Table 1: each method's best epoch, by what is not said)"
-)
 _DRAWN_ALIKE = ("generate", "evaluate")
 _PROMPTS_ON_THE_PAGE = 50  # of thousands the page would be larger than a browser opens, and its pictures than the memory
-_STD = "standard deviation with n - 1, over the means of the prompts"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a method has learned by the end of its training, or at its best, and its figures.
-
-    Attributes:
-        method: base, a method, invert (stage 1 alone), or finetune (both stages).
-        title: what the method is called.
-        which: last, best (of those that were kept along the way), or both in one.
-        steps: of its last stage that were done; 0 for the base.
-        words: what stood for S* in the prompts that it drew.
-        sampling: strength and avoid, as far as they have an effect on it.
-        overall: each figure, as a mean over the prompts' means, and the standard deviation of those.
-        results, sheet: where all figures and the pictures lie.
-    """
-
-    method: Source
-    title: str
-    which: str
-    steps: int
-    words: str
-    sampling: dict[str, float]
-    overall: dict[str, Score]
-    results: str
-    sheet: str
-
-    @property
-    def name(self) -> str:
-        """What the table calls the row."""
-        return f"{self.title}, best: {self.steps} steps" if self.which == "best" else self.title
-
-
-@dataclass(frozen=True)
-class CompareOutcome:
-    """The table, and what it depends on.
-
-    Attributes:
-        chosen: what last and best mean.
-        unlike: in what the trainings differ though no method has it for itself, such as the seed or the device.
-        sampling: what the pictures of all methods have in common; of strength and avoid what was asked for, which has no effect
-            on some of them.
-        known_as: the toybox's own name of the concept, where its judge has read the pictures against ground truth.
-        failed: the rows that are missing, and why.
-        results, report: where the table lies, and a page with pictures and curves.
-    """
-
-    cictl: str
-    concept: str
-    base: dict[str, str]
-    noun: str | None
-    prompt_set: str
-    count: int
-    seed: int
-    sampling: dict[str, Any]
-    dinov2: dict[str, str] | None
-    clip: dict[str, str] | None
-    known_as: str | None
-    std: str
-    chosen: str
-    unlike: list[str]
-    rows: list[Row]
-    failed: list[Failure]
-    results: str
-    report: str
 
 
 def run(
@@ -154,10 +79,10 @@ def run(
     )
     if not found:
         raise missing_rows(failed, [])
-    measured = [one for row in found for one in _last_and_best(row, found[row])]
+    measured = [one for row in found for one in rows_of(row, found[row])]
     rows = [row for row, _ in measured]
     outcome = _outcome(workspace, config, [results for _, results in measured], rows, failed, last_alone=last_alone)
-    save_json(folder / RESULTS, _as_stored(outcome))
+    save_json(folder / RESULTS, as_stored(outcome))
     save_text(folder / REPORT, _page(workspace, outcome, [results for _, results in measured], auxiliary))
     return outcome
 
@@ -194,26 +119,6 @@ def _drawn_alike(config: Config) -> dict[str, Any]:
     return {**alike, "seed": config.seed, "data.resolution": config.data.resolution}
 
 
-def _last_and_best(row: Source, found: Sequence[evaluate.EvaluateOutcome]) -> list[tuple[Row, Results]]:
-    """What a method ended with, and its best where that is another."""
-    return [(_row(row, which, one), one.measured) for which, one in last_and_best(found, lambda one: _quality(one.measured))]
-
-
-def _quality(results: Results) -> float:
-    """What the best of a training is best by."""
-    pair = axes(results.overall)
-    if pair is None:
-        return 0.0
-    kept, asked = (results.overall[name].mean or 0.0 for name in pair)
-    return harmonic_mean(kept, asked)
-
-
-def _row(row: Source, which: str, one: evaluate.EvaluateOutcome) -> Row:
-    measured = one.measured
-    sampling = {name: measured.sampling[name] for name in ("strength", "avoid")}
-    return Row(row, title_of(row), which, measured.steps, one.words, sampling, measured.overall, one.results, one.sheet)
-
-
 def _outcome(
     workspace: Workspace, config: Config, measured: list[Results], rows: list[Row], failed: list[Failure], *, last_alone: bool
 ) -> CompareOutcome:
@@ -230,7 +135,7 @@ def _outcome(
         dinov2=one.dinov2,
         clip=one.clip,
         known_as=one.known_as,
-        std=_STD,
+        std=STD,
         chosen=LAST if last_alone or pair is None else BEST.format(*(FIGURES[name] for name in pair)),
         unlike=unlike(training for results in measured for training in results.trained),
         rows=rows,
@@ -238,45 +143,6 @@ def _outcome(
         results=workspace.shown(workspace.outputs / FOLDER / RESULTS),
         report=workspace.shown(workspace.outputs / FOLDER / REPORT),
     )
-
-
-def _as_stored(outcome: CompareOutcome) -> CompareOutcome:
-    """With paths from its own folder on, which hold wherever the file is read."""
-    rows = []
-    for row in outcome.rows:
-        own = folder_of(Path(row.method), row.steps if row.which == "best" else None)
-        results, sheet = ((own / Path(path).name).as_posix() for path in (row.results, row.sheet))
-        rows.append(replace(row, results=results, sheet=sheet))
-    return replace(outcome, rows=rows, results=RESULTS, report=REPORT)
-
-
-def facts(outcome: CompareOutcome) -> dict[str, str]:
-    """What the figures depend on, in a few lines."""
-    pictures = f"{outcome.count} {'picture' if outcome.count == 1 else 'pictures'}"
-    failed = {"failed": "; ".join(f"{one.title}: {one.reason}" for one in outcome.failed)} if outcome.failed else {}
-    said = failed | {
-        "base": f"{outcome.base['id']}, {outcome.base['identity'][:12]}",
-        "prompts": f"{outcome.prompt_set}, {pictures} of each, seeds from {outcome.seed} on, the same noise for every method",
-        "steps": ", ".join(f"{row.method} {row.steps}" for row in outcome.rows if row.steps and row.which != "best") or "none",
-        "S*": ", ".join(dict.fromkeys(f"{row.method} {row.words!r}" for row in outcome.rows)),
-        "chosen": outcome.chosen,
-    }
-    if drawn := _drawn(outcome.rows):
-        said["drawn"] = drawn
-    if outcome.unlike:
-        said["unlike"] = f"the trainings differ in {'; '.join(outcome.unlike)}"
-    if outcome.known_as:
-        said["judge"] = f"the toybox's, against the ground truth of {outcome.known_as}; less leakage is better"
-    return said | {"std": outcome.std}
-
-
-def _drawn(rows: Sequence[Row]) -> str:
-    """What has an effect on some rows, and on which."""
-    methods: dict[str, list[str]] = {}
-    for row in rows:
-        if row.which != "best" and (ways := ways_to_draw(row.sampling)):
-            methods.setdefault(", ".join(ways), []).append(row.method)
-    return "; ".join(f"{', '.join(some)} with {ways}" for ways, some in methods.items())
 
 
 def _auxiliary(

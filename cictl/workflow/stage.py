@@ -20,9 +20,10 @@ from cictl.config import (
     trajectory,
 )
 from cictl.config.stages import BEFORE
-from cictl.data.photographs import fingerprints, shown
+from cictl.data.photographs import fingerprints
 from cictl.data.prompts import in_quotes
 from cictl.errors import ModelAccessError, StateError
+from cictl.files import shown
 from cictl.models.hub_listing import is_commit
 from cictl.models.locate import Located, locate_base, locate_clip
 from cictl.records import PHOTOGRAPHS, Checkpoint, Difference, differences, latest_checkpoint
