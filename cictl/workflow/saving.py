@@ -12,6 +12,7 @@ from cictl.events import CheckpointSaved, Observer, Warned
 from cictl.records import Checkpoint
 from cictl.workflow.beginning import Beginning
 from cictl.workflow.class_pictures import SEEN
+from cictl.workflow.divergence import Divergence
 from cictl.workflow.provenance import circumstances
 from cictl.workflow.stage import Fingerprint, fingerprint
 from cictl.workflow.stopping import Watch, fixed_batch_loss
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Saver:
-    """Writes checkpoints of a run, in the first of its processes alone, and puts one back."""
+    """Writes checkpoints of a run, in the first of its processes alone, and puts one back.
+
+    All processes have trained the same, so that each knows of a result that is no number, and none waits for another.
+    """
 
     folder: Path
     method: StageMethod
@@ -34,9 +38,11 @@ class Saver:
     facts: Mapping[str, Any]
     milestones: Collection[int]
     watch: Watch
+    divergence: Divergence
     observe: Observer
 
     def __call__(self, done: int) -> None:
+        self._require_finite(done)
         if self.runtime.processes.first:
             self.observe(CheckpointSaved(done, self.write(done, self.folder)))
 
@@ -53,8 +59,14 @@ class Saver:
         """Write a snapshot, if there is to be one of this step."""
         from cictl.engine.checkpoint import save_snapshot
 
-        if self.runtime.processes.first and done in self.milestones:
+        if done not in self.milestones:
+            return
+        self._require_finite(done)
+        if self.runtime.processes.first:
             save_snapshot(self.folder, done, self.method.result(), self.facts)
+
+    def _require_finite(self, done: int) -> None:
+        self.divergence.require_finite(done, self.method.trainable().values())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         from cictl.engine.checkpoint import read_training_state, restore_training_state
@@ -81,6 +93,7 @@ def make_saver(start: Beginning, prepared: Prepared, runtime: Runtime, observe: 
         facts=_facts(start, prepared, runtime),
         milestones=milestones_of(start.config, start.stage),
         watch=Watch(settings, lambda: processes.share(evaluate), observe),
+        divergence=Divergence(start.stage, settings.learning_rate, runtime),
         observe=observe,
     )
 

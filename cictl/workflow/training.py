@@ -27,7 +27,6 @@ from cictl.records import Checkpoint, read_checkpoint, step_folder
 from cictl.workflow.batches import step_batches
 from cictl.workflow.beginning import Beginning, begin
 from cictl.workflow.class_pictures import require_same_class_pictures
-from cictl.workflow.divergence import ended_where_it_diverges
 from cictl.workflow.event_log import EventLog, read_losses
 from cictl.workflow.going_on import going_on_explained
 from cictl.workflow.prepared import Prepared
@@ -141,10 +140,9 @@ def _train(start: Beginning, prepare: Prepare, observe: Observer, processes: Pro
         schedule = Schedule(first, settings.steps, config.tracking.interval, config.checkpoint.interval)
         draw = partial(step_batches, prepared, settings, config.seed, stage, processes)
         began = time.perf_counter()
-        watched = ended_where_it_diverges(stage, settings.learning_rate, runtime, log)
         done = fit(
-            prepared.method, saver.optimizer, draw, schedule, runtime, watched, checkpoint=saver, after_step=after_step,
-            stop=stop, gradient_clip=prepared.gradient_clip, converged=saver.watch,
+            prepared.method, saver.optimizer, draw, schedule, runtime, saver.divergence.watching(log), checkpoint=saver,
+            after_step=after_step, stop=stop, gradient_clip=prepared.gradient_clip, converged=saver.watch,
         )  # fmt: skip
         processes.wait()  # until the first has written
         if done < settings.steps and not saver.watch.converged:

@@ -1,4 +1,4 @@
-"""A training whose loss is no number any more: it ends, and nothing of it is saved."""
+"""A training whose loss or result is no number any more: it ends, and nothing of it is saved."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cictl.engine.runtime import Runtime
 from cictl.errors import CictlError
 from cictl.events import StepCompleted
 from cictl.methods import contrastive_inversion
-from cictl.records import latest_checkpoint
+from cictl.records import SNAPSHOTS, latest_checkpoint, step_folder
 from cictl.workflow import invert
-from cictl.workflow.divergence import ended_where_it_diverges
+from cictl.workflow.divergence import Divergence
 from tests.support import Recorder, silent
 
 
@@ -43,7 +44,7 @@ def test_steps_that_are_skipped_do_no_harm_until_there_are_too_many_in_a_row():
         return StepCompleted(number, {"diffusion": 0.1, "contrastive": loss})
 
     fp16 = SimpleNamespace(skips=True, dtype_name="fp16")
-    tell = ended_where_it_diverges("invert", 5e-4, fp16, silent)
+    tell = Divergence("invert", 5e-4, fp16).watching(silent)
     for loss in (float("nan"), 1.0):
         for number in range(20):
             tell(step(number, loss))
@@ -52,3 +53,25 @@ def test_steps_that_are_skipped_do_no_harm_until_there_are_too_many_in_a_row():
     with pytest.raises(CictlError) as caught:
         tell(step(21, float("nan")))
     assert "--set invert.learning_rate=5e-05" in caught.value.hint and "--set model.dtype=fp32" in caught.value.hint
+
+
+@pytest.mark.parametrize(("wrong", "interval", "snapshots"), [("last", 4, 0), ("kept", 4, 0), ("snapshot", 12, 2)])
+def test_an_update_to_no_numbers_is_not_saved(make_workspace, monkeypatch, wrong, interval, snapshots):
+    step_of = {"last": 12, "kept": 8, "snapshot": 8}[wrong]  # each after a loss that is a number
+    workspace, calls = make_workspace(), []
+
+    def step(runtime: Runtime, optimizer: torch.optim.Optimizer, *arguments: float | None) -> None:
+        plain(runtime, optimizer, *arguments)
+        calls.append(optimizer)
+        if len(calls) == step_of:
+            optimizer.param_groups[0]["params"][-1].data[..., -1] = float("nan")
+
+    plain = Runtime.step
+    monkeypatch.setattr(Runtime, "step", step)
+    overrides = {"invert.steps": 12, "checkpoint.interval": interval, "checkpoint.snapshots": snapshots}
+    with pytest.raises(CictlError, match=f"result of step {step_of} is no number") as caught:
+        invert.run(workspace, silent, overrides=overrides, restart=True)
+    assert (caught.value.exit_code, caught.value.slug) == (1, "loss-not-finite")
+    checkpoint, _ = latest_checkpoint(workspace.stage_folder("invert"))
+    assert checkpoint is not None and checkpoint.step == step_of - 4 * (snapshots == 0) - 8 * (snapshots > 0)
+    assert not (workspace.stage_folder("invert") / SNAPSHOTS / step_folder(step_of)).exists()
