@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cictl.config import MemoryMode
+from cictl.models.attention_layers import keys_and_values, use_plain_attention
 from cictl.models.base_files import KEY_VALUE
 from cictl.models.checkpointing import set_memory
 from cictl.models.tuned_unet import AttentionLoRA, attention_projections
@@ -118,6 +119,8 @@ def count_denoising(
 ) -> tuple[float, int]:
     """Floating-point operations, and calls of the library, of one step in which ``batch`` pictures are drawn.
 
+    The keys and values of the prompts, which all steps share, are not among them.
+
     Args:
         size: width and height of the pictures in pixels.
         guided: whether there is guidance, for which the UNet sees each picture twice.
@@ -128,9 +131,11 @@ def count_denoising(
     (width, height), count = (side // _reduction(folder) for side in size), (1 + guided) * batch
     with FakeTensorMode(), _default_dtype(dtype), torch.no_grad():
         unet = _unet(folder, dtype).eval()
+        use_plain_attention(unet)
         length, features = _config(folder / "text_encoder")["max_position_embeddings"], unet.config.cross_attention_dim
+        read = keys_and_values(unet, torch.empty(count, length, features))
         with FlopCounterMode(display=False) as counter, _Calls() as calls:
-            unet(*_noisy(unet, width, height, count), torch.empty(count, length, features))
+            unet(*_noisy(unet, width, height, count), read)
     return float(counter.get_total_flops()), calls.count
 
 
