@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from cictl.cli.interrupt import HINT, MESSAGE, CtrlCRaised, say
+from cictl.cli.libraries import library_not_loaded
 from cictl.cli.options import Common
 from cictl.config import parse_overrides
 from cictl.errors import BusyError, CictlError, Interrupted, ResourceError, StateError, UsageError
@@ -117,6 +118,8 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
             _fail(no_room(error), common)
         if isinstance(error, PermissionError) and error.filename:
             _fail(_forbidden(Path(error.filename)), common)
+        if problem := library_not_loaded(error):
+            _fail(problem, common)
         if common.debug and launched()[1] == 1:
             raise
         unexpected = CictlError(

@@ -62,11 +62,13 @@ class Divergence:
         return tell
 
     def require_finite(self, step: int, trained: Iterable[Tensor]) -> None:
-        """End the training where ``trained`` holds an infinity or no number: an update may do that after a loss that is a number.
-
-        The device is waited for.
-        """
-        import torch
-
-        if not torch.stack([tensor.isfinite().all() for tensor in trained]).all():
+        """End the training where ``trained`` holds what is no number: an update may do that after a loss that is one."""
+        if not all_finite(trained):
             raise self(step, "result")
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether ``tensors`` hold numbers alone. Their device is waited for."""
+    import torch
+
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())

@@ -12,7 +12,7 @@ from cictl.events import CheckpointSaved, Observer, Warned
 from cictl.records import Checkpoint
 from cictl.workflow.beginning import Beginning
 from cictl.workflow.class_pictures import SEEN
-from cictl.workflow.divergence import Divergence
+from cictl.workflow.divergence import Divergence, all_finite
 from cictl.workflow.provenance import circumstances
 from cictl.workflow.stage import Fingerprint, fingerprint
 from cictl.workflow.stopping import Watch, fixed_batch_loss
@@ -42,7 +42,7 @@ class Saver:
     observe: Observer
 
     def __call__(self, done: int) -> None:
-        self._require_finite(done)
+        self.divergence.require_finite(done, self.method.trainable().values())
         if self.runtime.processes.first:
             self.observe(CheckpointSaved(done, self.write(done, self.folder)))
 
@@ -56,17 +56,11 @@ class Saver:
         return save_checkpoint(folder, done, self.method.result(), state, facts)
 
     def keep_if_due(self, done: int) -> None:
-        """Write a snapshot, if there is to be one of this step."""
+        """Write a snapshot, if there is to be one of this step; of what is no number there is none, and a loss will say so."""
         from cictl.engine.checkpoint import save_snapshot
 
-        if done not in self.milestones:
-            return
-        self._require_finite(done)
-        if self.runtime.processes.first:
+        if self.runtime.processes.first and done in self.milestones and all_finite(self.method.trainable().values()):
             save_snapshot(self.folder, done, self.method.result(), self.facts)
-
-    def _require_finite(self, done: int) -> None:
-        self.divergence.require_finite(done, self.method.trainable().values())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         from cictl.engine.checkpoint import read_training_state, restore_training_state

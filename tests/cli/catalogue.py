@@ -258,6 +258,8 @@ _DIFFERENT = (
     (r"(-seed\d+-)[0-9a-f]{8}\b", r"\g<1>0123abcd"),
     (r"\(process \d+ on [^,]+, since [\d:]+\)", "(process 4711 on your-computer, since 12:34:56)"),
     (r"[\d,.]+ MiB free", "0.0 MiB free"),
+    (re.escape(sys.executable), "/home/you/cictl/.venv/bin/python"),
+    (r"peft \d[\w.]* with transformers \d[\w.]*", "peft 0.17.0 with transformers 5.6.0"),
 )
 
 

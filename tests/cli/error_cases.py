@@ -328,7 +328,12 @@ def stopped(place: Place) -> None:
     place.patch("cictl.engine.runtime.graceful_stop", stopped_at_once)
 
 
-def raising(target: str, error: Exception, state: str = "new") -> Prepare:
+def of_a_library(*_: object) -> None:
+    """Fails as an import in peft's code does."""
+    exec("raise ImportError(\"cannot import name 'HybridCache'\", name='transformers')", {"__name__": "peft.peft_model"})
+
+
+def raising(target: str, error: Exception | Callable[..., None], state: str = "new") -> Prepare:
     def prepare(place: Place) -> None:
         place.workspace(state)
         place.patch(target, mock.Mock(side_effect=error))
@@ -708,6 +713,8 @@ CASES: tuple[Case, ...] = (
          both(new, lambda place: place.patch("cictl.workflow.tracking.find_spec", lambda name: None))),
     Case("tracker-not-started", "A tracker that cannot reach its server", "cictl invert --set 'tracking.to=[tensorboard]'", 1,
          raising("accelerate.Accelerator.init_trackers", OSError("no route to host"))),
+    Case("library-not-loaded", "A library of a version that does not fit another's", "cictl status", 1,
+         raising("cictl.workflow.status.run", of_a_library)),
     # bugs
     Case("unexpected", "A bug of cictl", "cictl status", 1,
          raising("cictl.workflow.status.run", ZeroDivisionError("division by zero"))),

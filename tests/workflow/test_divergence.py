@@ -55,23 +55,24 @@ def test_steps_that_are_skipped_do_no_harm_until_there_are_too_many_in_a_row():
     assert "--set invert.learning_rate=5e-05" in caught.value.hint and "--set model.dtype=fp32" in caught.value.hint
 
 
-@pytest.mark.parametrize(("wrong", "interval", "snapshots"), [("last", 4, 0), ("kept", 4, 0), ("snapshot", 12, 2)])
-def test_an_update_to_no_numbers_is_not_saved(make_workspace, monkeypatch, wrong, interval, snapshots):
-    step_of = {"last": 12, "kept": 8, "snapshot": 8}[wrong]  # each after a loss that is a number
+@pytest.mark.parametrize(("step_of", "interval", "snapshots", "last"), [(12, 4, 0, 8), (8, 4, 0, 4), (8, 12, 2, 0)])
+def test_an_update_to_no_numbers_is_not_saved(make_workspace, monkeypatch, step_of, interval, snapshots, last):
     workspace, calls = make_workspace(), []
 
     def step(runtime: Runtime, optimizer: torch.optim.Optimizer, *arguments: float | None) -> None:
         plain(runtime, optimizer, *arguments)
         calls.append(optimizer)
-        if len(calls) == step_of:
+        if len(calls) == step_of:  # after a loss that is a number
             optimizer.param_groups[0]["params"][-1].data[..., -1] = float("nan")
 
     plain = Runtime.step
     monkeypatch.setattr(Runtime, "step", step)
     overrides = {"invert.steps": 12, "checkpoint.interval": interval, "checkpoint.snapshots": snapshots}
-    with pytest.raises(CictlError, match=f"result of step {step_of} is no number") as caught:
+    expected = f"loss of step {step_of + 1} " if snapshots else f"result of step {step_of} "
+    with pytest.raises(CictlError, match=f"{expected}is no number") as caught:
         invert.run(workspace, silent, overrides=overrides, restart=True)
     assert (caught.value.exit_code, caught.value.slug) == (1, "loss-not-finite")
     checkpoint, _ = latest_checkpoint(workspace.stage_folder("invert"))
-    assert checkpoint is not None and checkpoint.step == step_of - 4 * (snapshots == 0) - 8 * (snapshots > 0)
-    assert not (workspace.stage_folder("invert") / SNAPSHOTS / step_folder(step_of)).exists()
+    assert checkpoint is not None and checkpoint.step == last
+    kept = {path.name for path in (workspace.stage_folder("invert") / SNAPSHOTS).glob("*")}
+    assert kept == ({step_folder(4)} if snapshots else set())
