@@ -23,6 +23,7 @@ from cictl.models.concept_tokens import ConceptTokens, inject_tokens
 from cictl.models.locate import CHECKER_FILES, Located
 from cictl.models.safety import ships_checker
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.models.tokenizer import merges_of
 
 _EMBEDDING = "text_model.embeddings.token_embedding.weight"
 
@@ -116,7 +117,6 @@ def _tokenizer(model: StableDiffusion, source: Exportable) -> dict[str, bytes]:
         extended.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     whole = json.loads(files["tokenizer.json"])
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in whole["model"]["merges"]]
     added = {entry["content"]: entry for entry in whole["added_tokens"]}
     new = [name for name in added if name not in whole["model"]["vocab"]]
     of_this_machine = ("name_or_path", "is_local", "local_files_only")
@@ -128,7 +128,7 @@ def _tokenizer(model: StableDiffusion, source: Exportable) -> dict[str, bytes]:
         "tokenizer.json": files["tokenizer.json"],
         "tokenizer_config.json": _json(config),
         "vocab.json": _json(whole["model"]["vocab"]),
-        "merges.txt": ("#version: 0.2\n" + "\n".join(merges) + "\n").encode(),
+        "merges.txt": ("#version: 0.2\n" + "\n".join(merges_of(whole)) + "\n").encode(),
         "added_tokens.json": _json({name: added[name]["id"] for name in new}),
         "special_tokens_map.json": _json(
             {key: str(getattr(extended, key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not (folder / _PACKED).is_file():
         return CLIPTokenizer.from_pretrained(folder)
     # The vocabulary is the bytes, the merges, and two marks, in that order.
-    merges = [(first, second) for first, second in (line.split() for line in _merges(folder).splitlines()[1:])]
+    merges = [(first, second) for first, second in map(str.split, _merges(folder))]
     characters = _byte_characters()
     tokens = [*characters, *(f"{character}</w>" for character in characters), *map("".join, merges)]
     vocabulary = {token: index for index, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
@@ -35,16 +37,22 @@ def is_word(located: Located, word: str) -> bool:
 
     Read from the merges: every letter is in the vocabulary, and a token of several because a merge makes it.
     """
-    merges = _merges(located.folder / "tokenizer")
-    return len(word) == 1 or any(line.replace(" ", "") == f"{word}</w>" for line in merges.splitlines())
+    return len(word) == 1 or any(pair.replace(" ", "") == f"{word}</w>" for pair in _merges(located.folder / "tokenizer"))
 
 
-def _merges(folder: Path) -> str:
-    packed, plain = folder / _PACKED, folder / "merges.txt"
+def merges_of(whole: Mapping[str, Any]) -> list[str]:
+    """The pairs that a tokenizer.json merges, each as merges.txt has it."""
+    return [pair if isinstance(pair, str) else " ".join(pair) for pair in whole["model"]["merges"]]
+
+
+def _merges(folder: Path) -> list[str]:
+    packed, plain, whole = folder / _PACKED, folder / "merges.txt", folder / "tokenizer.json"
     if packed.is_file():
         with gzip.open(packed) as file:  # a folder may be anybody's: what unpacks into gigabytes is cut, and so unreadable
-            return file.read(_LARGEST_MERGES).decode()
-    return plain.read_text("utf-8") if plain.is_file() else ""
+            return file.read(_LARGEST_MERGES).decode().splitlines()[1:]
+    if plain.is_file():
+        return plain.read_text("utf-8").splitlines()[1:]
+    return merges_of(json.loads(whole.read_text("utf-8"))) if whole.is_file() else []
 
 
 def _byte_characters() -> list[str]:

@@ -21,7 +21,7 @@ from cictl.exporters.registry import FORMATS
 from cictl.files import sha256_file
 from cictl.models.locate import Located, locate_base
 from cictl.models.single_file import SD1_CONFIGS
-from cictl.models.tokenizer import is_word
+from cictl.models.tokenizer import is_word, load_tokenizer
 from cictl.workflow import export, generate
 from tests.support import Recorder, left_by, silent
 from tests.tiny import make_base
@@ -278,8 +278,13 @@ def test_a_name_that_is_an_ordinary_word_is_warned_of_since_it_would_be_replaced
     assert not warned or f"--name my-{name}" in said[0]
 
 
-def test_the_words_of_the_real_vocabulary_are_known_from_its_merges():
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_words_of_the_real_vocabulary_are_known_from_its_merges(tmp_path, saved):
     located = Located("one file", SD1_CONFIGS, "none")
+    if saved:  # as transformers 5 saves it, in one file
+        load_tokenizer(SD1_CONFIGS / "tokenizer").save_pretrained(tmp_path / "tokenizer")
+        assert not (tmp_path / "tokenizer" / "merges.txt").exists()
+        located = Located("a folder", tmp_path, "none")
     known = {"dog": True, "teapot": True, "do": True, "photograph": True, "my-teapot": False, "zzyzx": False}
     assert {word: is_word(located, word) for word in known} == known
 
