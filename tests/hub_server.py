@@ -88,7 +88,9 @@ class Hub:
 def serving(hub: Hub) -> Iterator[Hub]:
     """Answers until the end of the block; afterwards, connections are refused."""
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub, name)) for name in ("hub", "cdn")]
-    hub.hub, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    ports = [server.server_port for server in servers]
+    # Two names, as the library may tell by them whether a redirection leaves the hub.
+    hub.hub, hub.cdn = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

@@ -221,6 +221,8 @@ def _refused_by_status(status: int, error: Exception, request: Request, login: s
 
 
 def _unreachable(error: Exception, request: Request) -> ModelAccessError:
+    from huggingface_hub.errors import FileMetadataError
+
     if isinstance(error, UnicodeEncodeError):
         return ModelAccessError(
             f"your access token holds a character that none has, so that {hub_name()} was not asked for {request.id}",
@@ -234,8 +236,10 @@ def _unreachable(error: Exception, request: Request) -> ModelAccessError:
         why = "its name is not known to the network (DNS)"
     elif "refused" in text.lower():
         why = "it refuses connections"
-    elif "certificate" in text.lower():
+    elif "certificate verify failed" in text.lower():
         why = f"its certificate is not accepted ({text})"
+    elif isinstance(error, (json.JSONDecodeError, FileMetadataError)):
+        why = "what answers there is no hub, but perhaps a page of the network's own, to log in"
     else:
         why = f"{type(error).__name__}: {text}"
     return ModelAccessError(

@@ -260,10 +260,10 @@ def test_a_seed_is_that_of_the_pictures_and_trains_nothing_anew(make_workspace, 
     workspace = make_workspace()
     rows = (*common, "--methods=textual-inversion")
     assert cictl(workspace, *rows)[0] == 0
-    before, first = files(workspace.checkpoints, "*"), table(workspace)
+    before, first = files(workspace.checkpoints, "*/**/*"), table(workspace)
     code, shown, errors = cictl(workspace, *rows, "--seed", "7")
     assert code == 0 and "seeds from 7 on" in shown, errors
-    assert files(workspace.checkpoints, "*") == before and table(workspace)["seed"] == 7
+    assert files(workspace.checkpoints, "*/**/*") == before and table(workspace)["seed"] == 7
     assert table(workspace)["rows"][0]["overall"] != first["rows"][0]["overall"]
     own = json.loads((workspace.outputs / "compare" / table(workspace)["rows"][0]["results"]).read_text("utf-8"))
     assert [picture["seed"] for picture in own["prompts"][0]["pictures"]] == [7, 8]

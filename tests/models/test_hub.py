@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -343,6 +344,18 @@ def test_a_hub_whose_name_is_not_known(hub, tmp_path, monkeypatch):
         socket, "getaddrinfo", lambda *a, **k: (_ for _ in ()).throw(socket.gaierror(-2, "Name or service not known"))
     )
     assert "the hub at nowhere.invalid cannot be reached: its name is not known to the network (DNS)" in refused().message
+
+
+def test_a_hub_whose_certificate_is_not_accepted(hub, tmp_path, monkeypatch):
+    use("https://nowhere.invalid", tmp_path, monkeypatch)
+    wrong = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: (_ for _ in ()).throw(wrong))
+    assert "the hub at nowhere.invalid cannot be reached: its certificate is not accepted (" in refused().message
+
+
+def test_a_network_that_answers_in_the_hubs_place(hub):
+    hub.refuse["owner/tiny"] = (200, {"Content-Type": "text/html"})
+    assert "cannot be reached: what answers there is no hub" in refused().message
 
 
 def test_a_hub_that_does_not_answer(hub, tmp_path, monkeypatch):
