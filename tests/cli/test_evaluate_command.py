@@ -150,6 +150,24 @@ def test_image_similarity_is_dinov2s_against_all_photographs_whole(trained, tmp_
         assert one["pictures"][0]["figures"]["dinov2"] == pytest.approx(statistics.mean(cosines), abs=1e-5)
 
 
+def test_text_similarity_is_clips_of_each_picture_and_its_own_prompt(trained, tmp_path, networks, prompts):
+    from transformers import AutoImageProcessor, CLIPModel, CLIPTokenizer
+
+    out = tmp_path / "out"
+    arguments = ["--prompts", prompts, "-n", "2", "--noun", "dog", "--set", "evaluate.dinov2=null"]
+    assert cictl("-C", str(trained.root), "--out", str(out), *networks, *arguments)[0] == 0
+    folder = networks[3].partition("=")[2]
+    network, tokenizer = CLIPModel.from_pretrained(folder).eval(), CLIPTokenizer.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    for one in results_in(out)["prompts"]:
+        pictures = [Image.open(out / picture["path"]) for picture in one["pictures"]]
+        pixels = processor(images=pictures, return_tensors="pt").pixel_values
+        with torch.no_grad():
+            found = network(tokenizer(one["prompt"].replace("S*", "dog"), return_tensors="pt").input_ids, pixels)
+        cosines = torch.nn.functional.cosine_similarity(found.image_embeds, found.text_embeds).tolist()
+        assert [picture["figures"]["clip_t"] for picture in one["pictures"]] == pytest.approx(cosines, abs=1e-5)
+
+
 def test_the_noun_stands_for_the_concept_where_clip_reads_and_nowhere_else(trained, tmp_path, networks, prompts):
     common = ["-C", str(trained.root), "--out", str(tmp_path / "out"), "--prompts", prompts, "-n", "1", *networks]
     _, shown, _ = cictl(*common)

@@ -15,7 +15,7 @@ from PIL import Image
 from cictl.evaluation.scores import Score
 from cictl.workflow.comparison_page import PageRow, _Axis, render
 
-FIGURES = {"dinov2": "DINOv2", "clip_t": "CLIP-T", "fidelity": "fidelity", "alignment": "alignment"}
+FIGURES = {"dinov2": "DINOv2", "clip_i": "CLIP-I", "clip_t": "CLIP-T", "fidelity": "fidelity", "alignment": "alignment"}
 PROMPTS = ["a photo of S*", "S* <b>in</b> the snow"]
 _VOID = ("meta", "img")
 
@@ -77,8 +77,10 @@ def test_a_point_stands_where_its_figures_are_between_its_intervals():
     assert float(ours.find("circle").get("cy")) > float(base.find("circle").get("cy"))
 
 
-def test_ground_truth_goes_before_networks_where_there_is_any():
+def test_ground_truth_goes_before_networks_where_there_is_any_and_dinov2_before_clip():
     assert "<h2>CLIP-T against DINOv2</h2>" in page()
+    assert "<h2>CLIP-T against DINOv2</h2>" in page(("clip_i", "dinov2", "clip_t"))
+    assert "<h2>CLIP-T against CLIP-I</h2>" in page(("clip_i", "clip_t"))
     assert "<h2>alignment against fidelity</h2>" in page(tuple(FIGURES))
     assert "against" not in page(("clip_t",))
 

@@ -46,14 +46,25 @@ def test_of_each_result_the_hash_is_computed_once_and_of_what_is_not_drawn_never
     assert hashed == {**drawn, f"finetune/{step_folder(6)}/{RESULT}": 1, f"invert/{step_folder(8)}/{RESULT}": 1 + 4 + 1}
 
 
-def test_a_precision_that_set_gave_one_training_alone_draws_none_of_its_rows(copy_of_trained, quick):
-    given = {"textual_inversion.steps": 4, "model.dtype": "bf16"}
-    baseline.run(copy_of_trained, "textual-inversion", silent, overrides=given)
-    assert configure(copy_of_trained, {}, upto="textual-inversion").model.dtype == "bf16"
-    compare.run(copy_of_trained, silent, methods=["textual-inversion", "invert"], overrides=quick)
+def test_a_precision_a_device_a_size_or_a_seed_that_set_gave_one_training_alone_draws_none_of_its_rows(
+    copy_of_trained, quick, monkeypatch
+):
+    given = {"model.dtype": "bf16", "model.device": "cpu", "data.resolution": 128, "seed": 5}
+    baseline.run(copy_of_trained, "textual-inversion", silent, overrides={**given, "textual_inversion.steps": 1})
+    kept = configure(copy_of_trained, {}, upto="textual-inversion")
+    assert (kept.model.dtype, kept.model.device, kept.picture_size, kept.seed) == ("bf16", "cpu", (128, 128), 5)
+    devices, real = [], evaluate.draw_pictures
+
+    def draw(config, *others, **named):
+        devices.append(config.model.device)
+        return real(config, *others, **named)
+
+    monkeypatch.setattr(evaluate, "draw_pictures", draw)
+    compare.run(copy_of_trained, silent, methods=["textual-inversion", "invert"], overrides=quick, last_alone=True)
     found = [json.loads(path.read_text("utf-8")) for path in (copy_of_trained.outputs / "compare").rglob("*/results.json")]
     assert {one["stage"] for one in found} == {"textual-inversion", "invert"}
-    assert {one["sampling"]["dtype"] for one in found} == {"auto"}
+    drawn = [(one["seed"], *(one["sampling"][key] for key in ("dtype", "width", "height"))) for one in found]
+    assert drawn == [(0, "auto", 64, 64)] * 2 and devices == ["auto"] * 2
 
 
 def test_ways_to_draw_shape_the_rows_that_they_can_and_of_the_others_it_is_said_once(copy_of_trained, quick):
