@@ -17,6 +17,7 @@ from cictl.engine.sampling import sample
 from cictl.workflow import attention, invert
 from cictl.workflow.concept import find_concept
 from cictl.workflow.drawing import install
+from cictl.workflow.foreseen_pictures import foresee_attention
 from tests.support import silent
 
 TILE = 192
@@ -64,6 +65,22 @@ def test_the_same_command_again_keeps_the_sheet_and_draws_the_same_bytes(copy_of
     cictl(copy_of_trained, "--seed", "1")
     cictl(copy_of_trained, "--stage", "finetune")
     assert len({path.read_bytes() for path in sheets(copy_of_trained)}) == 3
+
+
+def test_whatever_the_sheet_shows_gives_it_another_name(copy_of_trained):
+    def sheet(**overrides: object) -> str:
+        given = {key.replace("__", "."): value for key, value in overrides.items()}
+        return str(foresee_attention(copy_of_trained, None, silent, source="invert", overrides=given).sheet)
+
+    size = {"generate__width": 64, "generate__height": 64}  # of the picture alone, as it is without
+    names = [
+        sheet(), sheet(data__resolution=128, **size), sheet(invert__prompts=["S* in the snow A*"]), sheet(seed=1),
+        sheet(generate__avoid=0.5), sheet(generate__steps=2),
+    ]  # fmt: skip
+    (copy_of_trained.images / "photo-0.png").rename(copy_of_trained.images / "beach.png")
+    names.append(sheet())  # which says over what it is
+    assert len(set(names)) == len(names)
+    assert sheet(**size) == names[-1]
 
 
 @pytest.mark.parametrize("source", ["invert", "finetune"])
