@@ -462,13 +462,19 @@ def test_preview_aux_needs_the_photographs_of_stage_1(copy_of_trained):
 
 
 @pytest.mark.parametrize("stage", ["invert", "finetune"])
-def test_previews_in_the_middle_of_training_are_drawn_and_change_no_bit(copy_of_trained, stage):
+def test_previews_in_the_middle_of_training_are_drawn_as_pictures_are_and_change_no_bit(copy_of_trained, stage):
     from cictl.workflow import finetune, invert
     from tests.support import assert_same_bits, left_by
 
+    train = {"invert": invert, "finetune": finetune}[stage].run
+    write_settings(copy_of_trained, {"seed": 3})
+    train(copy_of_trained, silent, restart=True)
     before = left_by(copy_of_trained, stage)
-    write_settings(copy_of_trained, {"preview.interval": 2, "preview.steps": 2})
-    {"invert": invert, "finetune": finetune}[stage].run(copy_of_trained, silent, restart=True)
+    write_settings(copy_of_trained, {"preview.interval": 2, "preview.steps": 2, "preview.prompt": "a red S*"})
+    train(copy_of_trained, silent, restart=True)
     assert_same_bits(left_by(copy_of_trained, stage).state, before.state)
-    pictures = [path.name for path in sorted((copy_of_trained.outputs / "previews").iterdir())]
-    assert pictures == [f"{stage}-step-{step:07d}.png" for step in range(2, before.step + 1, 2)]
+    pictures = sorted((copy_of_trained.outputs / "previews").iterdir())
+    assert [path.name for path in pictures] == [f"{stage}-step-{step:07d}.png" for step in range(2, before.step + 1, 2)]
+    as_usual = {"generate.steps": 2, "generate.count": 1}
+    [drawn] = generate.run(copy_of_trained, ["a red S*"], silent, source=stage, overrides=as_usual).pictures
+    assert np.abs(pixels(drawn["path"]) - pixels(pictures[-1])).max() <= 1
