@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -11,7 +12,7 @@ from cictl.errors import Interrupted, StateError
 from cictl.events import DownloadProgress, Warned
 from cictl.models.locate import locate_base, locate_clip
 from cictl.records import latest_checkpoint
-from cictl.workflow import check, finetune, generate, invert, status
+from cictl.workflow import baseline, check, finetune, generate, invert, status
 from tests.hub_server import Repository
 from tests.models.test_hub import UNET, hub, served  # noqa: F401
 from tests.support import Recorder, left_by, silent, write_settings
@@ -69,10 +70,32 @@ def test_a_clip_whose_branch_moves_is_read_at_the_commit_that_the_tokens_were_tr
     invert.run(workspace, silent)
     second = move(repository, weights="model.safetensors")
     assert locate_clip("owner/tiny-clip").identity == second  # another workspace has fetched it meanwhile
+    write_settings(workspace, {"model.clip_revision": "main"})  # as none is
     invert.run(workspace, silent, overrides={"invert.steps": 3})
     assert left_by(workspace, "invert").step == 3 and clip(workspace) == first
     invert.run(workspace, silent, restart=True)
     assert clip(workspace) == second
+
+
+def test_a_method_that_is_new_begins_with_the_commit_that_stage_1_was_trained_with(hub, workspace):  # noqa: F811
+    repository = hub.repositories["owner/tiny"]
+    first = repository.branches["main"]
+    invert.run(workspace, silent)
+    locate_base("owner/tiny", move(repository))
+    quick = {"textual_inversion.steps": 1, "evaluate.noun": "dog"}
+    baseline.run(workspace, "textual-inversion", silent, overrides=quick)
+    assert recorded(workspace, "textual-inversion") == first
+
+
+def test_a_folder_by_a_models_name_is_taken_for_no_commit_of_it(hub, workspace, base, tmp_path, monkeypatch):  # noqa: F811
+    invert.run(workspace, silent)
+    move(hub.repositories["owner/tiny"])
+    shutil.copytree(base, tmp_path / "elsewhere" / "owner" / "tiny")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recorder = Recorder()
+    with pytest.raises(StateError) as caught:
+        generate.run(workspace, ["a photo of S*"], recorder)
+    assert caught.value.slug == "base-changed" and not recorder.texts(Warned)
 
 
 def test_a_check_looks_at_the_commits_that_the_workspace_stays_with(hub, workspace):  # noqa: F811
