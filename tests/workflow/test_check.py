@@ -17,7 +17,7 @@ from cictl.engine.speed import Speed
 from cictl.events import ignore
 from cictl.models.checkpointing import set_memory
 from cictl.models.cost import count_denoising, count_step
-from cictl.models.locate import Located, locate_base
+from cictl.models.locate import Located
 from cictl.models.stable_diffusion import StableDiffusion
 from cictl.models.tuned_unet import AttentionLoRA
 from cictl.records import checkpoint_folders, snapshots
@@ -25,8 +25,6 @@ from cictl.toybox.concepts import ToyConcept, development_concepts, failure_conc
 from cictl.workflow import check, init
 from cictl.workflow.estimating import estimate_pictures
 from cictl.workflow.findings import CheckReport, Estimate
-from cictl.workflow.fitting import fitting_step
-from cictl.workflow.stage import configure
 from cictl.workspace import Workspace
 from tests.models.ldm import write_ldm
 from tests.support import write_settings
@@ -190,8 +188,9 @@ def test_nothing_is_written(make_workspace):
     assert {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*")} == before
 
 
-def test_the_estimate_follows_steps_batch_and_accumulation(make_workspace):
+def test_the_estimate_follows_steps_batch_and_accumulation(make_workspace, monkeypatch):
     workspace = make_workspace()
+    monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e9, 0.0))
 
     def estimate(**overrides) -> Estimate:
         changes = {key.replace("__", "."): value for key, value in overrides.items()}
@@ -199,7 +198,9 @@ def test_the_estimate_follows_steps_batch_and_accumulation(make_workspace):
 
     plain = estimate(invert__steps=10)
     assert estimate(invert__steps=30).seconds == pytest.approx(3 * plain.seconds)
-    assert estimate(invert__steps=10, invert__accumulation=4).memory < plain.memory < estimate(invert__batch_size=8).memory
+    parts = estimate(invert__steps=10, invert__accumulation=4)
+    assert parts.memory < plain.memory < estimate(invert__batch_size=8).memory
+    assert parts.seconds == pytest.approx(plain.seconds, rel=0.05)  # a part is a quarter of a step, and there are four
 
 
 @pytest.mark.parametrize("passes", [1, 2])
@@ -255,12 +256,17 @@ def test_pictures_take_their_share_of_whole_batches(located: Located, monkeypatc
     monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e9, 0.0))
     config = Config.model_validate({"model": {"device": "cpu"}, "data": {"resolution": 64}, "generate": {"batch_size": 4}})
 
-    def seconds(count: int, processes: int = 1) -> float:
-        return estimate_pictures(config, located, count, processes).seconds
+    def seconds(count: int, processes: int = 1, **ways: float) -> float:
+        own = config.model_copy(update={"generate": config.generate.model_copy(update=ways)})
+        return estimate_pictures(own, located, count, processes).seconds
 
     one = seconds(1)
+    assert seconds(1, guidance=1.0) == pytest.approx(one / 2, rel=0.01)  # the UNet sees each picture once
     assert [seconds(count) / one for count in (4, 5, 8)] == pytest.approx([4, 5, 8], rel=0.01)
     assert [seconds(count, 2) / one for count in (4, 5, 8, 9)] == pytest.approx([4, 4, 4, 8], rel=0.01)
+    monkeypatch.setattr("cictl.engine.speed.measure_speed", lambda device, dtype: Speed(1e30, 1e-6))
+    calls = seconds(1)  # which take what they take, however small they are
+    assert [seconds(count) / calls for count in (4, 5, 8)] == pytest.approx([1, 2, 2], rel=0.01) and calls > 1e-3
 
 
 @pytest.mark.parametrize("stage", ["invert", "finetune"])
@@ -295,19 +301,15 @@ def test_operations_computed_again_are_counted_as_the_real_model_computes_them(m
     assert real <= cost.flops < 1.1 * real  # torch leaves out what comes behind the last tensor that is needed
 
 
-def test_auto_keeps_everything_off_a_gpu_and_on_one_what_fits(make_workspace, base, monkeypatch):
-    config = configure(make_workspace(), {})
-    located = locate_base(str(base))
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    costs = {
-        memory: count_step(base, stage="invert", resolution=64, batch=4, dtype=torch.float32, memory=memory).memory
-        for memory in ("full", "low", "lowest")
-    }
-    assert fitting_step(config, "invert", located, cpu, torch.float32)[0] == "full"
-    for memory, bytes_needed in costs.items():
-        monkeypatch.setattr("cictl.workflow.fitting.free_memory", lambda device, free=bytes_needed / 0.9 + 1: free)
-        kept, cost = fitting_step(config, "invert", located, cuda, torch.float32)
-        assert (kept, cost.memory) == (memory, bytes_needed)
+def test_what_is_more_than_the_free_memory_is_warned_of_with_what_needs_less(trained, monkeypatch):
+    more = {"finetune.steps": 7}  # of which six are done
+    [most] = [one.memory for one in check.run(trained, ignore, overrides=more).estimates]
+    for free, said in ((most, []), (most - 1, ["training needs about"])):
+        monkeypatch.setattr("cictl.workflow.fitting.free_memory", lambda device, free=free: free)
+        report = check.run(trained, ignore, overrides=more)
+        found = [one for one in report.findings if one.about == "device" and one.level == "warning"]
+        assert [one.message[: len("training needs about")] for one in found] == said
+        assert all("--set model.memory=lowest" in one.hint for one in found)
 
 
 def test_the_estimate_says_what_is_kept(make_workspace):

@@ -100,3 +100,6 @@ def test_what_the_disk_needs_shrinks_by_what_is_there(make_workspace, trained):
     assert "needed" not in about(check.run(trained, ignore), "disk").message
     more = [dataclasses.replace(one, snapshots=2**30) for one in new]
     assert room._to_write(fresh, more) > room._to_write(fresh, new) + 2**30
+    large = [dataclasses.replace(one, checkpoint=size * 2**30, snapshots=0) for one, size in zip(new, (1, 2), strict=True)]
+    at_most = 2 * 1 + 2 * 2 + 2  # GiB: each stage keeps two, and a third of the second is written before its first goes
+    assert 0 < room._to_write(fresh, large) - at_most * 2**30 < 2**24

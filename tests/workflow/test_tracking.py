@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cictl.errors import CictlError, Interrupted, UsageError
-from cictl.events import StepCompleted
+from cictl.events import Progress, StepCompleted
 from cictl.workflow import finetune, invert
 from cictl.workflow.base_model import preview_path
 from cictl.workflow.tracking import tensorboard_folder
@@ -42,7 +42,8 @@ def as_written(workspace, stage, term):
 
 @pytest.mark.parametrize("stage", ["invert", "finetune"])
 def test_tensorboard_reads_losses_rates_memory_and_previews(copy_of_trained, stage):
-    RUN[stage](copy_of_trained, silent, restart=True, overrides={**TRACKED, "preview.interval": 3, "preview.steps": 2})
+    told_of = Recorder()
+    RUN[stage](copy_of_trained, told_of, restart=True, overrides={**TRACKED, "preview.interval": 3, "preview.steps": 2})
     series, reader = curves(copy_of_trained, stage)
     terms = {"invert": {"diffusion", "contrastive"}, "finetune": {"diffusion"}}[stage]
     assert {name.removeprefix("loss/") for name in series if name.startswith("loss/")} == terms
@@ -51,9 +52,15 @@ def test_tensorboard_reads_losses_rates_memory_and_previews(copy_of_trained, sta
     told = [3, 4, 6, 8] if stage == "invert" else [3, 4, 6]  # where it is due, and at each checkpoint
     rate = {"invert": 0.01, "finetune": 0.001}[stage]
     assert series["rate/learning"] == [(step, float(np.float32(rate))) for step in told]
-    for name in ("rate/steps a second", "memory/allocated MiB", "memory/peak MiB"):
-        assert [step for step, _ in series[name]] == told
-        assert all(value > 0 for _, value in series[name])
+    progress = [event for event in told_of.events if isinstance(event, Progress)]
+    assert [event.step for event in progress] == told
+    for name, values in {
+        "rate/steps a second": [1 / event.seconds_per_step for event in progress],
+        "memory/allocated MiB": [event.memory.allocated / 2**20 for event in progress],
+        "memory/peak MiB": [event.memory.peak / 2**20 for event in progress],
+    }.items():
+        assert series[name] == [(step, float(np.float32(value))) for step, value in zip(told, values, strict=True)]
+        assert all(value > 0 for value in values)
     pictures = reader.Images("preview")
     assert [picture.step for picture in pictures] == [3, 6]
     for picture in pictures:
