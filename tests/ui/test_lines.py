@@ -76,6 +76,7 @@ def test_a_fast_run_has_few_lines_and_the_last_step_among_them() -> None:
 def test_a_slow_run_has_a_line_every_ten_seconds_at_first() -> None:
     lines = run(2.0, 100)
     assert 20 <= len(lines) <= 25
+    assert lines[-1] == "invert: 100 steps done in 0:03:20"
     lines = run(30.0, 10)
     assert len(lines) == 12
 
@@ -242,3 +243,13 @@ def test_a_download_says_its_total_first_and_then_how_far_it_is() -> None:
     assert lines[-2] == "fetching owner/tiny  4.0/4.0 GiB  100%  10 MiB/s  unet/x.safetensors"
     assert lines[-1] == "fetching owner/clip  1.0/2.0 GiB  50%  model.safetensors"
     assert 20 <= len(lines) <= 50
+
+
+def test_a_download_that_goes_on_is_as_fast_as_what_comes_and_not_as_what_was_there() -> None:
+    clock, stream = Clock(), io.StringIO()
+    observe = PlainLines(stream, clock=clock)
+    for mebibytes in (2048, 2248):
+        observe(DownloadProgress("owner/tiny", "unet/x.safetensors", mebibytes * 2**20, 4096 * 2**20))
+        clock.now += 20
+    observe(DownloadProgress("owner/tiny", "unet/x.safetensors", 2448 * 2**20, 4096 * 2**20))
+    assert "  10 MiB/s  ETA 0:02:45  " in stream.getvalue().splitlines()[-1]

@@ -23,6 +23,9 @@ from .support import CPU, CUDA, GIB, progress, started
         (formats.duration(39.2), "0:00:39"),
         (formats.duration(3661), "1:01:01"),
         (formats.duration(-1), "0:00:00"),
+        (formats.rough_duration(40), "40 s"),
+        (formats.rough_duration(89 * 60), "89 min"),
+        (formats.rough_duration(29.5 * 3600), "29.5 h"),
         (formats.rate(0.14), "7.1 it/s"),
         (formats.rate(1.4), "1.40 s/it"),
         (formats.rate(0.0), "-- s/it"),
@@ -58,6 +61,13 @@ def test_meter_marks_use_and_peak() -> None:
     assert draw.meter(memory, 20 + len(tail), UNICODE).plain == "█████░░░░░┃░░░░░░░░░" + tail
     for width in range(10, 80):
         assert draw.meter(memory, width, UNICODE).cell_len <= max(width, 14)
+
+
+def test_meter_warns_by_its_colour_before_memory_is_full() -> None:
+    def colour(used: int) -> object:
+        return draw.meter(Memory("cuda", used * GIB, used * GIB, 100 * GIB), 60, UNICODE).spans[0].style
+
+    assert [colour(used) for used in (10, 50, 85, 99)] == ["green", "green", "yellow", "red"]
 
 
 def test_meter_without_a_total_is_a_number() -> None:

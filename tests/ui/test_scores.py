@@ -69,6 +69,8 @@ def test_what_is_missing_is_a_dash_and_columns_stay_in_line():
     assert sparse.rstrip().endswith("-")
     [full] = [line for line in lines if line.startswith("a photo")]
     assert sparse.index("0.250") == full.index("0.500")
+    [negative] = [line for line in lines if line.startswith("[red]")]
+    assert negative.index("±") == full.index("±")  # whether or not there is a sign
 
 
 def test_off_a_terminal_it_is_plain_and_in_ascii_where_the_encoding_is():

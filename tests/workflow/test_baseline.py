@@ -108,6 +108,41 @@ def test_gradients_are_clipped_where_the_methods_public_code_clips_them(make_wor
     assert given == [norm]
 
 
+def made_with(workspace, method: str, where: str, monkeypatch, **overrides: object) -> tuple[Any, ...]:
+    """What the class of a method, at ``where``, is made with in a training, which ends there."""
+    given: list[tuple[Any, ...]] = []
+
+    def make(*arguments: Any) -> None:
+        given.append(arguments)
+        raise UsageError("enough", "", slug="settings-invalid")
+
+    monkeypatch.setattr(where, make)
+    with pytest.raises(UsageError, match="enough"):
+        train(workspace, method, **overrides)
+    return given[0]
+
+
+def test_textual_inversion_of_a_style_trains_with_prompts_of_a_style_unless_it_is_given_others(make_workspace, monkeypatch):
+    def prompts(kind: str, **overrides: object) -> set[bool]:
+        given = {"concept__kind": kind, **overrides}
+        made = made_with(workspace, "textual-inversion", where, monkeypatch, **given)
+        return {prompt.endswith("in the style of S*") for prompt in made[2]}
+
+    where, workspace = "cictl.methods.textual_inversion.TextualInversion", make_workspace()
+    assert (prompts("style"), prompts("object"), prompts("pose")) == ({True}, {False}, {False})
+    assert prompts("object", textual_inversion__prompts=["a hat in the style of S*"]) == {True}
+
+
+def test_the_seed_decides_how_custom_diffusion_rescales_photographs(make_workspace, monkeypatch):
+    where, workspace = "cictl.methods.custom_diffusion.CustomDiffusion", make_workspace()
+    plain = {"custom_diffusion__prior_weight": 0.0, "custom_diffusion__augment": True}
+    one, same, other = (
+        made_with(workspace, "custom-diffusion", where, monkeypatch, seed=seed, **plain)[2:4] for seed in (3, 3, 4)
+    )  # prompts and masks
+    assert one[0] == same[0] and torch.equal(one[1], same[1])
+    assert one[0] != other[0] and not torch.equal(one[1], other[1])
+
+
 def test_it_draws_what_it_has_learned_and_the_prompt_says_what_s_stands_for(learned, method, tmp_path):
     pixels, texts = draw(learned, method, tmp_path)
     assert f"a photo of {STANDS_FOR[method]}\n" in texts["parameters"]

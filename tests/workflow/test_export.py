@@ -57,7 +57,7 @@ def test_the_base_plus_each_difference_is_the_tuned_weight(trained, tmp_path, ba
 @pytest.mark.parametrize(
     ("stage", "settings", "said"),
     [
-        (None, {}, []), (None, {"generate.strength": 0.5, "generate.avoid": 0.25}, ["strength 0.5; ", "avoid 0.25, "]),
+        (None, {}, []), (None, {"generate.strength": 0.75, "generate.avoid": 0.25}, ["strength 0.75; ", "avoid 0.25, "]),
         (None, {"generate.avoid": 0.5, "generate.guidance": 1.0}, []), ("invert", {"generate.strength": 0.5}, []),
         ("invert", {"generate.avoid": 0.5}, ["avoid 0.5, "]),
     ],
@@ -69,6 +69,7 @@ def test_ways_to_draw_that_others_do_not_have_are_named_where_they_are_in_effect
     export.run(trained, recorder, formats=formats, stage=stage, out=other, overrides=settings)
     notes = [text for text in recorder.texts(Note) if "whoever loads the export draws without" in text]
     assert len(notes) == len(said) and all(one in note for one, note in zip(said, notes, strict=True))
+    assert all("a weight of 0.75 is the same" in note for note in notes if "strength" in note)
     assert files(plain) == files(other)
 
 

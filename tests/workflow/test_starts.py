@@ -83,3 +83,16 @@ def test_textual_inversion_is_not_told_of_photographs(make_workspace):
         baseline.run(workspace, "textual-inversion", silent, overrides={"concept.start": start, "textual_inversion.steps": 1})
         left.append(left_by(workspace, "textual-inversion").result)
     assert_same_bits(*left)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [({}, "cat"), ({"evaluate.noun": "dog"}, "dog"), ({"evaluate.noun": "dog", "textual_inversion.start": "toy"}, "toy")],
+)
+def test_textual_inversion_starts_at_its_own_word_or_at_the_noun_or_where_stage_1_does(make_workspace, model, given, word):
+    still = {"textual_inversion.steps": 1, "textual_inversion.learning_rate": 1e-30, "textual_inversion.weight_decay": 0.0}
+    workspace = make_workspace(concept__start="cat")
+    baseline.run(workspace, "textual-inversion", silent, overrides={**still, **given})
+    [row] = left_by(workspace, "textual-inversion").result["concept"]
+    table = model.text_encoder.get_input_embeddings().weight
+    torch.testing.assert_close(row, table[model.tokenizer.get_vocab()[f"{word}</w>"]])
