@@ -101,6 +101,7 @@ def test_all_makes_the_others_where_one_is_in_the_way_and_then_says_which(traine
     code, shown, _ = cictl(*common, "--all", "--rank", "3", "--json")
     done, refused = (json.loads(line) for line in shown.splitlines()[-2:])
     assert code == 3 and list(done["in_the_way"]) == ["lora"] and refused["slug"] == "exports-exist"
+    assert all(file["kept"] for file in done["files"]) and not done["already_done"]
     assert {file["format"] for file in done["files"]} == {one.name for one in FORMATS} - {"lora", *done["left_out"]}
     assert cictl(*common, "--all", "--rank", "3", "--force")[0] == 0
 

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from cictl.engine.checkpoint import parse_tensors
 from cictl.errors import ModelAccessError
 from cictl.models.base_files import base_key_values
 from cictl.models.base_folder import WEIGHTS
@@ -70,6 +71,7 @@ REFUSED = [
     (lambda folder: change(folder / "unet" / "config.json", addition_embed_type="text_time"), "it is Stable Diffusion XL"),
     (lambda folder: [change(folder / "unet" / "config.json", cross_attention_dim=1024),
                      change(folder / "text_encoder" / "config.json", hidden_size=1024)], "it is Stable Diffusion 2"),
+    (lambda folder: (folder / "unet" / "config.json").write_text("{}"), "its UNet reads 1280 numbers a token"),  # diffusers' own
     (lambda folder: change(folder / "unet" / "config.json", in_channels=9), "it is an inpainting or an image-editing model"),
     (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "unet/config.json cannot be read as a JSON object"),
     (lambda folder: (folder / "vae" / "config.json").write_text("{"), "vae/config.json cannot be read as a JSON object"),
@@ -133,6 +135,20 @@ def test_weights_in_shards_are_read_as_those_in_one_file(folder, located):
     expected = base_key_values(located)
     assert read.keys() == expected.keys()
     assert all(torch.equal(read[name], weight) for name, weight in expected.items())
+
+
+def test_of_a_file_and_an_index_that_is_read_which_the_library_reads(folder):
+    """It takes the index for the UNet, and for the text encoder the file."""
+    whole = (folder / WEIGHTS["unet"]).read_bytes()
+    sharded(folder)
+    tensors = {name: torch.zeros_like(tensor) for name, tensor in parse_tensors(whole).items()}
+    save_file(tensors, folder / WEIGHTS["unet"], {"format": "pt"})
+    missing = {"weight_map": {"final_layer_norm.bias": "model-00001-of-00001.safetensors"}}
+    (folder / f"{WEIGHTS['text_encoder']}.index.json").write_text(json.dumps(missing))
+    located = locate_base(str(folder), offline=True)
+    read, loaded = base_key_values(located), StableDiffusion.load(located, CPU, torch.float32)
+    assert all(torch.equal(weight, loaded.unet.get_parameter(name)) for name, weight in read.items())
+    assert all(weight.any() for weight in read.values())
 
 
 def test_the_names_that_old_releases_gave_the_attention_of_the_vae_are_read(folder, model):

@@ -393,7 +393,8 @@ def test_another_kind_of_model_is_refused_before_its_weights_are_fetched(hub):
     files = dict(next(iter(hub.repositories["owner/tiny"].commits.values())))
     config = {**json.loads(files["unet/config.json"]), "addition_embed_type": "text_time"}
     hub.repositories["owner/xl"] = Repository()
-    hub.repositories["owner/xl"].commit({**files, "unet/config.json": json.dumps(config).encode()})
+    large = json.dumps(config).encode() + b" " * max(map(len, files.values()))  # larger than any of the weights
+    hub.repositories["owner/xl"].commit({**files, "unet/config.json": large})
     assert "it is Stable Diffusion XL" in refused("owner/xl").message
     assert hub.fetched() and not any(name.endswith(".safetensors") for name in hub.fetched())
 

@@ -31,6 +31,12 @@ def test_so_does_another_way_to_read_or_draw_with_the_same_weights(base, tmp_pat
     assert locate_base(str(copy)).identity != locate_base(str(base)).identity
 
 
+def test_and_so_does_the_same_file_under_a_name_by_which_it_is_not_read(base, tmp_path):
+    copy = shutil.copytree(base, tmp_path / "changed")
+    (copy / "clip" / "preprocessor_config.json").rename(copy / "clip" / "preprocessor_config.old.json")
+    assert locate_base(str(copy)).identity != locate_base(str(base)).identity
+
+
 @pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "./nowhere", "a/b/c"])
 def test_what_is_neither_a_folder_nor_an_id_is_refused_without_asking_the_network(name):
     with pytest.raises(ModelAccessError, match="neither a folder nor a file here, nor an id") as caught:

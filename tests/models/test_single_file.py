@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -86,6 +87,16 @@ def test_half_precision_old_names_and_foreign_tensors_are_read_too(file, base, t
     for part, module in read.items():
         for name, tensor in module.state_dict().items():
             assert torch.equal(tensor, exact[part].state_dict()[name].half().float()), name
+
+
+def test_a_file_that_is_overwritten_leaves_the_model_that_was_read_from_it_as_it_is(file, base, tmp_path):
+    copy = Path(shutil.copy(file, tmp_path))
+    read = load_parts(copy, base)
+    size = copy.stat().st_size
+    with open(copy, "r+b") as out:
+        out.write(b"\xff" * size)
+    for part, module in load_parts(file, base).items():
+        same_weights(module, read[part])
 
 
 def test_key_values_are_read_from_a_single_file_as_from_the_folder(file, base, located):

@@ -359,5 +359,6 @@ def test_a_snapshot_along_the_way_draws_as_a_training_that_ended_there(learned, 
     assert find_concept(before, method, silent).hash != along.hash
     made = generate.run(before, ["a photo of S*"], silent, overrides={"generate.count": 1}, source=method, step=2, out=tmp_path)
     assert len(made.pictures) == 1
-    with pytest.raises(StateError, match="kept nothing of step 3, but of: 2, 4"):
+    with pytest.raises(StateError, match="kept nothing of step 3, but of: 2, 4") as caught:
         find_concept(before, method, silent, 3)
+    assert caught.value.hint.startswith("--step 4, or leave --step out")

@@ -146,7 +146,9 @@ def test_another_base_model_under_the_same_name_is_noticed(copy_of_trained, base
     path.write_bytes(content)
     write_settings(copy_of_trained, {"model.id": str(other)})
     assert "identity.model" in refused(invert.run, copy_of_trained).message
-    assert "another base model" in refused(lambda w, o: generate.run(w, ["S*"], o), copy_of_trained).message
+    error = refused(lambda w, o: generate.run(w, ["S*"], o), copy_of_trained)
+    assert "another base model" in error.message
+    assert f"set model.id to {base} and model.revision to null in ci.yaml" in error.hint  # no digest, which is no revision
 
 
 def test_a_base_model_that_was_moved_is_the_same(copy_of_trained, base, tmp_path):

@@ -383,6 +383,15 @@ def test_a_grid_has_a_row_for_each_prompt(trained, tmp_path):
         assert image.height > 2 * 192
 
 
+def test_a_grid_whose_rows_stand_otherwise_takes_the_place_of_no_other(trained, tmp_path):
+    first, *others = "S*", "a red S*", "a blue S*"
+    one, other = (
+        draw(trained, tmp_path, first, *rest, grid=True, generate__count=1, generate__steps=1)[0]
+        for rest in (others, others[::-1])
+    )
+    assert one.grid != other.grid
+
+
 def test_a_prompt_of_several_lines_stands_on_one_above_its_pictures(copy_of_trained, tmp_path):
     few = {"generate.count": 1, "generate.steps": 1}
     outcome = generate.run(copy_of_trained, ["S*\nin the snow"], silent, overrides=few, out=tmp_path, grid=True)

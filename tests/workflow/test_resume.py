@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cictl.cli.app import app
+from cictl.config import Config
 from cictl.errors import Interrupted, ResourceError, StateError
 from cictl.events import CheckpointSaved, Note, StageStarted, StepCompleted, Warned
 from cictl.records import RESULT, SNAPSHOTS, STATE, checkpoint_folders, latest_checkpoint, snapshots
 from cictl.workflow import finetune, invert
+from cictl.workflow.saving import milestones_of
 from cictl.workspace import Workspace
 from tests.support import Recorder, assert_left_the_same, left_by, silent
 
@@ -65,6 +67,12 @@ def test_a_stopped_training_goes_on_to_the_same_bits_and_the_same_log(whole, bef
     outcome = train(before, stage)
     assert (outcome.action, outcome.first_step, outcome.steps) == ("resume", stops[-1], STEPS)
     assert_left_the_same(left_by(before, stage), left_by(whole, stage))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8])
+def test_neither_the_beginning_nor_the_end_is_kept_along_the_way_however_few_the_steps(steps):
+    config = Config.model_validate({"invert": {"steps": steps}, "checkpoint": {"snapshots": 5}})
+    assert milestones_of(config, "invert") <= set(range(1, steps))
 
 
 def test_snapshots_stand_at_equal_distances_and_are_the_same_after_any_stop(whole, before, stage):
