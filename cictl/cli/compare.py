@@ -9,6 +9,7 @@ import typer
 from cictl.cli.options import Common, DryRunOption, NounOption, PicturesOption, PromptSetOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import say_estimate, say_outcome, warn_of_empty_settings
+from cictl.ui.formats import would_draw
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
@@ -87,7 +88,7 @@ def _say_foreseen(would: Foreseen) -> None:
         say_outcome(training, "")
         if estimate := would.estimates.get(training.stage):
             say_estimate(estimate, "")
-    print_text(f"{would.pictures} pictures would be drawn, of which those that are there are kept")
+    print_text(would_draw(would.pictures, None))
     if would.method:
         print_text(f"({would.method})", "  ")
 

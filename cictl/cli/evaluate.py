@@ -10,7 +10,7 @@ import typer
 from cictl.cli.generate import StageOption
 from cictl.cli.options import Common, DryRunOption, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.ui.formats import pictures
+from cictl.ui.formats import pictures, would_draw
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
@@ -96,7 +96,8 @@ def _table(results: Results, titles: dict[str, str]) -> ScoreTable:
 
 
 def _say_foreseen(would: ForeseenEvaluation, titles: dict[str, str]) -> None:
-    print_text(_would_draw(would.pictures, would.kept))
+    measured = f"{pictures(would.pictures)} would be measured; all are there already"
+    print_text(measured if would.kept == would.pictures else would_draw(would.pictures, would.kept, then="measured"))
     for name, value in (_facts(would) | {"figures": ", ".join(titles[name] for name in would.figures)}).items():
         print_text(value, f"{name + ':':<10}")
     print_result(f"{'results:':<10}{would.results}", f"{'sheet:':<10}{would.sheet}")
@@ -129,13 +130,3 @@ def _facts(results: Results | ForeseenEvaluation) -> dict[str, str]:
 
 def _which(identity: str | None) -> str:
     return identity[:12] if identity else "still to be downloaded"
-
-
-def _would_draw(total: int, kept: int | None) -> str:
-    if kept is None:
-        return f"{pictures(total)} would be drawn and measured, of which those that are there are kept"
-    if kept == total:
-        return f"{pictures(total)} would be measured; all are there already"
-    if kept == 0:
-        return f"{pictures(total)} would be drawn and measured"
-    return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already; all would be measured"

@@ -8,6 +8,7 @@ import typer
 
 from cictl.cli.options import Common, DryRunOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
+from cictl.ui.formats import all_there, would_draw
 from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
@@ -47,12 +48,7 @@ def command(
 
 
 def _say_foreseen(would: ForeseenPreview) -> None:
-    missing = would.pictures - (would.kept or 0)
-    if not missing:
-        print_text(f"all {would.pictures} pictures are there; the sheet would be made of them")
-    elif would.kept:
-        print_text(f"{missing} of {would.pictures} pictures would be drawn, the rest is there already")
-    else:
-        print_text(f"{would.pictures} pictures would be drawn")
+    made_of_them = f"{all_there(would.pictures)}; the sheet would be made of them"
+    print_text(made_of_them if would.kept == would.pictures else would_draw(would.pictures, would.kept))
     if would.sheet:
         print_result(f"the sheet: {would.sheet}")

@@ -35,6 +35,26 @@ def pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"
 
 
+def all_there(count: int) -> str:
+    """``the picture is there``, ``all 4 pictures are there``."""
+    return "the picture is there" if count == 1 else f"all {count} pictures are there"
+
+
+def would_draw(total: int, kept: int | None, *, then: str = "") -> str:
+    """What a dry run says of ``total`` pictures, not all of which are there.
+
+    Args:
+        kept: how many are; None where that is not known.
+        then: what would be done with all of them, such as ``measured``.
+    """
+    and_then = f" and {then}" if then else ""
+    if kept:
+        rest = f"; all would be {then}" if then else ""
+        return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already{rest}"
+    known = "" if kept == 0 else ", of which those that are there are kept"
+    return f"{pictures(total)} would be drawn{and_then}{known}"
+
+
 def rate(seconds_per_step: float) -> str:
     """The pace, turned so that the number is at least one: ``7.1 it/s`` or ``1.40 s/it``."""
     if seconds_per_step <= 0 or not math.isfinite(seconds_per_step):
