@@ -13,6 +13,7 @@ from cictl.cli.session import exit_codes, open_session, print_outcome
 from cictl.errors import StateError, UsageError
 from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
+from cictl.sizes import size_in_words
 from cictl.ui.report import Listing, print_result, stdout_console
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _say(outcome: ExportOutcome) -> None:
         print_result("already done: the files are there, and equal")
     print_result(f"stage: {described({'stage': outcome.stage, 'step': outcome.step})}")
     for file in outcome.files:
-        print_result(f"{file['path']}  {_size(file['bytes'])}")
+        print_result(f"{file['path']}  {size_in_words(file['bytes'], decimals=1)}")
     for one, why in outcome.left_out.items():
         print_result(f"left out: {one}: {why}")
     for one, notes in outcome.notes.items():
@@ -147,9 +148,3 @@ def _rank(text: str) -> int | None:
     if not text.isdecimal():
         raise UsageError(f"--rank {text} is no rank", "a whole number from 1 on, or auto", slug="rank-not-a-number")
     return int(text)
-
-
-def _size(size: int) -> str:
-    if size < 2**10:
-        return f"{size} B"
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

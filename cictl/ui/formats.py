@@ -1,4 +1,4 @@
-"""Numbers, sizes, times and paths as short text."""
+"""Numbers, times and paths as short text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 from rich.cells import cell_len
 
 from cictl.events import Memory
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from cictl.sizes import size_in_words
 
 
 def put_aside(path: str) -> str:
@@ -86,12 +85,6 @@ def percent(done: int, total: int) -> str:
     return f"{100 * done // total if total else 100}%"
 
 
-def size(count: int) -> str:
-    """Bytes in the unit that suits them: ``312 MiB``, ``1.1 GiB``."""
-    number, unit = _scaled(count)
-    return f"{number} {unit}"
-
-
 def memory_label(memory: Memory) -> str:
     """``VRAM`` for memory of a GPU, ``RAM`` for memory of the process."""
     return "VRAM" if memory.device.startswith(("cuda", "mps")) else "RAM"
@@ -99,16 +92,14 @@ def memory_label(memory: Memory) -> str:
 
 def memory_use(memory: Memory) -> str:
     """In use of the total, such as ``1.1/23.4 GiB``; the unit is said once where it is the same."""
-    return of_total(memory.allocated, memory.total) if memory.total > 0 else size(memory.allocated)
+    return of_total(memory.allocated, memory.total) if memory.total > 0 else size_in_words(memory.allocated)
 
 
 def of_total(count: int, total: int) -> str:
     """Bytes of a total, such as ``1.1/4.0 GiB``; the unit is said once where it is the same."""
-    number, unit = _scaled(count)
-    total_number, total_unit = _scaled(total)
-    if unit == total_unit:
-        return f"{number}/{total_number} {total_unit}"
-    return f"{number} {unit}/{total_number} {total_unit}"
+    part, whole = size_in_words(count), size_in_words(total)
+    (number, unit), (_, unit_of_whole) = part.split(), whole.split()
+    return f"{number if unit == unit_of_whole else part}/{whole}"
 
 
 def clip(text: str, width: int, ellipsis: str = "…") -> str:
@@ -130,13 +121,3 @@ def clip_path(path: str, width: int, ellipsis: str = "…") -> str:
         path = path[1:]
     slash = path.find("/")
     return (ellipsis + path[max(0, slash) :])[:width]
-
-
-def _scaled(count: int) -> tuple[str, str]:
-    value, power = float(count), 0
-    # 999.5 and not 1024, so that no number needs four digits.
-    while value >= 999.5 and power < len(_UNITS) - 1:
-        value /= 1024
-        power += 1
-    decimals = 1 if power >= 3 and value < 100 else 0
-    return f"{value:.{decimals}f}", _UNITS[power]
