@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,23 +79,21 @@ def command(
         from cictl.workflow import export
 
         session = open_session(common)
-        with session.display() as observe:
-            outcome = export.run(
-                session.workspace,
-                observe,
-                formats=formats or (),
-                every=every,
-                stage=source.value if source else None,
-                step=step,
-                out=out,
-                name=name,
-                rank=_rank(rank),
-                dtype=dtype.value,
-                force=force,
-                overrides=session.overrides,
-            )
-
-        session.result(outcome, lambda: _say(outcome))
+        write = partial(
+            export.run,
+            session.workspace,
+            formats=formats or (),
+            every=every,
+            stage=source.value if source else None,
+            step=step,
+            out=out,
+            name=name,
+            rank=_rank(rank),
+            dtype=dtype.value,
+            force=force,
+            overrides=session.overrides,
+        )
+        outcome = session.work(write, _say)
         if outcome.in_the_way:
             raise StateError(
                 "\n".join(f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()),

@@ -147,24 +147,19 @@ def command(
             "out": out,
             "grid": grid,
         }
-        if dry_run:
-            with session.display() as observe:
-                _require_quotes(prompts or [], source, observe)
-                would = foreseen_pictures.foresee_pictures(session.workspace, every, observe, **arguments)
-            session.result(would, lambda: _say_foreseen(would))
-            return
-        with session.display() as observe:
-            _require_quotes(prompts or [], source, observe)
-            outcome = generate.run(session.workspace, every, observe, metadata=not no_metadata, **arguments)
 
-        session.result(outcome, lambda: _say(outcome))
-        total = len(outcome.pictures)
-        if outcome.blanked and len(outcome.blanked) == total:
-            raise CictlError(
-                f"the base model's safety checker blanked {'the picture' if total == 1 else f'all {total} pictures'}",
-                "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
-                slug="pictures-all-blanked",
-            )
+        def foresee(observe: Observer) -> ForeseenPictures:
+            _require_quotes(prompts or [], source, observe)
+            return foreseen_pictures.foresee_pictures(session.workspace, every, observe, **arguments)
+
+        def draw(observe: Observer) -> GenerateOutcome:
+            _require_quotes(prompts or [], source, observe)
+            return generate.run(session.workspace, every, observe, metadata=not no_metadata, **arguments)
+
+        if dry_run:
+            session.work(foresee, _say_foreseen)
+        else:
+            _require_one_to_see(session.work(draw, _say))
 
 
 def _say(outcome: GenerateOutcome) -> None:
@@ -204,6 +199,16 @@ def _drawn_with(would: ForeseenPictures) -> str:
         f"guidance {sampling['guidance']:g}",
     ]
     return ", ".join([*facts, *ways_to_draw(sampling), f"at most {would.batch_size} at a time"])
+
+
+def _require_one_to_see(outcome: GenerateOutcome) -> None:
+    total = len(outcome.pictures)
+    if outcome.blanked and len(outcome.blanked) == total:
+        raise CictlError(
+            f"the base model's safety checker blanked {'the picture' if total == 1 else f'all {total} pictures'}",
+            "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
+            slug="pictures-all-blanked",
+        )
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,13 +39,11 @@ def command(
 
         session = open_session(common, generate__count=count, seed=seed)
         if dry_run:
-            with session.display() as observe:
-                would = foreseen_pictures.foresee_preview(session.workspace, observe, overrides=session.overrides)
-            session.result(would, lambda: _say_foreseen(would))
-            return
-        with session.display() as observe:
-            outcome = preview_aux.run(session.workspace, observe, overrides=session.overrides)
-        session.result(outcome, lambda: print_result(f"the sheet: {outcome.sheet}"))
+            foresee = partial(foreseen_pictures.foresee_preview, session.workspace, overrides=session.overrides)
+            session.work(foresee, _say_foreseen)
+        else:
+            draw = partial(preview_aux.run, session.workspace, overrides=session.overrides)
+            session.work(draw, lambda outcome: print_result(f"the sheet: {outcome.sheet}"))
 
 
 def _say_foreseen(would: ForeseenPreview) -> None:
