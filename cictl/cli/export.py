@@ -96,7 +96,7 @@ def command(
         outcome = session.work(write, _say)
         if outcome.in_the_way:
             raise StateError(
-                "\n".join(f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()),
+                [f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()],
                 "the same command with --force replaces it; --out writes elsewhere",
                 slug="exports-exist",
             )

@@ -132,7 +132,7 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
         if common.debug and launched()[1] == 1:
             raise
         unexpected = CictlError(
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}".splitlines(),
             "this is a bug of cictl; --debug shows where, and a report with it is welcome",
             slug="unexpected",
         )

@@ -107,7 +107,7 @@ def missing_rows(failed: Sequence[Failure], there: Sequence[Source]) -> CictlErr
     """The error that a comparison ends with where rows have ``failed`` and others are ``there``, of the kind of the first."""
     first = failed[0]
     kind = next((kind for kind in _KINDS if kind.exit_code == first.exit_code), CictlError)
-    message = "\n".join(f"{one.title} is not in the comparison: {one.message}" for one in failed)
+    message = [line for one in failed for line in f"{one.title} is not in the comparison: {one.message}".splitlines()]
     hints = list(dict.fromkeys(one.hint for one in failed))
     if any(one.slug in _OF_ONE_ALONE for one in failed):  # pictures that were blanked would be the same ones again
         hints.append("the same command tries again what is missing, and that alone")
