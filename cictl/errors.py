@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any, ClassVar
+from unicodedata import category
 
 # Of torch's allocators for GPUs, for Apple's, for the CPU on Linux and on Windows, and of CUDA's libraries.
 _OUT_OF_MEMORY = ("out of memory", "invalid buffer size", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -17,7 +18,8 @@ class CictlError(Exception):
     """A failure that the user can understand and act on; shown without a traceback.
 
     Args:
-        message: what is wrong, and where.
+        message: what is wrong, and where, on one line; a list is of several. Whatever else would break a line, or steer a
+            terminal, is escaped, since names of files come from others.
         hint: the next command to type, or the next thing to do; a line for each way on.
         slug: names the cause for programs (``--json``) and for docs/errors.md; each stands in one place of the source.
     """
@@ -25,15 +27,20 @@ class CictlError(Exception):
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "failed"
 
-    def __init__(self, message: str, hint: str, *, slug: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | list[str], hint: str, *, slug: str) -> None:
+        self.message = "\n".join(map(_on_one_line, [message] if isinstance(message, str) else message))
+        super().__init__(self.message)
         self.hint = hint
         self.slug = slug
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How one process tells another: Python's own way would call ``__init__`` with the message alone."""
         return type(self).__new__, (type(self), self.message), self.__dict__
+
+
+def _on_one_line(text: str) -> str:
+    """``text`` as it stands, but for what is neither to be seen nor a space."""
+    return "".join(one if one.isprintable() or category(one) == "Zs" else ascii(one)[1:-1] for one in text)
 
 
 def lacking(weights: Collection[str]) -> str:
@@ -97,7 +104,7 @@ class Interrupted(CictlError):
 
     kind = "interrupted"
 
-    def __init__(self, signal_number: int, message: str, hint: str) -> None:
+    def __init__(self, signal_number: int, message: str | list[str], hint: str) -> None:
         super().__init__(message, hint, slug="interrupted")
         self.signal_number = signal_number
 

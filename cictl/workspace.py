@@ -218,9 +218,8 @@ def find_workspace(start: Path, *, exact: bool = False) -> tuple[Workspace, str]
     if len(below) == 1:
         return Workspace(below[0]), f"using the workspace {below[0].name}"
     if below:
-        names = "\n".join(f"  {folder.name}" for folder in below)
         raise StateError(
-            f"there are {len(below)} workspaces here:\n{names}",
+            [f"there are {len(below)} workspaces here:", *(f"  {folder.name}" for folder in below)],
             f"name one, as in: cictl COMMAND -C {quoted(below[0].name)}",
             slug="workspace-ambiguous",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from cictl.ui.formats import pictures
 from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
+    from cictl.workflow.attention import AttentionOutcome
     from cictl.workflow.foreseen_pictures import ForeseenAttention
 
 
@@ -58,19 +60,15 @@ def command(
         session = open_session(common, seed=seed)
         arguments: dict[str, Any] = {"overrides": session.overrides, "source": source.value, "count": count}
         if dry_run:
-            with session.display() as observe:
-                would = foreseen_pictures.foresee_attention(session.workspace, prompt, observe, **arguments)
-            session.result(would, lambda: _say_foreseen(would))
-            return
-        with session.display() as observe:
-            outcome = attention.run(session.workspace, prompt, observe, **arguments)
+            session.work(partial(foreseen_pictures.foresee_attention, session.workspace, prompt, **arguments), _say_foreseen)
+        else:
+            session.work(partial(attention.run, session.workspace, prompt, **arguments), _say)
 
-        def say() -> None:
-            if outcome.kept:
-                print_result("already done: the sheet is there")
-            print_result(f"the sheet: {outcome.sheet}")
 
-        session.result(outcome, say)
+def _say(outcome: AttentionOutcome) -> None:
+    if outcome.kept:
+        print_result("already done: the sheet is there")
+    print_result(f"the sheet: {outcome.sheet}")
 
 
 def _say_foreseen(would: ForeseenAttention) -> None:

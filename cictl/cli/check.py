@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from cictl.cli.options import Common, takes_common
@@ -24,9 +26,7 @@ def command(common: Common) -> None:
     """
     with exit_codes(common):
         session = open_session(common)
-        with session.display() as observe:
-            report = check.run(session.workspace, observe, overrides=session.overrides)
-        session.result(report, lambda: say(report))
+        report = session.work(partial(check.run, session.workspace, overrides=session.overrides), say)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 

@@ -9,6 +9,8 @@ import typer
 from cictl.cli.options import Common, DryRunOption, NounOption, PicturesOption, PromptSetOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import say_estimate, say_outcome, warn_of_empty_settings
+from cictl.events import Observer
+from cictl.ui.formats import would_draw
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
@@ -50,8 +52,6 @@ def command(
     """
     with exit_codes(common):
         from cictl.workflow import compare, foreseen, trainings
-        from cictl.workflow.comparison_table import facts
-        from cictl.workflow.results import FIGURES
 
         session = open_session(common, evaluate__noun=noun)
         asked = {"evaluate.prompts": prompts, "evaluate.count": count, "seed": seed}
@@ -61,25 +61,30 @@ def command(
             "drawing": {key: value for key, value in asked.items() if value is not None},
             "last_alone": last,
         }
-        if dry_run:
-            with session.display() as observe:
-                warn_of_empty_settings(session, observe)
-                would = foreseen.run(session.workspace, observe, **arguments)
-            session.result(would, lambda: _say_foreseen(would))
-            return
-        with session.display() as observe:
+
+        def foresee(observe: Observer) -> Foreseen:
             warn_of_empty_settings(session, observe)
-            outcome = compare.run(session.workspace, observe, **arguments)
+            return foreseen.run(session.workspace, observe, **arguments)
 
-        def say() -> None:
-            print_result(_table(outcome, FIGURES))
-            for name, value in facts(outcome).items():
-                print_text(value, f"{name + ':':<10}")
-            print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
+        def train_and_measure(observe: Observer) -> CompareOutcome:
+            warn_of_empty_settings(session, observe)
+            return compare.run(session.workspace, observe, **arguments)
 
-        session.result(outcome, say)
+        if dry_run:
+            session.work(foresee, _say_foreseen)
+            return
+        outcome = session.work(train_and_measure, _say)
         if outcome.failed:
             raise trainings.missing_rows(outcome.failed, list(dict.fromkeys(row.method for row in outcome.rows)))
+
+
+def _say(outcome: CompareOutcome) -> None:
+    from cictl.workflow.comparison_table import facts
+
+    print_result(_table(outcome))
+    for name, value in facts(outcome).items():
+        print_text(value, f"{name + ':':<10}")
+    print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 
 
 def _say_foreseen(would: Foreseen) -> None:
@@ -87,11 +92,13 @@ def _say_foreseen(would: Foreseen) -> None:
         say_outcome(training, "")
         if estimate := would.estimates.get(training.stage):
             say_estimate(estimate, "")
-    print_text(f"{would.pictures} pictures would be drawn, of which those that are there are kept")
+    print_text(would_draw(would.pictures, None))
     if would.method:
         print_text(f"({would.method})", "  ")
 
 
-def _table(outcome: CompareOutcome, titles: dict[str, str]) -> ScoreTable:
+def _table(outcome: CompareOutcome) -> ScoreTable:
+    from cictl.workflow.results import FIGURES
+
     rows = {row.name: [(score.mean, score.std) for score in row.overall.values()] for row in outcome.rows}
-    return ScoreTable("method", [titles[name] for name in outcome.rows[0].overall], rows)
+    return ScoreTable("method", [FIGURES[name] for name in outcome.rows[0].overall], rows)

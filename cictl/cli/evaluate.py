@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,12 @@ import typer
 from cictl.cli.generate import StageOption
 from cictl.cli.options import Common, DryRunOption, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
 from cictl.cli.session import exit_codes, open_session
-from cictl.ui.formats import pictures
+from cictl.ui.formats import pictures, would_draw
 from cictl.ui.report import print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
+    from cictl.workflow.evaluate import EvaluateOutcome
     from cictl.workflow.foreseen_pictures import ForeseenEvaluation
     from cictl.workflow.results import Results
 
@@ -57,7 +59,6 @@ def command(
     """
     with exit_codes(common):
         from cictl.workflow import evaluate, foreseen_pictures
-        from cictl.workflow.results import FIGURES
 
         session = open_session(
             common,
@@ -73,31 +74,32 @@ def command(
             "out": out,
         }
         if dry_run:
-            with session.display() as observe:
-                would = foreseen_pictures.foresee_evaluation(session.workspace, observe, **arguments)
-            session.result(would, lambda: _say_foreseen(would, FIGURES))
-            return
-        with session.display() as observe:
-            outcome = evaluate.run(session.workspace, observe, **arguments)
-
-        def say() -> None:
-            print_result(_table(outcome.measured, FIGURES))
-            for name, value in (_facts(outcome.measured) | {"std": outcome.measured.std}).items():
-                print_text(value, f"{name + ':':<10}")
-            print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
-
-        session.result(outcome, say)
+            session.work(partial(foreseen_pictures.foresee_evaluation, session.workspace, **arguments), _say_foreseen)
+        else:
+            session.work(partial(evaluate.run, session.workspace, **arguments), _say)
 
 
-def _table(results: Results, titles: dict[str, str]) -> ScoreTable:
+def _say(outcome: EvaluateOutcome) -> None:
+    print_result(_table(outcome.measured))
+    for name, value in (_facts(outcome.measured) | {"std": outcome.measured.std}).items():
+        print_text(value, f"{name + ':':<10}")
+    print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
+
+
+def _table(results: Results) -> ScoreTable:
+    from cictl.workflow.results import FIGURES
+
     rows = {one.prompt: [(score.mean, score.std) for score in one.figures.values()] for one in results.prompts}
     overall = [(score.mean, score.std) for score in results.overall.values()]
-    return ScoreTable("prompt", [titles[name] for name in results.overall], rows, overall)
+    return ScoreTable("prompt", [FIGURES[name] for name in results.overall], rows, overall)
 
 
-def _say_foreseen(would: ForeseenEvaluation, titles: dict[str, str]) -> None:
-    print_text(_would_draw(would.pictures, would.kept))
-    for name, value in (_facts(would) | {"figures": ", ".join(titles[name] for name in would.figures)}).items():
+def _say_foreseen(would: ForeseenEvaluation) -> None:
+    from cictl.workflow.results import FIGURES
+
+    measured = f"{pictures(would.pictures)} would be measured; all are there already"
+    print_text(measured if would.kept == would.pictures else would_draw(would.pictures, would.kept, then="measured"))
+    for name, value in (_facts(would) | {"figures": ", ".join(FIGURES[name] for name in would.figures)}).items():
         print_text(value, f"{name + ':':<10}")
     print_result(f"{'results:':<10}{would.results}", f"{'sheet:':<10}{would.sheet}")
     if would.replaced:
@@ -129,13 +131,3 @@ def _facts(results: Results | ForeseenEvaluation) -> dict[str, str]:
 
 def _which(identity: str | None) -> str:
     return identity[:12] if identity else "still to be downloaded"
-
-
-def _would_draw(total: int, kept: int | None) -> str:
-    if kept is None:
-        return f"{pictures(total)} would be drawn and measured, of which those that are there are kept"
-    if kept == total:
-        return f"{pictures(total)} would be measured; all are there already"
-    if kept == 0:
-        return f"{pictures(total)} would be drawn and measured"
-    return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already; all would be measured"

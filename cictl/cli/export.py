@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from cictl.cli.session import exit_codes, open_session, print_outcome
 from cictl.errors import StateError, UsageError
 from cictl.exporters.origin import described
 from cictl.exporters.registry import FORMATS
+from cictl.sizes import size_in_words
 from cictl.ui.report import Listing, print_result, stdout_console
 
 if TYPE_CHECKING:
@@ -77,26 +79,24 @@ def command(
         from cictl.workflow import export
 
         session = open_session(common)
-        with session.display() as observe:
-            outcome = export.run(
-                session.workspace,
-                observe,
-                formats=formats or (),
-                every=every,
-                stage=source.value if source else None,
-                step=step,
-                out=out,
-                name=name,
-                rank=_rank(rank),
-                dtype=dtype.value,
-                force=force,
-                overrides=session.overrides,
-            )
-
-        session.result(outcome, lambda: _say(outcome))
+        write = partial(
+            export.run,
+            session.workspace,
+            formats=formats or (),
+            every=every,
+            stage=source.value if source else None,
+            step=step,
+            out=out,
+            name=name,
+            rank=_rank(rank),
+            dtype=dtype.value,
+            force=force,
+            overrides=session.overrides,
+        )
+        outcome = session.work(write, _say)
         if outcome.in_the_way:
             raise StateError(
-                "\n".join(f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()),
+                [f"{one} was not exported: {why}" for one, why in outcome.in_the_way.items()],
                 "the same command with --force replaces it; --out writes elsewhere",
                 slug="exports-exist",
             )
@@ -107,7 +107,7 @@ def _say(outcome: ExportOutcome) -> None:
         print_result("already done: the files are there, and equal")
     print_result(f"stage: {described({'stage': outcome.stage, 'step': outcome.step})}")
     for file in outcome.files:
-        print_result(f"{file['path']}  {_size(file['bytes'])}")
+        print_result(f"{file['path']}  {size_in_words(file['bytes'], decimals=1)}")
     for one, why in outcome.left_out.items():
         print_result(f"left out: {one}: {why}")
     for one, notes in outcome.notes.items():
@@ -147,9 +147,3 @@ def _rank(text: str) -> int | None:
     if not text.isdecimal():
         raise UsageError(f"--rank {text} is no rank", "a whole number from 1 on, or auto", slug="rank-not-a-number")
     return int(text)
-
-
-def _size(size: int) -> str:
-    if size < 2**10:
-        return f"{size} B"
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

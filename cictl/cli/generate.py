@@ -15,7 +15,7 @@ from cictl.data.prompts import in_quotes, mentions_concept, one_prompt, read_pro
 from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
 from cictl.placeholders import CONCEPT
-from cictl.ui.formats import pictures, rough_duration
+from cictl.ui.formats import all_there, rough_duration, would_draw
 from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
@@ -147,30 +147,25 @@ def command(
             "out": out,
             "grid": grid,
         }
-        if dry_run:
-            with session.display() as observe:
-                _require_quotes(prompts or [], source, observe)
-                would = foreseen_pictures.foresee_pictures(session.workspace, every, observe, **arguments)
-            session.result(would, lambda: _say_foreseen(would))
-            return
-        with session.display() as observe:
-            _require_quotes(prompts or [], source, observe)
-            outcome = generate.run(session.workspace, every, observe, metadata=not no_metadata, **arguments)
 
-        session.result(outcome, lambda: _say(outcome))
-        total = len(outcome.pictures)
-        if outcome.blanked and len(outcome.blanked) == total:
-            raise CictlError(
-                f"the base model's safety checker blanked {'the picture' if total == 1 else f'all {total} pictures'}",
-                "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
-                slug="pictures-all-blanked",
-            )
+        def foresee(observe: Observer) -> ForeseenPictures:
+            _require_quotes(prompts or [], source, observe)
+            return foreseen_pictures.foresee_pictures(session.workspace, every, observe, **arguments)
+
+        def draw(observe: Observer) -> GenerateOutcome:
+            _require_quotes(prompts or [], source, observe)
+            return generate.run(session.workspace, every, observe, metadata=not no_metadata, **arguments)
+
+        if dry_run:
+            session.work(foresee, _say_foreseen)
+        else:
+            _require_one_to_see(session.work(draw, _say))
 
 
 def _say(outcome: GenerateOutcome) -> None:
     total = len(outcome.pictures)
     if outcome.kept == total:
-        print_result("already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there"))
+        print_result(f"already done: {all_there(total)}")
     for picture in outcome.pictures:
         print_result(picture["path"])
     if outcome.grid:
@@ -178,7 +173,8 @@ def _say(outcome: GenerateOutcome) -> None:
 
 
 def _say_foreseen(would: ForeseenPictures) -> None:
-    print_text(_would_draw(would.count, would.kept))
+    done = would.kept == would.count
+    print_text(f"already done: {all_there(would.count)}" if done else would_draw(would.count, would.kept))
     fetched = "" if would.base["identity"] else ", which is still to be downloaded"
     trained = f" after {would.steps} steps" if would.steps else ""
     print_text(f"{would.stage}{trained}, on {would.base['id']}{fetched}", "stage:    ")
@@ -187,19 +183,9 @@ def _say_foreseen(would: ForeseenPictures) -> None:
         print_text(f"about {rough_duration(would.estimate.seconds)} on {would.estimate.device}", "takes:    ")
         print_text(f"({would.estimate.method})", " " * 10)
     for picture in would.pictures or []:
-        print_result(picture["path"] + ("  (there already)" if picture["kept"] and would.kept != would.count else ""))
+        print_result(picture["path"] + ("  (there already)" if picture["kept"] and not done else ""))
     if would.grid:
         print_result(f"the grid: {would.grid}")
-
-
-def _would_draw(total: int, kept: int | None) -> str:
-    if kept is None:
-        return f"{pictures(total)} would be drawn, of which those that are there are kept"
-    if kept == total:
-        return "already done: " + ("the picture is there" if total == 1 else f"all {total} pictures are there")
-    if kept == 0:
-        return f"{pictures(total)} would be drawn"
-    return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already"
 
 
 def _drawn_with(would: ForeseenPictures) -> str:
@@ -213,6 +199,16 @@ def _drawn_with(would: ForeseenPictures) -> str:
         f"guidance {sampling['guidance']:g}",
     ]
     return ", ".join([*facts, *ways_to_draw(sampling), f"at most {would.batch_size} at a time"])
+
+
+def _require_one_to_see(outcome: GenerateOutcome) -> None:
+    total = len(outcome.pictures)
+    if outcome.blanked and len(outcome.blanked) == total:
+        raise CictlError(
+            f"the base model's safety checker blanked {'the picture' if total == 1 else f'all {total} pictures'}",
+            "try another prompt or another --seed; --set generate.safety_checker=off draws without it",
+            slug="pictures-all-blanked",
+        )
 
 
 def _require_quotes(prompts: Sequence[str], source: Source | None, observe: Observer) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cictl.cli.options import Common, DryRunOption, SeedOption, takes_common
 from cictl.cli.session import exit_codes, open_session
+from cictl.ui.formats import all_there, would_draw
 from cictl.ui.report import print_result, print_text
 
 if TYPE_CHECKING:
@@ -37,22 +39,15 @@ def command(
 
         session = open_session(common, generate__count=count, seed=seed)
         if dry_run:
-            with session.display() as observe:
-                would = foreseen_pictures.foresee_preview(session.workspace, observe, overrides=session.overrides)
-            session.result(would, lambda: _say_foreseen(would))
-            return
-        with session.display() as observe:
-            outcome = preview_aux.run(session.workspace, observe, overrides=session.overrides)
-        session.result(outcome, lambda: print_result(f"the sheet: {outcome.sheet}"))
+            foresee = partial(foreseen_pictures.foresee_preview, session.workspace, overrides=session.overrides)
+            session.work(foresee, _say_foreseen)
+        else:
+            draw = partial(preview_aux.run, session.workspace, overrides=session.overrides)
+            session.work(draw, lambda outcome: print_result(f"the sheet: {outcome.sheet}"))
 
 
 def _say_foreseen(would: ForeseenPreview) -> None:
-    missing = would.pictures - (would.kept or 0)
-    if not missing:
-        print_text(f"all {would.pictures} pictures are there; the sheet would be made of them")
-    elif would.kept:
-        print_text(f"{missing} of {would.pictures} pictures would be drawn, the rest is there already")
-    else:
-        print_text(f"{would.pictures} pictures would be drawn")
+    made_of_them = f"{all_there(would.pictures)}; the sheet would be made of them"
+    print_text(made_of_them if would.kept == would.pictures else would_draw(would.pictures, would.kept))
     if would.sheet:
         print_result(f"the sheet: {would.sheet}")

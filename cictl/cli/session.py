@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 
@@ -26,6 +26,8 @@ from cictl.ui.display import Mode, choose_mode, show
 from cictl.ui.glyphs import printable
 from cictl.ui.report import exit_code, print_error, print_json
 from cictl.workspace import Workspace, find_workspace
+
+Outcome = TypeVar("Outcome")
 
 _IN_A_WORKSPACE = "check|invert|finetune|baseline|preview-aux|attention|generate|evaluate|compare|export|status"
 _COMMAND = re.compile(rf"(?<!&& )\bcictl (?:{_IN_A_WORKSPACE})\b(?! -C)")  # what stands behind a cd needs no -C
@@ -53,6 +55,13 @@ class Session:
         """Show progress; gives the observer."""
         with show(self.mode, title=self.workspace.root.name, verbose=self.verbose) as observe:
             yield observe
+
+    def work(self, do: Callable[[Observer], Outcome], say: Callable[[Outcome], None]) -> Outcome:
+        """Do something while its progress is shown, then print what came of it, by ``say`` or as JSON; gives that."""
+        with self.display() as observe:
+            outcome = do(observe)
+        self.result(outcome, lambda: say(outcome))
+        return outcome
 
     def typed(self, way_on: str) -> str:
         """``way_on`` as it works from where a person is, if it is a command; what else it says stands as it is."""
@@ -123,7 +132,7 @@ def exit_codes(common: Common, *, shared: bool = False) -> Iterator[None]:
         if common.debug and launched()[1] == 1:
             raise
         unexpected = CictlError(
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}".splitlines(),
             "this is a bug of cictl; --debug shows where, and a report with it is welcome",
             slug="unexpected",
         )

@@ -13,6 +13,7 @@ from cictl.config import METHODS, command_of
 from cictl.errors import CictlError
 from cictl.events import Observer, Warned
 from cictl.processes import launched
+from cictl.sizes import size_in_words
 from cictl.ui.formats import rough_duration
 from cictl.ui.report import print_result, print_text
 from cictl.workflow import check
@@ -60,7 +61,7 @@ def finish(session: Session, outcome: TrainingOutcome, next_command: str) -> Non
 
 def say_estimate(estimate: Estimate, method: str) -> None:
     """Print what a training will take."""
-    took, memory = rough_duration(estimate.seconds), f"{estimate.memory / 2**20:,.0f} MiB"
+    took, memory = rough_duration(estimate.seconds), size_in_words(estimate.memory, "MiB")
     less = "" if estimate.kept == "full" else f" (model.memory {estimate.kept})"
     if estimate.class_pictures:
         print_text(
@@ -69,8 +70,8 @@ def say_estimate(estimate: Estimate, method: str) -> None:
     command = command_of(estimate.stage)
     print_text(f"about {took} for {estimate.steps} steps of {command}, {memory} beside the libraries' own{less}")
     if estimate.stage in METHODS and estimate.checkpoint:
-        snapshots = f"; {estimate.snapshots / 2**20:,.0f} MiB for the results along the way" if estimate.snapshots else ""
-        print_text(f"{estimate.checkpoint / 2**20:,.0f} MiB for a checkpoint, of which two are kept{snapshots}")
+        snapshots = f"; {size_in_words(estimate.snapshots, 'MiB')} for the results along the way" if estimate.snapshots else ""
+        print_text(f"{size_in_words(estimate.checkpoint, 'MiB')} for a checkpoint, of which two are kept{snapshots}")
     if method:
         print_text(f"({method})", "  ")
 

@@ -212,13 +212,13 @@ def _nearest_line(place: tuple[str, ...], document: Document) -> int | None:
     return None
 
 
-def _describe(path: Path, problems: Sequence[Problem]) -> str:
+def _describe(path: Path, problems: Sequence[Problem]) -> list[str]:
     ordered = sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0))
     shown = [f"  line {p.line}: {p.message}" if p.line else f"  {p.message}" for p in ordered[:50]]
     more = [f"  and {len(ordered) - 50} more"] if len(ordered) > 50 else []
     count = "one error" if len(ordered) == 1 else f"{len(ordered)} errors"
     where = "" if _all_from(problems, _SET) or _all_from(problems, _KEPT) else f"{path.name}: "
-    return "\n".join([f"{where}{count} in the configuration", *shown, *more])
+    return [f"{where}{count} in the configuration", *shown, *more]
 
 
 def _correct(sources: Sources, problems: Sequence[Problem]) -> str:

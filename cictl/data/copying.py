@@ -38,19 +38,18 @@ def copy_into(paths: Sequence[Path], folder: Path) -> list[Path]:
         if os.path.isdir(path):
             pictures = list_files(path)
             if not pictures:
-                faults.append(f"{shown(str(path))}: holds no photographs{further_down(path)}")
+                faults.append(f"{path}: holds no photographs{further_down(path)}")
         else:
             pictures = [path]
         for picture in pictures:
             fault = _fault_of_source(picture, seen)
             if fault:
-                faults.append(f"{shown(str(picture))}: {fault}")
+                faults.append(f"{picture}: {fault}")
             else:
                 sources.append(picture)
     if faults:
-        listed = "\n".join(f"  {fault}" for fault in faults)
         raise UsageError(
-            f"these cannot be copied:\n{listed}",
+            ["these cannot be copied:", *(f"  {fault}" for fault in faults)],
             "correct the paths, replace or remove these files, then the same command again; nothing was copied",
             slug="photographs-not-copied",
         )

@@ -119,12 +119,11 @@ def find_photographs(folder: Path) -> list[Photograph]:
             _check_link(path, inside)
             photographs.append(examine(path, seen))
         except UnusableError as error:
-            faults.append(f"{shown(path.name)}: {error}")
+            faults.append(f"{path.name}: {error}")
     if faults:
         count = "1 file" if len(faults) == 1 else f"{len(faults)} files"
-        listed = "\n".join(f"  {fault}" for fault in faults)
         raise UsageError(
-            f"{count} in {folder} cannot be used:\n{listed}",
+            [f"{count} in {folder} cannot be used:", *(f"  {fault}" for fault in faults)],
             f"replace or remove these files, then the same command again; keep three to six in {folder}",
             slug="photographs-unusable",
         )
@@ -210,7 +209,7 @@ def examine(path: Path, seen: dict[str, str]) -> Photograph:
     for digest, same in ((sha256, "the same file as"), (pixels, "the same picture, pixel for pixel, as")):
         first = seen.setdefault(digest, path.name)
         if first != path.name:
-            raise UnusableError(f"{same} {shown(first)}; keep one of them")
+            raise UnusableError(f"{same} {first}; keep one of them")
     return Photograph(path, sha256, image.width, image.height)
 
 
@@ -237,7 +236,7 @@ def further_down(folder: Path) -> str:
         found = sum(not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES for name in names)
         if found and where.parts:
             count += found
-            places.add(shown(str(where)))
+            places.add(str(where))
     if not count:
         return ""
     named = ", ".join(sorted(places)[:_FOLDERS_NAMED]) + (", ..." if len(places) > _FOLDERS_NAMED else "")

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from cictl.sizes import size_in_words
+
 MOST_PIXELS = 200_000_000
 MOST_BYTES = 256 << 20
 SMALLEST_SIDE = 64
@@ -56,7 +58,7 @@ def decode(path: Path) -> Image.Image:
         if size == 0:
             raise UnusableError("the file is empty; copy it again")
         if size > MOST_BYTES:
-            raise UnusableError(f"{size / 2**20:.0f} MiB is over the limit of {MOST_BYTES >> 20} MiB; save it smaller")
+            raise UnusableError(f"{size_in_words(size, 'MiB')} is over the limit of {size_in_words(MOST_BYTES)}; save it smaller")
         with _pillow_silenced(), Image.open(path, formats=_formats_for(path)) as image:
             _check_header(image)
             image.load()

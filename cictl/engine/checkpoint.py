@@ -21,6 +21,7 @@ from cictl.engine.tensor_files import StoredTensors, places, serialized
 from cictl.errors import ResourceError
 from cictl.files import as_typed, how_to_write, is_full, sync_folder, write_atomic
 from cictl.records import MANIFEST, RESULT, SNAPSHOTS, STATE, Checkpoint, checkpoint_folders, sealed, step_folder
+from cictl.sizes import size_in_words
 
 _KEPT = 2  # the newest, and the one before it should the newest be damaged
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -140,7 +141,7 @@ def _disk_error(error: OSError, folder: Path, needed: int) -> ResourceError:
     room = ""
     if is_full(error):
         free = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
-        room = f" ({needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free)"
+        room = f" ({size_in_words(needed, 'MiB', decimals=1)} needed, {size_in_words(free, 'MiB', decimals=1)} free)"
     return ResourceError(
         f"the checkpoint cannot be written to {as_typed(folder)}: {error.strerror}{room}",
         how_to_write(folder, error),

@@ -52,7 +52,7 @@ def listing(request: Request) -> tuple[str, list[File]]:
         raise
     except Exception as error:
         problem = hub_errors.explained(error, request)
-        raise NoAnswer(problem.message, problem.hint, slug=problem.slug) from None
+        raise NoAnswer(problem.message.splitlines(), problem.hint, slug=problem.slug) from None
     if not is_commit(info.sha):
         raise ModelAccessError(
             f"{hub_errors.hub_name()} names no commit of {request.id}",

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from cictl.events import Memory
+from cictl.sizes import size_in_words
 from cictl.ui import formats
 from cictl.ui.glyphs import Glyphs
 from cictl.ui.sparkline import History, sparkline
@@ -107,7 +108,7 @@ def loss_line(value: float | None, history: History, width: int, glyphs: Glyphs,
 def meter(memory: Memory, width: int, glyphs: Glyphs) -> Text:
     """Memory in use as a bar with a mark at the peak, then the numbers."""
     tail = f"  {formats.memory_use(memory)}"
-    with_peak = f"{tail}  peak {formats.size(memory.peak)}"
+    with_peak = f"{tail}  peak {size_in_words(memory.peak)}"
     if width - len(with_peak) >= _NARROWEST_METER:
         tail = with_peak
     room = width - len(tail)

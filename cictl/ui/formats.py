@@ -1,4 +1,4 @@
-"""Numbers, sizes, times and paths as short text."""
+"""Numbers, times and paths as short text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 from rich.cells import cell_len
 
 from cictl.events import Memory
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from cictl.sizes import size_in_words
 
 
 def put_aside(path: str) -> str:
@@ -33,6 +32,26 @@ def rough_duration(seconds: float) -> str:
 def pictures(count: int) -> str:
     """``1 picture``, ``4 pictures``."""
     return "1 picture" if count == 1 else f"{count} pictures"
+
+
+def all_there(count: int) -> str:
+    """``the picture is there``, ``all 4 pictures are there``."""
+    return "the picture is there" if count == 1 else f"all {count} pictures are there"
+
+
+def would_draw(total: int, kept: int | None, *, then: str = "") -> str:
+    """What a dry run says of ``total`` pictures, not all of which are there.
+
+    Args:
+        kept: how many are; None where that is not known.
+        then: what would be done with all of them, such as ``measured``.
+    """
+    and_then = f" and {then}" if then else ""
+    if kept:
+        rest = f"; all would be {then}" if then else ""
+        return f"{total - kept} of {pictures(total)} would be drawn, the rest is there already{rest}"
+    known = "" if kept == 0 else ", of which those that are there are kept"
+    return f"{pictures(total)} would be drawn{and_then}{known}"
 
 
 def rate(seconds_per_step: float) -> str:
@@ -66,12 +85,6 @@ def percent(done: int, total: int) -> str:
     return f"{100 * done // total if total else 100}%"
 
 
-def size(count: int) -> str:
-    """Bytes in the unit that suits them: ``312 MiB``, ``1.1 GiB``."""
-    number, unit = _scaled(count)
-    return f"{number} {unit}"
-
-
 def memory_label(memory: Memory) -> str:
     """``VRAM`` for memory of a GPU, ``RAM`` for memory of the process."""
     return "VRAM" if memory.device.startswith(("cuda", "mps")) else "RAM"
@@ -79,16 +92,14 @@ def memory_label(memory: Memory) -> str:
 
 def memory_use(memory: Memory) -> str:
     """In use of the total, such as ``1.1/23.4 GiB``; the unit is said once where it is the same."""
-    return of_total(memory.allocated, memory.total) if memory.total > 0 else size(memory.allocated)
+    return of_total(memory.allocated, memory.total) if memory.total > 0 else size_in_words(memory.allocated)
 
 
 def of_total(count: int, total: int) -> str:
     """Bytes of a total, such as ``1.1/4.0 GiB``; the unit is said once where it is the same."""
-    number, unit = _scaled(count)
-    total_number, total_unit = _scaled(total)
-    if unit == total_unit:
-        return f"{number}/{total_number} {total_unit}"
-    return f"{number} {unit}/{total_number} {total_unit}"
+    part, whole = size_in_words(count), size_in_words(total)
+    (number, unit), (_, unit_of_whole) = part.split(), whole.split()
+    return f"{number if unit == unit_of_whole else part}/{whole}"
 
 
 def clip(text: str, width: int, ellipsis: str = "…") -> str:
@@ -110,13 +121,3 @@ def clip_path(path: str, width: int, ellipsis: str = "…") -> str:
         path = path[1:]
     slash = path.find("/")
     return (ellipsis + path[max(0, slash) :])[:width]
-
-
-def _scaled(count: int) -> tuple[str, str]:
-    value, power = float(count), 0
-    # 999.5 and not 1024, so that no number needs four digits.
-    while value >= 999.5 and power < len(_UNITS) - 1:
-        value /= 1024
-        power += 1
-    decimals = 1 if power >= 3 and value < 100 else 0
-    return f"{value:.{decimals}f}", _UNITS[power]

@@ -26,6 +26,7 @@ from cictl.events import (
     Warned,
 )
 from cictl.files import as_typed
+from cictl.sizes import size_in_words
 from cictl.ui import formats
 from cictl.ui.glyphs import printable
 from cictl.ui.screen import Clock
@@ -120,7 +121,7 @@ class PlainLines:
                 if self._verbose:
                     yield f"preview of step {step}  {as_typed(path)}"
             case FileSaved(path, size, verified):
-                yield f"saved {as_typed(path)}  {formats.size(size)}{', verified' if verified else ''}"
+                yield f"saved {as_typed(path)}  {size_in_words(size)}{', verified' if verified else ''}"
 
     def _progress(self, event: Progress, now: float) -> Iterable[str]:
         stage = ""

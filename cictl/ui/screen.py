@@ -28,6 +28,7 @@ from cictl.events import (
     Warned,
 )
 from cictl.files import as_typed
+from cictl.sizes import size_in_words
 from cictl.stops import STOPPING
 from cictl.ui import draw, formats
 from cictl.ui.glyphs import Glyphs, printable
@@ -149,7 +150,7 @@ class Screen:
                 if self._verbose or not self._training:
                     yield self._ticked(f"preview of step {step}", as_typed(path))
             case FileSaved(path, size, verified):
-                note = f"saved {formats.size(size)}{', verified' if verified else ''}"
+                note = f"saved {size_in_words(size)}{', verified' if verified else ''}"
                 yield self._ticked(note, as_typed(path))
             case Note(message):
                 if self._sampling and self._sampling.finished_at is not None and not self._in_training:
@@ -181,7 +182,7 @@ class Screen:
         download, self._download = self._download, None
         if download:
             spent = formats.duration(now - download.started_at)
-            yield self._ticked(f"fetched {self._text(download.model)}  {formats.size(download.total)}  {spent}")
+            yield self._ticked(f"fetched {self._text(download.model)}  {size_in_words(download.total)}  {spent}")
 
     def _retire(self, now: float) -> Iterable[RenderableType]:
         """Takes what is over off the panel, and leaves a line about it."""

@@ -17,6 +17,7 @@ from cictl.events import (
     StageStarted,
     StepCompleted,
 )
+from cictl.sizes import size_in_words
 from cictl.ui import formats
 from cictl.ui.sparkline import History
 
@@ -56,7 +57,7 @@ class Download:
         fetched, spent = self.done - self.first_done, now - self.started_at
         if fetched > 0 and spent > 0:
             pace = fetched / spent
-            known.append(f"{formats.size(round(pace))}/s")
+            known.append(f"{size_in_words(pace)}/s")
             if self.done < self.total:
                 known.append(f"ETA {formats.duration((self.total - self.done) / pace)}")
         return known

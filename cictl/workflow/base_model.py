@@ -21,6 +21,7 @@ from cictl.models.clip import embed_images
 from cictl.models.locate import Located
 from cictl.models.safety import SafetyChecker, ships_checker, unreadable_checker
 from cictl.models.stable_diffusion import StableDiffusion
+from cictl.sizes import size_in_words
 from cictl.workflow.fitting import choose_memory, collect_garbage, free_memory
 from cictl.workspace import Workspace
 
@@ -51,8 +52,8 @@ def open_to_train(config: Config, stage: Stage, located: Located, runtime: Runti
     """
     memory = choose_memory(config, stage, located, runtime.device, runtime.dtype, runtime.processes.count)
     if memory != "full":
-        free = free_memory(runtime.device) / 2**20
-        observe(Note(f"model.memory is {memory}: {_AGAIN[memory]} again in the backward pass ({free:,.0f} MiB free)"))
+        free = size_in_words(free_memory(runtime.device), "MiB")
+        observe(Note(f"model.memory is {memory}: {_AGAIN[memory]} again in the backward pass ({free} free)"))
     model = open_base(located, runtime, observe)
     set_memory(model.unet, memory)
     return model

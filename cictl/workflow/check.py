@@ -19,11 +19,12 @@ from cictl.models.hub_request import Request
 from cictl.models.locate import Located, base_request, clip_request, locate_clip
 from cictl.models.single_file import SD1_CONFIGS
 from cictl.records import checkpoint_folders
+from cictl.sizes import size_in_words
 from cictl.workflow.estimating import Left, estimate, estimate_pictures, find_device
 from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pins import Pins, base_on_disk, read_pins
-from cictl.workflow.room import look_at_disks, size_in_words
+from cictl.workflow.room import look_at_disks
 from cictl.workflow.stage import configure, decide, empty_settings, fingerprint, reads_clip
 from cictl.workspace import Workspace
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cictl.config import Config, Stage, group_of, settings_of
 from cictl.models.locate import Located
+from cictl.sizes import size_in_words
 from cictl.workflow.findings import CheckReport, DrawingEstimate, Estimate
 from cictl.workflow.saving import milestones_of
 from cictl.workspace import Workspace
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from cictl.engine.speed import Speed
 
 _EFFICIENCY = 0.6  # of a large product's speed, which training was seen to reach
-_MEBIBYTE = 2**20
 _HOUR = 3600
 _LONG = 6 * _HOUR  # nobody waits for it
 _SMALL = 256  # pixels; below that Stable Diffusion draws little that can be recognised
@@ -66,7 +66,7 @@ def estimate(
     from cictl.workflow.fitting import free_memory
 
     free = free_memory(device)
-    report.add("ok", "device", f"{device}, {str(dtype).removeprefix('torch.')}, {free / _MEBIBYTE:,.0f} MiB free")
+    report.add("ok", "device", f"{device}, {str(dtype).removeprefix('torch.')}, {size_in_words(free, 'MiB')} free")
     if not trainings:
         return
     speed = measure_speed(device, dtype)
@@ -138,7 +138,9 @@ def _estimate(
 def _warn_of_memory(report: CheckReport, free: int, device: torch.device) -> None:
     most = max(report.estimates, key=lambda one: one.memory)
     if most.memory > free:
-        message = f"training needs about {most.memory / _MEBIBYTE:,.0f} MiB, and {free / _MEBIBYTE:,.0f} MiB are free on {device}"
+        message = (
+            f"training needs about {size_in_words(most.memory, 'MiB')}, and {size_in_words(free, 'MiB')} are free on {device}"
+        )
         less = "" if most.kept == "lowest" else "--set model.memory=lowest, or with "
         report.add("warning", "device", message, f"close what else uses it, or train with {less}--set invert.accumulation=4")
 

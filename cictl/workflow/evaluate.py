@@ -22,7 +22,6 @@ from cictl.workflow.evaluation_files import RESULTS, SHEET, folders, save
 from cictl.workflow.measuring import DrawnConcept, Terms, find_terms, measure
 from cictl.workflow.pictures import draw_pictures, find_base_of
 from cictl.workflow.plans import Plan, make_plans
-from cictl.workflow.provenance import circumstances
 from cictl.workflow.results import Results
 from cictl.workflow.shared_base import SharedBase
 from cictl.workflow.stage import TITLES, configure
@@ -136,14 +135,8 @@ def run_all(
     shared.free()
     if terms is None or not drawn:
         return []
-    measured, under = measure(terms, drawn, observe), _circumstances(terms.config)
+    measured, under = measure(terms, drawn, observe)
     return [_outcome(workspace, one, save(terms, one, columns, under)) for one, columns in zip(drawn, measured, strict=True)]
-
-
-def _circumstances(config: Config) -> dict[str, Any]:
-    from cictl.engine.runtime import Runtime
-
-    return circumstances(Runtime.create(config.model.device, config.model.dtype))
 
 
 def require_measurable(workspace: Workspace, config: Config, observe: Observer, *, download: bool = True) -> Terms:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import cictl
+from cictl.config import Config
 from cictl.errors import StateError, UsageError
 from cictl.events import FileSaved, Note, Observer, PhaseStarted, Warned
 from cictl.exporters.origin import described
@@ -92,27 +93,12 @@ def run(
     folder = workspace.place_for_pictures(out or workspace.outputs / "export")  # a sample lies beside the files
     config = configure(workspace, overrides or {})
     concept = find_concept(workspace, stage, observe, step)
-    left_out = {one.name: why for one in wanted if (why := _missing(one, concept))}
-    if left_out and not every:
-        first, why = next(iter(left_out.items()))
-        raise StateError(
-            f"{first} cannot be exported: {why}",
-            "cictl finetune; or: cictl export --format embedding",
-            slug="format-needs-stage-2",
-        )
+    left_out = _left_out(wanted, concept, every=every)
     base = find_base_of(workspace, config, concept, observe)
+    word = name or concept.name
     if concept.source == "invert" and stage is None and any(one.name == DEFAULT for one in wanted):
         observe(Warned("stage 2 has not been run, so there are no K/V deltas: only the embedding is exported"))
-    word = name or concept.name
-    if is_word(base, word):
-        taken = f"{word} is a word that the base model knows: A1111 and Forge will put S* in its place in every prompt"
-        observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
-    if config.model.id == "toybox":
-        observe(
-            Note("the toybox is no Stable Diffusion: its exports are read by diffusers alone, not by ComfyUI, A1111 or Forge")
-        )
-    for own in not_exported(config, concept):
-        observe(Note(own))
+    _say_what_programs_make_of_it(config, concept, base, word, observe)
     observe(PhaseStarted("reading the tensors"))
 
     from cictl.exporters.content import Options
@@ -185,11 +171,32 @@ def _check(dtype: str, rank: int | None) -> None:
         raise UsageError(f"a LoRA cannot have rank {rank}", "--rank 8, for example, or --rank auto", slug="rank-too-small")
 
 
-def _missing(one: Format, concept: Concept) -> str:
-    """What ``concept`` lacks for a format, or nothing."""
-    if one.needs == "finetune" and concept.source == "invert":
-        return "it holds what stage 2 makes of K and V, and stage 2 has not been run (or --stage invert leaves it aside)"
-    return ""
+def _left_out(wanted: Sequence[Format], concept: Concept, *, every: bool) -> dict[str, str]:
+    """Which of ``wanted`` the concept is not trained enough for, and why; unless ``every`` is asked for that is an error."""
+    if concept.source == "finetune":
+        return {}
+    why = "it holds what stage 2 makes of K and V, and stage 2 has not been run (or --stage invert leaves it aside)"
+    left_out = {one.name: why for one in wanted if one.needs == "finetune"}
+    if left_out and not every:
+        raise StateError(
+            f"{next(iter(left_out))} cannot be exported: {why}",
+            "cictl finetune; or: cictl export --format embedding",
+            slug="format-needs-stage-2",
+        )
+    return left_out
+
+
+def _say_what_programs_make_of_it(config: Config, concept: Concept, base: Located, word: str, observe: Observer) -> None:
+    """Say where what other programs draw with an export is not what cictl draws."""
+    if is_word(base, word):
+        taken = f"{word} is a word that the base model knows: A1111 and Forge will put S* in its place in every prompt"
+        observe(Warned(f"{taken}; cictl export --name my-{word} gives S* a word of its own"))
+    if config.model.id == "toybox":
+        observe(
+            Note("the toybox is no Stable Diffusion: its exports are read by diffusers alone, not by ComfyUI, A1111 or Forge")
+        )
+    for own in not_exported(config, concept):
+        observe(Note(own))
 
 
 def _exportable(concept: Concept, base: Located, name: str, model_id: str) -> Exportable:

@@ -36,7 +36,7 @@ def going_on_explained(workspace: Workspace, stage: Stage, *, restart: bool, rep
         elif saved:
             way = f"the same command{' without --restart' if restart else ''} goes on from step {saved.step}"
         hint = f"{error.hint}\n{way}".rstrip()
-        raise type(error)(error.message, hint, slug=error.slug) from None
+        raise type(error)(error.message.splitlines(), hint, slug=error.slug) from None
 
 
 def _saved(workspace: Workspace, stage: Stage) -> Checkpoint | None:

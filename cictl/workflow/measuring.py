@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,7 @@ from cictl.workflow.memory import out_of_memory_explained
 from cictl.workflow.pictures import Drawn
 from cictl.workflow.plans import Plan
 from cictl.workflow.prompt_sets import PromptSet, choose_prompts
+from cictl.workflow.provenance import circumstances
 from cictl.workspace import Workspace
 
 _FIGURES = {"dinov2": ("dinov2",), "clip": ("clip_i", "clip_t")}  # of each network
@@ -138,8 +140,8 @@ def judged_as(terms: Terms) -> str | None:
     return terms.known.name if terms.known and _tasks(terms) else None
 
 
-def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> list[Columns]:
-    """The figures of all pictures. One network at a time is on the device, and no UNet."""
+def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> tuple[list[Columns], dict[str, Any]]:
+    """The figures of all pictures, and under which circumstances they came. One network at a time is on the device, no UNet."""
     from cictl.engine.runtime import Runtime
     from cictl.evaluation.clip_score import embed_with_clip
     from cictl.evaluation.dinov2 import embed_with_dinov2
@@ -148,21 +150,22 @@ def measure(terms: Terms, drawn: Sequence[DrawnConcept], observe: Observer) -> l
     count, found = len(terms.photographs), [Columns() for _ in drawn]
     total = sum(len(one.shown) for one in drawn)
     with out_of_memory_explained(_LESS_MEMORY):
-        device = Runtime.create(terms.config.model.device, terms.config.model.dtype).device
+        runtime = Runtime.create(terms.config.model.device, terms.config.model.dtype)
         if dinov2 := terms.metrics.get("dinov2"):
             observe(PhaseStarted(f"looking at {total} pictures with {dinov2.id}"))
-            for columns, embeddings in zip(found, embed_with_dinov2(dinov2, _sets(terms, drawn), device), strict=True):
+            for columns, embeddings in zip(found, embed_with_dinov2(dinov2, _sets(terms, drawn), runtime.device), strict=True):
                 columns.figures["dinov2"] = image_similarity(embeddings[count:], embeddings[:count]).tolist()
         if clip := terms.metrics.get("clip"):
             observe(PhaseStarted(f"looking at {total} pictures with {clip.id}"))
             rows = {prompt: row for row, prompt in enumerate(terms.asked.prompts)}
-            sets, texts = embed_with_clip(clip, _sets(terms, drawn), [terms.text(prompt) for prompt in rows], device)
+            asked = [terms.text(prompt) for prompt in rows]
+            sets, texts = embed_with_clip(clip, _sets(terms, drawn), asked, runtime.device)
             for one, columns, embeddings in zip(drawn, found, sets, strict=True):
                 own = texts[[rows[prompt] for prompt in one.shown.values()]]
                 columns.figures["clip_i"] = image_similarity(embeddings[count:], embeddings[:count]).tolist()
                 columns.figures["clip_t"] = text_similarity(embeddings[count:], own).tolist()
     _judge(terms, drawn, found)
-    return found
+    return found, circumstances(runtime)
 
 
 def _sets(terms: Terms, drawn: Sequence[DrawnConcept]) -> Iterator[Iterator[Image.Image]]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cictl.models.downloads import Download
 from cictl.models.hub import ROOM_TO_SPARE, cache_folder
+from cictl.sizes import size_in_words
 from cictl.workflow.findings import CheckReport, Estimate
 from cictl.workspace import Workspace
 
-_MEBIBYTE = 2**20
-_TOKENS = 3 * _MEBIBYTE  # new rows of the vocabulary, manifests and logs of both stages, which the estimates leave out
+_TOKENS = 3 << 20  # new rows of the vocabulary, manifests and logs of both stages, which the estimates leave out
 
 
 def look_at_disks(report: CheckReport, workspace: Workspace, downloads: Sequence[Download]) -> None:
@@ -25,12 +25,6 @@ def look_at_disks(report: CheckReport, workspace: Workspace, downloads: Sequence
     _look_at(report, workspace.root, "", writes)
     if coming:
         _look_at(report, cache, f" at {cache}", coming)
-
-
-def size_in_words(size: float) -> str:
-    """Bytes, for somebody to read."""
-    mebibytes = size / _MEBIBYTE
-    return f"{mebibytes:,.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:,.1f} GiB"
 
 
 def _look_at(report: CheckReport, folder: Path, where: str, needs: Mapping[str, int]) -> None:

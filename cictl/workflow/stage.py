@@ -159,7 +159,7 @@ def is_over(stage: Stage, checkpoint: Checkpoint, settings: Training) -> bool:
 def none_is_whole(stage: Stage, damaged: Sequence[str]) -> StateError:
     """The error for a stage that has checkpoints, all of them ``damaged``."""
     return StateError(
-        f"no checkpoint of {command_of(stage)} is whole:\n" + "\n".join(f"  {line}" for line in damaged),
+        [f"no checkpoint of {command_of(stage)} is whole:", *(f"  {line}" for line in damaged)],
         f"{command_of(stage)} --restart puts them aside and starts anew",
         slug="checkpoints-damaged",
     )
@@ -204,9 +204,8 @@ def _require_fitting_stage_1(workspace: Workspace, now: Fingerprint) -> None:
     then = inverted.manifest["fingerprint"]
     others = [item for item in differences(then, now) if item.field == PHOTOGRAPHS]
     if others and then["fields"]["invert.auxiliary_vectors"]:  # without A_i* stage 2 asks for no photograph of its own
-        lines = "\n".join(f"  {line}" for line in describe(others))
         raise StateError(
-            f"the photographs are not those that stage 1 was trained with:\n{lines}",
+            ["the photographs are not those that stage 1 was trained with:", *(f"  {line}" for line in describe(others))],
             f"undo that in {workspace.shown(workspace.images)}, or start anew: cictl invert --restart",
             slug="photographs-differ",
         )
@@ -228,7 +227,6 @@ def _changed(
     workspace: Workspace, stage: Stage, checkpoint: Checkpoint, changed: Sequence[Difference], noun: str | None
 ) -> StateError:
     described = describe(changed)
-    lines = "\n".join(f"  {line}" for line in described)
     commits = [f"{key} {item.before}" for item in changed for field, key in _REVISIONS.items() if item.field == field
                and is_commit(item.before)]  # fmt: skip
     was = f"; {' and '.join(commits)} is what it was" if commits else ""
@@ -238,7 +236,10 @@ def _changed(
         again = command_of("invert")  # of another base model, which only a download will tell, stage 2 takes no S*
     undo = f"undo the change (in {images}, {settings} or --set{was}) to go on, or "
     return StateError(
-        f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):\n{lines}",
+        [
+            f"what {command_of(stage)} was trained with has changed since ({checkpoint.step} steps are done):",
+            *(f"  {line}" for line in described),
+        ],
         f"{undo if can_be_undone(described) else ''}start anew: {again} --restart (the old checkpoints go to "
         "checkpoints/archive)",
         slug="training-changed",

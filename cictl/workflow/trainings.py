@@ -11,6 +11,7 @@ from cictl.config import METHODS, STAGES, Stage, settings_of
 from cictl.errors import CictlError, ModelAccessError, ResourceError, StateError
 from cictl.events import Observer, PhaseStarted, Warned
 from cictl.records import latest_checkpoint
+from cictl.sizes import size_in_words
 from cictl.workflow import baseline, finetune, invert
 from cictl.workflow.concept import Source
 from cictl.workflow.pins import base_on_disk, read_pins
@@ -22,7 +23,6 @@ from cictl.workspace import Workspace
 # Of one training alone: all others (photographs, settings, the base model, the disk) would meet the next one as well.
 _OF_ONE_ALONE = ("memory-full", "class-pictures-all-blanked", "clip-of-another-width", "checkpoints-damaged")
 _KINDS = (StateError, ModelAccessError, ResourceError)
-_GIBIBYTE = 2**30
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def missing_rows(failed: Sequence[Failure], there: Sequence[Source]) -> CictlErr
     """The error that a comparison ends with where rows have ``failed`` and others are ``there``, of the kind of the first."""
     first = failed[0]
     kind = next((kind for kind in _KINDS if kind.exit_code == first.exit_code), CictlError)
-    message = "\n".join(f"{one.title} is not in the comparison: {one.message}" for one in failed)
+    message = [line for one in failed for line in f"{one.title} is not in the comparison: {one.message}".splitlines()]
     hints = list(dict.fromkeys(one.hint for one in failed))
     if any(one.slug in _OF_ONE_ALONE for one in failed):  # pictures that were blanked would be the same ones again
         hints.append("the same command tries again what is missing, and that alone")
@@ -158,12 +158,15 @@ def warn_of_memory(
     device = Runtime.create(config.model.device, config.model.dtype).device
     free = free_memory(device)
     if too_large := {stage: size for stage, size in needed.items() if size > free}:
-        sizes = ", ".join(f"{title_of(stage)} about {size / _GIBIBYTE:.1f} GiB" for stage, size in too_large.items())
+        has = size_in_words(free, "GiB", decimals=1)
+        sizes = ", ".join(
+            f"{title_of(stage)} about {size_in_words(size, 'GiB', decimals=1)}" for stage, size in too_large.items()
+        )
         left = [row for row in ROWS if row in rows and not too_large.keys() & stages_of([row])]
         without = f"; --methods {','.join(left)} goes without" if left else ""
         observe(
             Warned(
-                f"more memory is needed than the {free / _GIBIBYTE:.1f} GiB that are free on {device}: {sizes}. What does not "
+                f"more memory is needed than the {has} that are free on {device}: {sizes}. What does not "
                 f"fit is left out, and the others go on{without}"
             )
         )

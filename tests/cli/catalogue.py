@@ -185,7 +185,7 @@ def run(case: Case, yard: Yard, folder: Path, *, json_lines: bool) -> Seen:
 def rendered(error: dict[str, Any]) -> str:
     """The error as a terminal of 80 columns without colours shows it."""
     terminal = _Terminal()
-    shown = CictlError(error["message"], error["hint"], slug=error["slug"])
+    shown = CictlError(error["message"].splitlines(), error["hint"], slug=error["slug"])
     environment = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": str(WIDTH)}
     with mock.patch.dict(os.environ, environment), mock.patch.object(sys, "stderr", terminal):
         print_error(shown, json=False)

@@ -363,7 +363,7 @@ def test_any_error_of_a_decoder_is_a_refusal(folder: Path, monkeypatch: pytest.M
 
 def test_a_name_that_would_break_the_terminal_is_escaped(folder: Path) -> None:
     (folder / "c\n\x1b[31m.txt").write_bytes(b"x")
-    assert r"'c\n\x1b[31m.txt': not a picture" in refusal(folder)
+    assert r"c\n\x1b[31m.txt: not a picture" in refusal(folder)
 
 
 def test_one_photograph_is_too_few_and_the_reason_is_given(folder: Path) -> None:

@@ -13,6 +13,7 @@ from cictl.events import DownloadProgress, PhaseStarted, ignore
 from cictl.models.downloads import foresee_download
 from cictl.models.hub import ROOM_TO_SPARE, cache_folder
 from cictl.models.locate import base_request, clip_request, locate_base
+from cictl.sizes import size_in_words
 from cictl.workflow import check, room
 from cictl.workflow.findings import CheckReport, Finding
 from tests.models.test_hub import hub, served  # noqa: F401
@@ -43,9 +44,9 @@ def test_a_model_on_the_hub_is_asked_for_its_size_and_not_for_its_files(hub, wor
     clip = foresee_download(clip_request("owner/tiny-clip", None), ignore).bytes
     for what, size in (("model", base), ("CLIP", clip)):
         assert about(report, what).level == "warning"
-        assert f"{room.size_in_words(size)} to download" in about(report, what).message
+        assert f"{size_in_words(size)} to download" in about(report, what).message
         assert str(cache_folder()) in about(report, what).hint
-    assert f"{room.size_in_words(base + clip + ROOM_TO_SPARE)} for the download" in about(report, "disk").message
+    assert f"{size_in_words(base + clip + ROOM_TO_SPARE)} for the download" in about(report, "disk").message
     assert "memory and time are known once the model is there" in about(report, "estimates").message
     assert {estimate.stage for estimate in report.estimates} == {"invert", "finetune"}
 
