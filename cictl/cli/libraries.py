@@ -22,8 +22,9 @@ def library_not_loaded(error: BaseException) -> CictlError | None:
     packages = [_package(module) for module in modules if module not in ("", "cictl", "__main__")]
     if not packages or (failed.name or "").partition(".")[0] == "cictl":
         return None
+    versions, (said, *_) = " with ".join(map(_with_version, packages)), [*str(failed).strip().splitlines(), ""]
     return CictlError(
-        f"{' with '.join(_with_version(package) for package in packages)} cannot be loaded: {failed}",
+        f"{versions} cannot be loaded: {said}",
         f"bring what is installed up to date: {quoted(sys.executable)} -m pip install --upgrade {' '.join(packages)}\n"
         "or install cictl into a virtual environment of its own, where nothing else asks for other versions",
         slug="library-not-loaded",
