@@ -11,17 +11,22 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cictl.errors import CictlError, ResourceError
-from cictl.events import Note, Observer, PhaseStarted, Warned
+from cictl.events import DownloadProgress, Note, Observer, PhaseStarted, Warned
 from cictl.files import write_atomic
 from cictl.models import hub_errors
 from cictl.models.hub_listing import File, NoAnswer, is_commit, lacking, listing
 from cictl.models.hub_request import Request
 from cictl.models.hub_transfer import Meter, fetch_file, part_of, to_come
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 MAIN = "main"
 _SECONDS_FOR_A_LOOK = 3.0  # a look whether a branch has moved must not hold anybody up
+_SECONDS_BETWEEN_LOOKS = 1.0  # at how far another process's download is
 ROOM_TO_SPARE = 1 << 28  # bytes that a download leaves free
 
 
@@ -89,8 +94,7 @@ def to_download(request: Request, observe: Observer) -> int:
     observe(PhaseStarted(f"asking {hub_errors.hub_name()} for the size of {request.id}"))
     with hub_errors.library_warnings(observe):
         commit, files = listing(request)
-    blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
-    return to_come(blobs, [file for file in files if not ((folder / file.name).is_file() or (blobs / file.hash).is_file())])
+    return to_come(_storage(request) / "blobs", _absent(request, commit, files))
 
 
 def branch_head(request: Request) -> str | None:
@@ -112,14 +116,14 @@ def _fetch(request: Request, observe: Observer, accept: Callable[[Path], None]) 
         with suppress(OSError):  # of a cache that others keep, and this user may only read
             _remember(request, commit)
         return folder
-    with _alone(request, observe):
+    with _alone(request, commit, files, observe):
         _fetch_files(request, commit, files, observe, accept)
         _remember(request, commit)  # last: until then, the branch is what was whole before
     return folder
 
 
 @contextmanager
-def _alone(request: Request, observe: Observer) -> Iterator[None]:
+def _alone(request: Request, commit: str, files: Sequence[File], observe: Observer) -> Iterator[None]:
     """Be the only process that fetches this model: two downloads into one file would spoil it."""
     from filelock import FileLock, Timeout
 
@@ -131,11 +135,34 @@ def _alone(request: Request, observe: Observer) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         observe(Note(f"{request.id}: another process is fetching it; waiting for that"))
-        lock.acquire()
+        _wait(lock, request, commit, files, observe)
     try:
         yield
     finally:
         lock.release()
+
+
+def _wait(lock: FileLock, request: Request, commit: str, files: Sequence[File], observe: Observer) -> None:
+    """Wait until the other one is done, and tell how far it is: whoever is told may end the waiting."""
+    from filelock import Timeout
+
+    total = sum(file.size for file in files)
+    while True:
+        try:
+            lock.acquire(timeout=_SECONDS_BETWEEN_LOOKS)
+            break
+        except Timeout:
+            absent = _absent(request, commit, files)
+            done = min(total - 1, total - to_come(_storage(request) / "blobs", absent))  # the end is told once
+            observe(DownloadProgress(request.id, min(absent, key=_weights_last).name if absent else "", done, total))
+    if not _absent(request, commit, files):
+        observe(DownloadProgress(request.id, "", total, total))
+
+
+def _absent(request: Request, commit: str, files: Sequence[File]) -> list[File]:
+    """Those whose bytes are still to come."""
+    blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
+    return [file for file in files if not ((folder / file.name).is_file() or (blobs / file.hash).is_file())]
 
 
 def _remember(request: Request, commit: str) -> None:
@@ -158,7 +185,7 @@ def _fetch_files(request: Request, commit: str, files: Sequence[File], observe: 
     blobs, folder = _storage(request) / "blobs", _storage(request) / "snapshots" / commit
     blobs.mkdir(parents=True, exist_ok=True)
     missing = [file for file in sorted(files, key=_weights_last) if not (folder / file.name).is_file()]
-    absent = [file for file in missing if not (blobs / file.hash).is_file()]
+    absent = _absent(request, commit, missing)
     total = sum(file.size for file in files)
     kept = total - to_come(blobs, absent)
     if absent:

@@ -122,7 +122,10 @@ class _EndedEarly(Exception):
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _digest(path: Path, file: File) -> str:

@@ -207,21 +207,28 @@ def hub_request():
     return base_request("owner/tiny", None)
 
 
-def test_who_waits_for_another_processs_download_is_told_and_fetches_nothing_again(hub):
+def test_who_waits_for_another_processs_download_is_told_how_far_it_is_and_fetches_nothing_again(hub, monkeypatch):
+    monkeypatch.setattr(hub_module, "_SECONDS_BETWEEN_LOOKS", 0.01)
     recorder, waiting = Recorder(), threading.Event()
 
     def observe(event):
         recorder(event)
-        if isinstance(event, Note) and "waiting" in event.message:
+        if isinstance(event, DownloadProgress):
             waiting.set()
 
-    with hub_module._alone(hub_request(), Recorder()):
+    request = hub_request()
+    commit, files = hub_module.listing(request)
+    with hub_module._alone(request, commit, files, silent):
         other = threading.Thread(target=locate_base, args=("owner/tiny",), kwargs={"observe": observe})
         other.start()
         assert waiting.wait(30)
-        assert hub.fetched() == []
+        assert "waiting" in recorder.texts(Note)[0] and hub.fetched() == []
+        hub_module._fetch_files(request, commit, files, silent, lambda folder: None)
     other.join(30)
     assert sorted(hub.fetched()) == sorted(READ)
+    events = progress(recorder)
+    assert events[0].done == 0 and events[-1].done == events[-1].total == sum(file.size for file in files)
+    assert sum(event.done == event.total for event in events) == 1  # a panel closes a download at its end, and no earlier
     alone = Recorder()
     locate_base("owner/tiny", observe=alone)
     assert not any(isinstance(event, Note) for event in alone.events)

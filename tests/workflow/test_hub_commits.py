@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 
 import pytest
 
 from cictl.errors import Interrupted, StateError
-from cictl.events import DownloadProgress, Warned
-from cictl.models.locate import locate_base, locate_clip
+from cictl.events import DownloadProgress, Note, Warned
+from cictl.models import hub as hub_module
+from cictl.models.locate import base_request, locate_base, locate_clip
 from cictl.records import latest_checkpoint
 from cictl.workflow import baseline, check, finetune, generate, invert, status
 from tests.hub_server import Repository
@@ -146,5 +148,34 @@ def test_a_signal_ends_a_download_and_the_next_run_goes_on(hub, workspace):  # n
         invert.run(workspace, interrupt)
     assert caught.value.stopped_with == 143
     assert "stopped while downloading" in caught.value.message
+    invert.run(workspace, silent)
+    assert left_by(workspace, "invert").step == 2
+
+
+def test_a_first_ctrl_c_ends_the_waiting_for_another_processs_download(hub, workspace, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(hub_module, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    held, let_go = threading.Event(), threading.Event()
+    request = base_request("owner/tiny", None)
+
+    def hold() -> None:
+        with hub_module._alone(request, "", [], silent):
+            held.set()
+            let_go.wait(20)  # then the training would go on, and nothing be raised
+
+    def interrupt(event):
+        if isinstance(event, Note) and "waiting" in event.message:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(20)
+    try:
+        with pytest.raises(Interrupted) as caught:
+            invert.run(workspace, interrupt)
+    finally:
+        let_go.set()
+        other.join()
+    assert caught.value.stopped_with == 130
+    assert hub.fetched() == []
     invert.run(workspace, silent)
     assert left_by(workspace, "invert").step == 2
