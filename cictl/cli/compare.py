@@ -11,7 +11,7 @@ from cictl.cli.session import exit_codes, open_session
 from cictl.cli.training import say_estimate, say_outcome, warn_of_empty_settings
 from cictl.events import Observer
 from cictl.ui.formats import would_draw
-from cictl.ui.report import print_result, print_text
+from cictl.ui.report import print_facts, print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def _say(outcome: CompareOutcome) -> None:
     from cictl.workflow.comparison_table import facts
 
     print_result(_table(outcome))
-    for name, value in facts(outcome).items():
-        print_text(value, f"{name + ':':<10}")
+    print_facts(facts(outcome))
     print_result(f"{'results:':<10}{outcome.results}", f"{'report:':<10}{outcome.report}")
 
 

@@ -12,7 +12,7 @@ from cictl.cli.generate import StageOption
 from cictl.cli.options import Common, DryRunOption, PicturesOption, PromptSetOption, SeedOption, StepOption, takes_common
 from cictl.cli.session import exit_codes, open_session
 from cictl.ui.formats import pictures, would_draw
-from cictl.ui.report import print_result, print_text
+from cictl.ui.report import print_facts, print_result, print_text
 from cictl.ui.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def command(
 
 def _say(outcome: EvaluateOutcome) -> None:
     print_result(_table(outcome.measured))
-    for name, value in (_facts(outcome.measured) | {"std": outcome.measured.std}).items():
-        print_text(value, f"{name + ':':<10}")
+    print_facts(_facts(outcome.measured) | {"std": outcome.measured.std})
     print_result(f"{'results:':<10}{outcome.results}", f"{'sheet:':<10}{outcome.sheet}")
 
 
@@ -99,8 +98,7 @@ def _say_foreseen(would: ForeseenEvaluation) -> None:
 
     measured = f"{pictures(would.pictures)} would be measured; all are there already"
     print_text(measured if would.kept == would.pictures else would_draw(would.pictures, would.kept, then="measured"))
-    for name, value in (_facts(would) | {"figures": ", ".join(FIGURES[name] for name in would.figures)}).items():
-        print_text(value, f"{name + ':':<10}")
+    print_facts(_facts(would) | {"figures": ", ".join(FIGURES[name] for name in would.figures)})
     print_result(f"{'results:':<10}{would.results}", f"{'sheet:':<10}{would.sheet}")
     if would.replaced:
         print_text("which are there already and would be replaced", " " * 10)

@@ -16,7 +16,7 @@ from cictl.errors import CictlError, UsageError
 from cictl.events import Observer, Warned
 from cictl.placeholders import CONCEPT
 from cictl.ui.formats import all_there, rough_duration, would_draw
-from cictl.ui.report import print_result, print_text
+from cictl.ui.report import print_facts, print_result, print_text
 
 if TYPE_CHECKING:
     from cictl.workflow.foreseen_pictures import ForeseenPictures
@@ -177,10 +177,9 @@ def _say_foreseen(would: ForeseenPictures) -> None:
     print_text(f"already done: {all_there(would.count)}" if done else would_draw(would.count, would.kept))
     fetched = "" if would.base["identity"] else ", which is still to be downloaded"
     trained = f" after {would.steps} steps" if would.steps else ""
-    print_text(f"{would.stage}{trained}, on {would.base['id']}{fetched}", "stage:    ")
-    print_text(_drawn_with(would), "drawn:    ")
+    print_facts({"stage": f"{would.stage}{trained}, on {would.base['id']}{fetched}", "drawn": _drawn_with(would)})
     if would.estimate:
-        print_text(f"about {rough_duration(would.estimate.seconds)} on {would.estimate.device}", "takes:    ")
+        print_facts({"takes": f"about {rough_duration(would.estimate.seconds)} on {would.estimate.device}"})
         print_text(f"({would.estimate.method})", " " * 10)
     for picture in would.pictures or []:
         print_result(picture["path"] + ("  (there already)" if picture["kept"] and not done else ""))

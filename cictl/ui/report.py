@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from rich import box
@@ -23,6 +23,7 @@ __all__ = [
     "Listing",
     "exit_code",
     "print_error",
+    "print_facts",
     "print_json",
     "print_result",
     "print_text",
@@ -77,6 +78,12 @@ def print_result(*parts: RenderableType) -> None:
 def print_text(text: str, lead: str = "") -> None:
     """Prints ``text`` after ``lead`` on stdout: on a terminal wrapped between words, later lines below its beginning."""
     _print_wrapped(stdout_console(), Text(lead), text)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Prints what each is on stdout, behind its name, one below another."""
+    for name, value in facts.items():
+        print_text(value, f"{name + ':':<10}")
 
 
 class Listing:

@@ -85,7 +85,7 @@ def train(workspace: Workspace, rows: Sequence[Source], overrides: Mapping[str, 
             failed |= {row: Failure.of(row, error) for row in lost}
             if len(failed) < len(rows):
                 names = " and ".join(title_of(row) for row in lost)
-                observe(Warned(f"{names} left out, the others go on: {' '.join(error.message.split())}"))
+                observe(Warned(f"{names} left out, the others go on: {failed[lost[0]].reason}"))
         gc.collect()
     if len(failed) == len(rows):
         raise missing_rows(list(failed.values()), [])
