@@ -20,6 +20,7 @@ from cictl.models import hub_errors
 from cictl.models.hub_listing import File, NoAnswer, is_commit, lacking, listing
 from cictl.models.hub_request import Request
 from cictl.models.hub_transfer import Meter, fetch_file, part_of, to_come
+from cictl.sizes import size_in_words
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -234,7 +235,8 @@ def _require_room(request: Request, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + ROOM_TO_SPARE:
         raise ResourceError(
-            f"{request.id} needs {needed:,} bytes more, and the disk of {folder} has {free:,} free",
+            f"{request.id} needs {size_in_words(needed + ROOM_TO_SPARE)}, {size_in_words(ROOM_TO_SPARE)} of it to stay free, and "
+            f"the disk of {folder} has {size_in_words(free)}",
             "make room there, or set HF_HOME to a folder on another disk; then type the same command again",
             slug="download-without-room",
         )

@@ -23,6 +23,7 @@ from cictl.events import DownloadProgress, Note, Warned
 from cictl.models import hub as hub_module
 from cictl.models import hub_errors, hub_transfer
 from cictl.models.locate import locate_base, locate_clip
+from cictl.sizes import size_in_words
 from tests.hub_server import Hub, Repository, serving
 from tests.support import Recorder, silent
 
@@ -179,7 +180,8 @@ def test_as_much_as_is_said_comes_and_has_to_find_room(hub, base, monkeypatch):
     def fetched() -> int:
         foreseen, recorder = hub_module.to_download(hub_request(), silent), Recorder()
         room.free = foreseen + hub_module.ROOM_TO_SPARE - 1
-        with pytest.raises(ResourceError, match=rf"needs {foreseen:,} bytes more, and the disk .* has {room.free:,} free"):
+        needed, free = size_in_words(room.free + 1), size_in_words(room.free)
+        with pytest.raises(ResourceError, match=f"needs {needed}, 256 MiB of it to stay free, and the disk .* has {free}$"):
             locate_base("owner/tiny")
         assert hub.fetched() == []
         room.free += 1
