@@ -35,8 +35,8 @@ def going_on_explained(workspace: Workspace, stage: Stage, *, restart: bool, rep
             way = "what was trained before is as it was, and the same command begins anew"
         elif saved:
             way = f"the same command{' without --restart' if restart else ''} goes on from step {saved.step}"
-        hint = f"{error.hint}\n{way}".rstrip()
-        raise type(error)(error.message.splitlines(), hint, slug=error.slug) from None
+        error.hint = f"{error.hint}\n{way}".rstrip()
+        raise error from None
 
 
 def _saved(workspace: Workspace, stage: Stage) -> Checkpoint | None:
